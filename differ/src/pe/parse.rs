@@ -1,0 +1,1 @@
+//! Bytes to [`Pe`](super::Pe).

@@ -10,9 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::imports;
 use super::{arm64, x64};
-use crate::piece::{
-    How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target, UnwindOf,
-};
+use crate::piece::{How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target};
 use crate::refusal::{Code, Refusal};
 
 /// What a slot receives from the base.
@@ -338,7 +336,6 @@ pub(super) fn runtime_entry_at(
         .take_while(|entry| entry.code == code)
         .find(|entry| (entry.begin..entry.end).contains(&offset))
 }
-
 
 /// A four-byte distance that ends `length` bytes into the instruction at `offset`.
 pub(super) fn relative(

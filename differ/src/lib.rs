@@ -8,5 +8,8 @@ pub mod decode;
 mod error;
 pub mod image;
 pub mod pe;
+mod read;
+mod names;
+mod types;
 
 pub use error::Error;

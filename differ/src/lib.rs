@@ -8,6 +8,8 @@ pub mod decode;
 mod error;
 pub mod image;
 pub mod pe;
+pub mod meaning;
+pub mod pair;
 mod read;
 mod names;
 mod types;

@@ -58,8 +58,15 @@ pub enum Error {
 }
 
 fn list(paths: &[PathBuf]) -> String {
-    let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-    if shown.is_empty() { "no place".into() } else { shown.join(", ") }
+    let shown: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    if shown.is_empty() {
+        "no place".into()
+    } else {
+        shown.join(", ")
+    }
 }
 
 impl Error {

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, Side};
+use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
 use crate::decode::Reference;
 use crate::pe::Pe;
@@ -103,6 +103,16 @@ pub struct Procedure {
     pub type_index: u32,
 }
 
+impl Procedure {
+    /// The name as a person reads it: demangled, with types where the linkage name has them.
+    pub fn display(&self) -> String {
+        match &self.decorated {
+            Some(decorated) if decorated.starts_with('?') => crate::names::display(decorated),
+            _ => self.name.to_string(),
+        }
+    }
+}
+
 /// A named piece of data.
 #[derive(Clone, Debug)]
 pub struct DataSymbol<S: Side> {
@@ -137,6 +147,8 @@ pub struct Compiland {
     pub short_name: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,
+    /// C13 line subsections, as the PDB stores them.
+    pub(crate) lines: Box<[u8]>,
 }
 
 /// What compiled a compiland.
@@ -233,6 +245,20 @@ impl<S: Side> Image<S> {
         let start = self.reference_starts[id.index()] as usize;
         let end = self.reference_starts[id.index() + 1] as usize;
         &self.references[start..end]
+    }
+
+    /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and
+    /// discarded symbols) or lies outside its section.
+    pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
+        self.pe.rva_of_place(place)
+    }
+
+    /// The readable name of a function: its first name, or its address where it has none.
+    pub fn display_name(&self, id: FunctionId<S>) -> String {
+        match self.procedures_of(id).first() {
+            Some(procedure) => procedure.display(),
+            None => format!("unnamed at rva {}", self.function(id).rva),
+        }
     }
 
     /// The ids of all functions, in address order.

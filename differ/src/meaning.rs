@@ -8,6 +8,8 @@ mod content;
 mod extent;
 mod table;
 
+use std::sync::Arc;
+
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
 use crate::decode::ReferenceKind;
@@ -52,19 +54,34 @@ pub fn resolve<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
     if rva.get() == 0 {
         return Target::ImageBase;
     }
-    let Some(section) = image.pe.section_at(rva) else { return Target::Outside };
+    let Some(section) = image.pe.section_at(rva) else {
+        return Target::Outside;
+    };
     if section.is_code() {
         if let Some(id) = image.function_at(rva) {
-            return Target::Function { id, offset: rva.get() - image.function(id).rva.get() };
+            return Target::Function {
+                id,
+                offset: rva.get() - image.function(id).rva.get(),
+            };
         }
-    } else if let Ok(index) = image.pe.imports.binary_search_by_key(&rva, |import| import.slot) {
+    } else if let Ok(index) = image
+        .pe
+        .imports
+        .binary_search_by_key(&rva, |import| import.slot)
+    {
         return Target::Import(index);
     }
-    if let Ok(index) = image.switch_tables.binary_search_by_key(&rva, |table| table.table) {
+    if let Ok(index) = image
+        .switch_tables
+        .binary_search_by_key(&rva, |table| table.table)
+    {
         return Target::JumpTable(index);
     }
     if let Some(id) = image.data_at(rva) {
-        return Target::Data { id, offset: rva.get() - image.data_symbol(id).rva.get() };
+        return Target::Data {
+            id,
+            offset: rva.get() - image.data_symbol(id).rva.get(),
+        };
     }
     Target::Anonymous(rva)
 }
@@ -107,15 +124,40 @@ pub struct Comparer<'a> {
     pub pairing: &'a Pairing,
     /// For each base data symbol whether its contents, and all that they lead to, are the same in
     /// its fixed partner.
-    data_same: Vec<bool>,
+    data_same: Arc<[bool]>,
 }
 
 impl<'a> Comparer<'a> {
     /// Prepares to compare: compares the contents of all paired read-only data.
     pub fn new(base: &'a Image<Base>, fixed: &'a Image<Fixed>, pairing: &'a Pairing) -> Self {
-        let mut comparer = Self { base, fixed, pairing, data_same: Vec::new() };
-        comparer.data_same = content::compare_symbols(&comparer);
+        let mut comparer = Self {
+            base,
+            fixed,
+            pairing,
+            data_same: Arc::default(),
+        };
+        comparer.data_same = content::compare_symbols(&comparer).into();
         comparer
+    }
+
+    /// A comparer that takes the verdicts on data from an earlier one of the same images.
+    pub fn resume(
+        base: &'a Image<Base>,
+        fixed: &'a Image<Fixed>,
+        pairing: &'a Pairing,
+        data_same: Arc<[bool]>,
+    ) -> Self {
+        Self {
+            base,
+            fixed,
+            pairing,
+            data_same,
+        }
+    }
+
+    /// The verdicts on data, for [`Comparer::resume`].
+    pub fn verdicts(&self) -> Arc<[bool]> {
+        self.data_same.clone()
     }
 
     /// Whether the contents of a base data symbol are the same in its partner. Writable data is
@@ -124,16 +166,9 @@ impl<'a> Comparer<'a> {
         self.data_same.get(id.index()).copied().unwrap_or(true)
     }
 
-    /// Compares what stands at two addresses, reached by an instruction of this kind in these two
-    /// functions.
-    pub fn compare(
-        &self,
-        base: Rva<Base>,
-        fixed: Rva<Fixed>,
-        kind: ReferenceKind,
-        within: Option<(FunctionId<Base>, FunctionId<Fixed>)>,
-    ) -> Meaning {
-        let mut visit = content::Visit::new(within);
+    /// Compares what stands at two addresses, reached by an instruction of this kind.
+    pub fn compare(&self, base: Rva<Base>, fixed: Rva<Fixed>, kind: ReferenceKind) -> Meaning {
+        let mut visit = content::Visit::new();
         self.compare_in(base, fixed, kind, &mut visit)
     }
 
@@ -145,7 +180,11 @@ impl<'a> Comparer<'a> {
         visit: &mut content::Visit,
     ) -> Meaning {
         let same_if = |same: bool, difference| {
-            if same { Meaning::Same } else { Meaning::Different(difference) }
+            if same {
+                Meaning::Same
+            } else {
+                Meaning::Different(difference)
+            }
         };
         match (resolve(self.base, base), resolve(self.fixed, fixed)) {
             (Target::Function { id: b, offset: at }, Target::Function { id: f, offset: of }) => {
@@ -183,7 +222,10 @@ impl<'a> Comparer<'a> {
         kind: ReferenceKind,
         visit: &mut content::Visit,
     ) -> Meaning {
-        let is_constant = (is_read_only(self.base, base), is_read_only(self.fixed, fixed));
+        let is_constant = (
+            is_read_only(self.base, base),
+            is_read_only(self.fixed, fixed),
+        );
         match (b, f) {
             (
                 Target::Data { .. } | Target::Anonymous(_) | Target::JumpTable(_),
@@ -214,9 +256,10 @@ impl<'a> Comparer<'a> {
         let (Target::Anonymous(_), Target::Anonymous(_)) = (b, f) else {
             return Meaning::Different(Difference::Data);
         };
-        let (Some(b), Some(f)) =
-            (self.base.contribution_at(base), self.fixed.contribution_at(fixed))
-        else {
+        let (Some(b), Some(f)) = (
+            self.base.contribution_at(base),
+            self.fixed.contribution_at(fixed),
+        ) else {
             return Meaning::Unknown;
         };
         let name = |name: Option<&crate::image::Compiland>| {
@@ -245,16 +288,20 @@ impl<'a> Comparer<'a> {
         if !is_thunk {
             return false;
         }
-        let (b, f) = (self.base.references_of(base), self.fixed.references_of(fixed));
+        let (b, f) = (
+            self.base.references_of(base),
+            self.fixed.references_of(fixed),
+        );
         match (b, f) {
             // The targets of thunks are functions or imports, not thunks again: this ends.
             ([b], [f]) => match (
                 resolve(self.base, b.reference.target),
                 resolve(self.fixed, f.reference.target),
             ) {
-                (Target::Function { id: b, offset: at }, Target::Function { id: f, offset: of }) => {
-                    at == of && self.same_function(b, f)
-                }
+                (
+                    Target::Function { id: b, offset: at },
+                    Target::Function { id: f, offset: of },
+                ) => at == of && self.same_function(b, f),
                 (Target::Import(b), Target::Import(f)) => {
                     same_import(&self.base.pe.imports[b], &self.fixed.pe.imports[f])
                 }
@@ -271,5 +318,8 @@ fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {
 
 /// Whether the program cannot write at `rva`. Code counts: constants may stand between functions.
 pub fn is_read_only<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
-    image.pe.section_at(rva).is_some_and(|section| !section.is_writable())
+    image
+        .pe
+        .section_at(rva)
+        .is_some_and(|section| !section.is_writable())
 }

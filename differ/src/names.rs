@@ -7,7 +7,8 @@ pub fn display(decorated: &str) -> String {
     if !decorated.starts_with('?') {
         return decorated.to_owned();
     }
-    undname::demangle(decorated, Flags::default()).map_or_else(|_| decorated.to_owned(), |name| name.to_string())
+    undname::demangle(decorated, Flags::default())
+        .map_or_else(|_| decorated.to_owned(), |name| name.to_string())
 }
 
 /// Whether the linkage name `decorated` stands for the procedure record's name `name`, which has
@@ -19,15 +20,24 @@ pub(crate) fn matches(decorated: &str, name: &str) -> bool {
     if !decorated.starts_with('?') {
         return false;
     }
-    undname::demangle(decorated, Flags::NAME_ONLY).is_ok_and(|readable| readable.to_string() == name)
+    undname::demangle(decorated, Flags::NAME_ONLY)
+        .is_ok_and(|readable| readable.to_string() == name)
 }
 
 /// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
 /// funclets, dynamic initialisers and the like.
 pub(crate) fn is_generated(name: &str) -> bool {
     const MARKS: [&str; 10] = [
-        "<lambda_", "<lambda>", "$catch$", "$dtor$", "$fin$", "$filt$", "dynamic initializer for",
-        "dynamic atexit destructor", "::__l", "{{closure}}",
+        "<lambda_",
+        "<lambda>",
+        "$catch$",
+        "$dtor$",
+        "$fin$",
+        "$filt$",
+        "dynamic initializer for",
+        "dynamic atexit destructor",
+        "::__l",
+        "{{closure}}",
     ];
     MARKS.iter().any(|mark| name.contains(mark)) || without_generated_parts(name).is_some()
 }
@@ -37,7 +47,10 @@ pub(crate) fn is_generated(name: &str) -> bool {
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     let mut stable = name.to_owned();
     if let Some(at) = stable.find(".llvm.") {
-        let digits = stable[at + 6..].bytes().take_while(u8::is_ascii_digit).count();
+        let digits = stable[at + 6..]
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .count();
         stable.replace_range(at..at + 6 + digits, "");
     }
     if let Some(at) = stable.rfind("::h") {
@@ -47,7 +60,9 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
         }
     }
     while let Some(at) = stable.find("<lambda_") {
-        let Some(end) = stable[at..].find('>') else { break };
+        let Some(end) = stable[at..].find('>') else {
+            break;
+        };
         stable.replace_range(at..=at + end, "<lambda>");
     }
     (stable != name).then_some(stable)
@@ -60,7 +75,10 @@ mod tests {
     #[test]
     fn generated_parts() {
         assert_eq!(without_generated_parts("plain"), None);
-        assert_eq!(without_generated_parts("f.llvm.1234.cold").as_deref(), Some("f.cold"));
+        assert_eq!(
+            without_generated_parts("f.llvm.1234.cold").as_deref(),
+            Some("f.cold")
+        );
         assert_eq!(
             without_generated_parts("krate::f::h0123456789abcdef").as_deref(),
             Some("krate::f")

@@ -84,7 +84,9 @@ impl Pairing {
 
     /// Whether some name of the base body is paired with some name of the fixed body.
     pub fn linked(&self, base: FunctionId<Base>, fixed: FunctionId<Fixed>) -> bool {
-        self.bodies.binary_search_by_key(&(base, fixed), |&(b, f, _)| (b, f)).is_ok()
+        self.bodies
+            .binary_search_by_key(&(base, fixed), |&(b, f, _)| (b, f))
+            .is_ok()
     }
 
     /// The fixed bodies paired with a base body; several where folding differs.
@@ -93,7 +95,10 @@ impl Pairing {
         base: FunctionId<Base>,
     ) -> impl Iterator<Item = FunctionId<Fixed>> + '_ {
         let start = self.bodies.partition_point(|pair| pair.0 < base);
-        self.bodies[start..].iter().take_while(move |pair| pair.0 == base).map(|pair| pair.1)
+        self.bodies[start..]
+            .iter()
+            .take_while(move |pair| pair.0 == base)
+            .map(|pair| pair.1)
     }
 
     /// The base bodies paired with a fixed body; several where folding differs.
@@ -103,7 +108,9 @@ impl Pairing {
     ) -> impl Iterator<Item = FunctionId<Base>> + '_ {
         let start = self.bodies_by_fixed.partition_point(|pair| pair.0 < fixed);
         let rest = &self.bodies_by_fixed[start..];
-        rest.iter().take_while(move |pair| pair.0 == fixed).map(|pair| pair.1)
+        rest.iter()
+            .take_while(move |pair| pair.0 == fixed)
+            .map(|pair| pair.1)
     }
 
     /// The base body that stands for a fixed body; the first where folding made several.
@@ -126,12 +133,26 @@ impl Pairing {
 pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let (base_owners, fixed_owners) = (owners(base), owners(fixed));
     let mut pairs = Pairs::new(base.procedures.len(), fixed.procedures.len());
-    let b = Names { image: base, owners: &base_owners };
-    let f = Names { image: fixed, owners: &fixed_owners };
+    let b = Names {
+        image: base,
+        owners: &base_owners,
+    };
+    let f = Names {
+        image: fixed,
+        owners: &fixed_owners,
+    };
 
     pairs.tier(Tier::Decorated, |i| b.decorated(i), |i| f.decorated(i));
-    pairs.tier(Tier::NameCompiland, |i| b.in_compiland(i), |i| f.in_compiland(i));
-    pairs.tier(Tier::NameTypeCompiland, |i| b.with_type(i), |i| f.with_type(i));
+    pairs.tier(
+        Tier::NameCompiland,
+        |i| b.in_compiland(i),
+        |i| f.in_compiland(i),
+    );
+    pairs.tier(
+        Tier::NameTypeCompiland,
+        |i| b.with_type(i),
+        |i| f.with_type(i),
+    );
     pairs.tier(Tier::Name, |i| Some(b.name(i)), |i| Some(f.name(i)));
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
 
@@ -201,7 +222,10 @@ impl<'a, S: Side> Names<'a, S> {
 
     fn compiland(&self, index: u32) -> Option<&'a str> {
         let id = self.function(index).compiland?;
-        self.image.compilands.get(id.index()).map(|compiland| &*compiland.short_name)
+        self.image
+            .compilands
+            .get(id.index())
+            .map(|compiland| &*compiland.short_name)
     }
 
     fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
@@ -209,7 +233,10 @@ impl<'a, S: Side> Names<'a, S> {
     }
 
     fn with_type(&self, index: u32) -> Option<(&'a str, u64, &'a str)> {
-        let kind = self.image.types.layout_hash(self.procedure(index).type_index);
+        let kind = self
+            .image
+            .types
+            .layout_hash(self.procedure(index).type_index);
         Some((self.name(index), kind, self.compiland(index)?))
     }
 
@@ -230,7 +257,10 @@ type Bucket = (Vec<u32>, Vec<u32>);
 
 impl Pairs {
     fn new(base: usize, fixed: usize) -> Self {
-        Self { base: vec![None; base], fixed: vec![None; fixed] }
+        Self {
+            base: vec![None; base],
+            fixed: vec![None; fixed],
+        }
     }
 
     fn link(&mut self, base: u32, fixed: u32, tier: Tier) {
@@ -239,11 +269,17 @@ impl Pairs {
     }
 
     fn unpaired_base(&self) -> impl Iterator<Item = u32> + '_ {
-        (0_u32..).zip(&self.base).filter(|(_, pair)| pair.is_none()).map(|(index, _)| index)
+        (0_u32..)
+            .zip(&self.base)
+            .filter(|(_, pair)| pair.is_none())
+            .map(|(index, _)| index)
     }
 
     fn unpaired_fixed(&self) -> impl Iterator<Item = u32> + '_ {
-        (0_u32..).zip(&self.fixed).filter(|(_, pair)| pair.is_none()).map(|(index, _)| index)
+        (0_u32..)
+            .zip(&self.fixed)
+            .filter(|(_, pair)| pair.is_none())
+            .map(|(index, _)| index)
     }
 
     fn buckets<K: Hash + Eq>(
@@ -294,7 +330,9 @@ impl Pairs {
         #[allow(clippy::iter_over_hash_type)]
         for (base, fixed) in buckets.into_values() {
             if base.len() == fixed.len() {
-                base.into_iter().zip(fixed).for_each(|(b, f)| self.link(b, f, Tier::Order));
+                base.into_iter()
+                    .zip(fixed)
+                    .for_each(|(b, f)| self.link(b, f, Tier::Order));
             }
         }
     }
@@ -318,12 +356,18 @@ fn bodies(
     // Bodies that only an unwind entry tells of have no name to be paired by.
     let unnamed = |range: &std::ops::Range<u32>| range.is_empty();
     let mut buckets: FxHashMap<u64, (Vec<_>, Vec<_>)> = FxHashMap::default();
-    for id in base.function_ids().filter(|id| unnamed(&base.function(*id).procedures)) {
+    for id in base
+        .function_ids()
+        .filter(|id| unnamed(&base.function(*id).procedures))
+    {
         if let Some(content) = contents.base(id) {
             buckets.entry(content).or_default().0.push(id);
         }
     }
-    for id in fixed.function_ids().filter(|id| unnamed(&fixed.function(*id).procedures)) {
+    for id in fixed
+        .function_ids()
+        .filter(|id| unnamed(&fixed.function(*id).procedures))
+    {
         if let Some(bucket) = contents.fixed(id).and_then(|key| buckets.get_mut(&key)) {
             bucket.1.push(id);
         }
@@ -332,7 +376,11 @@ fn bodies(
     for (base, fixed) in buckets.into_values() {
         // Bodies without a name and of equal meaning are interchangeable.
         if base.len() == fixed.len() {
-            bodies.extend(base.into_iter().zip(fixed).map(|(b, f)| (b, f, Tier::Content)));
+            bodies.extend(
+                base.into_iter()
+                    .zip(fixed)
+                    .map(|(b, f)| (b, f, Tier::Content)),
+            );
         }
     }
     bodies.sort_unstable();

@@ -4,7 +4,6 @@ mod carve;
 mod data;
 mod locate;
 mod pdb;
-mod places;
 mod scan;
 mod symbols;
 
@@ -20,7 +19,6 @@ use crate::image::{Compiland, Contribution, Image, SwitchTable};
 use crate::pe::{Opened, Pe, Unsupported};
 use crate::types::Types;
 use pdb::{PdbStreams, RawContribution};
-use places::Places;
 use symbols::ModuleSymbols;
 
 pub use locate::SymbolPaths;
@@ -60,7 +58,10 @@ pub fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S>, Erro
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
-    let fail = |source| Error::Read { path: path.into(), source };
+    let fail = |source| Error::Read {
+        path: path.into(),
+        source,
+    };
     // A device or a pipe could be endless.
     if !std::fs::metadata(path).map_err(fail)?.is_file() {
         return Err(Error::format(path, "input", "a file", "a folder or device"));
@@ -75,7 +76,9 @@ fn find_pdb<S: Side>(
     paths: &SymbolPaths,
 ) -> Result<(PathBuf, PdbStreams), Error> {
     let Some(codeview) = &pe.codeview else {
-        return Err(Error::NoDebugDirectory { path: pe.path.clone() });
+        return Err(Error::NoDebugDirectory {
+            path: pe.path.clone(),
+        });
     };
     let candidates = match named {
         Some(path) => vec![path.to_owned()],
@@ -98,7 +101,10 @@ fn find_pdb<S: Side>(
             found: (streams.guid, streams.age),
         });
     }
-    Err(mismatch.unwrap_or(Error::NoPdb { path: pe.path.clone(), looked: candidates }))
+    Err(mismatch.unwrap_or(Error::NoPdb {
+        path: pe.path.clone(),
+        looked: candidates,
+    }))
 }
 
 fn assemble<S: Side>(
@@ -114,15 +120,12 @@ fn assemble<S: Side>(
     let (publics, globals) = symbols::global_symbols(&pdb_path, &streams.globals)?;
     let types = read_types(&pdb_path, &mut streams)?;
     let compilands = compilands(&streams, &modules);
-    let places = Places::new(&pe);
-    let contributions = contributions(&pdb_path, &places, &streams)?;
-    let (functions, procedures) =
-        carve::carve(&pe, &places, &modules, &publics, &contributions, &types);
-    let mut switch_tables = switch_tables(&places, &modules);
+    let contributions = contributions(&pdb_path, &pe, &streams)?;
+    let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
+    let mut switch_tables = switch_tables(&pe, &modules);
     let (references, reference_starts) = scan::scan(&pe, &functions);
     let data = data::data_symbols(
         &pe,
-        &places,
         &modules,
         (&globals, &publics),
         (&functions, &procedures),
@@ -131,8 +134,10 @@ fn assemble<S: Side>(
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
     let boundaries = data::boundaries(&pe, &data, &contributions, &references, &switch_tables);
-    let mut hotpatch_functions: Vec<_> =
-        modules.into_iter().flat_map(|module| module.hotpatch_functions).collect();
+    let mut hotpatch_functions: Vec<_> = modules
+        .into_iter()
+        .flat_map(|module| module.hotpatch_functions)
+        .collect();
     hotpatch_functions.sort();
     Ok(Image {
         path: pe.path.clone(),
@@ -154,9 +159,14 @@ fn assemble<S: Side>(
 }
 
 fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
-    let mut parse = |stream, bytes: &mut Vec<u8>| {
+    let parse = |stream, bytes: &mut Vec<u8>| {
         TypeStream::parse(stream, std::mem::take(bytes)).map_err(|cause| {
-            Error::format(path, "pdb type stream header", "sizes inside the stream", cause)
+            Error::format(
+                path,
+                "pdb type stream header",
+                "sizes inside the stream",
+                cause,
+            )
         })
     };
     let types = parse(ms_pdb::Stream::TPI, &mut streams.types)?;
@@ -168,7 +178,12 @@ fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
         if found != expected as usize {
             let begin = TypeIndex(stream.type_index_begin().0).0;
             let place = format!("pdb type records from {begin:#x}");
-            return Err(Error::format(path, place, format!("{expected} records"), found));
+            return Err(Error::format(
+                path,
+                place,
+                format!("{expected} records"),
+                found,
+            ));
         }
     }
     Ok(Types::new(&types, &items))
@@ -183,6 +198,7 @@ fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland>
             name: stream.name.as_str().into(),
             short_name: short.into(),
             tool: symbols.tool.clone(),
+            lines: stream.lines.as_slice().into(),
         }
     };
     streams.modules.iter().zip(modules).map(compiland).collect()
@@ -192,11 +208,11 @@ fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland>
 /// overlaps are errors: one of the two must be wrong.
 fn contributions<S: Side>(
     path: &Path,
-    places: &Places<'_, S>,
+    pe: &Pe<S>,
     streams: &PdbStreams,
 ) -> Result<Vec<Contribution<S>>, Error> {
     let contribution = |raw: &RawContribution| {
-        let rva: Rva<S> = places.rva(raw.place)?;
+        let rva: Rva<S> = pe.rva_of_place(raw.place)?;
         (raw.size > 0).then(|| Contribution {
             rva,
             size: raw.size,
@@ -204,16 +220,27 @@ fn contributions<S: Side>(
             characteristics: raw.characteristics,
         })
     };
-    let mut found: Vec<_> = streams.contributions.iter().filter_map(contribution).collect();
+    let mut found: Vec<_> = streams
+        .contributions
+        .iter()
+        .filter_map(contribution)
+        .collect();
     found.sort_by_key(|contribution| (contribution.rva, contribution.size));
     for index in 1..found.len() {
         let (first, second) = (found[index - 1], found[index]);
         let distance = second.rva.get() - first.rva.get();
         if distance < first.size {
             let name = |c: Contribution<S>| {
-                streams.modules.get(c.compiland.index()).map_or("?", |module| &module.name)
+                streams
+                    .modules
+                    .get(c.compiland.index())
+                    .map_or("?", |module| &module.name)
             };
-            let place = format!("pdb section contribution at rva {} ({})", first.rva, name(first));
+            let place = format!(
+                "pdb section contribution at rva {} ({})",
+                first.rva,
+                name(first)
+            );
             let found = format!("one of {} at rva {}", name(second), second.rva);
             let expected = format!("none other before {:#x}", first.rva.get() + first.size);
             return Err(Error::format(path, place, expected, found));
@@ -222,18 +249,19 @@ fn contributions<S: Side>(
     Ok(found)
 }
 
-fn switch_tables<S: Side>(
-    places: &Places<'_, S>,
-    modules: &[ModuleSymbols],
-) -> Vec<SwitchTable<S>> {
+fn switch_tables<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<SwitchTable<S>> {
     let table = |raw: &symbols::RawSwitchTable| {
         Some(SwitchTable {
-            table: places.rva(raw.table)?,
-            base: places.rva(raw.base)?,
-            branch: places.rva(raw.branch)?,
+            table: pe.rva_of_place(raw.table)?,
+            base: pe.rva_of_place(raw.base)?,
+            branch: pe.rva_of_place(raw.branch)?,
             entry: raw.entry,
             count: raw.count,
         })
     };
-    modules.iter().flat_map(|module| &module.switch_tables).filter_map(table).collect()
+    modules
+        .iter()
+        .flat_map(|module| &module.switch_tables)
+        .filter_map(table)
+        .collect()
 }

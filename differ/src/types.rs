@@ -25,7 +25,9 @@ pub struct Types {
 
 impl std::fmt::Debug for Types {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Types").field("count", &self.stream.starts.len()).finish_non_exhaustive()
+        f.debug_struct("Types")
+            .field("count", &self.stream.starts.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -40,7 +42,11 @@ impl Types {
                 definitions.entry(name.into()).or_insert(TypeIndex(index));
             }
         }
-        Self { stream, items: Records::new(items), definitions }
+        Self {
+            stream,
+            items: Records::new(items),
+            definitions,
+        }
     }
 
     fn data(&self, index: TypeIndex) -> Option<TypeData<'_>> {
@@ -70,9 +76,7 @@ impl Types {
             TypeData::Enum(enumeration) => {
                 self.size_at(enumeration.fixed.underlying_type.get(), depth + 1)
             }
-            TypeData::Modifier(modifier) => {
-                self.size_at(modifier.underlying_type.get(), depth + 1)
-            }
+            TypeData::Modifier(modifier) => self.size_at(modifier.underlying_type.get(), depth + 1),
             TypeData::Pointer(pointer) => Some(pointer.fixed.attr().size()),
             data => {
                 let (name, _) = definition_name(&data)?;
@@ -88,7 +92,11 @@ impl Types {
         if !is_item {
             return index;
         }
-        match self.items.record(TypeIndex(index)).and_then(|record| record.parse().ok()) {
+        match self
+            .items
+            .record(TypeIndex(index))
+            .and_then(|record| record.parse().ok())
+        {
             Some(TypeData::FuncId(id)) => id.fixed.func_type.get().0,
             Some(TypeData::MFuncId(id)) => id.fixed.func_type.get().0,
             _ => 0,
@@ -140,7 +148,9 @@ impl Types {
                 (6_u8, function.call, function.this_adjust.get()).hash(hash);
             }
             TypeData::ArgList(list) => {
-                list.args.iter().for_each(|argument| next(argument.get(), behind_pointer));
+                list.args
+                    .iter()
+                    .for_each(|argument| next(argument.get(), behind_pointer));
                 7_u8.hash(hash);
             }
             data => self.hash_definition(index, &data, behind_pointer, depth, hash),
@@ -184,7 +194,12 @@ impl Types {
                 union.fixed.fields.get()
             }
             TypeData::Enum(enumeration) => {
-                self.hash_into(enumeration.fixed.underlying_type.get(), false, depth + 1, hash);
+                self.hash_into(
+                    enumeration.fixed.underlying_type.get(),
+                    false,
+                    depth + 1,
+                    hash,
+                );
                 return;
             }
             _ => return,
@@ -220,7 +235,9 @@ impl Types {
         let mut last = TypeIndex(u32::MAX);
         while let Some(index) = next.take().filter(|index| *index < last) {
             last = index;
-            let Some(TypeData::FieldList(list)) = self.data(index) else { break };
+            let Some(TypeData::FieldList(list)) = self.data(index) else {
+                break;
+            };
             for field in list.iter() {
                 match field {
                     Field::Index(index) => next = Some(index),
@@ -233,7 +250,11 @@ impl Types {
 
     /// Full definitions of structures and unions as (unique name, type index), in name order.
     pub fn definitions(&self) -> Vec<(&[u8], u32)> {
-        let mut all: Vec<_> = self.definitions.iter().map(|(name, index)| (&**name, index.0)).collect();
+        let mut all: Vec<_> = self
+            .definitions
+            .iter()
+            .map(|(name, index)| (&**name, index.0))
+            .collect();
         all.sort_unstable();
         all
     }
@@ -301,7 +322,10 @@ fn definition_name<'a>(data: &TypeData<'a>) -> Option<(&'a [u8], bool)> {
         TypeData::Enum(e) => (e.unique_name, e.name, e.fixed.property.get()),
         _ => return None,
     };
-    Some((unique.map_or(&**name, |unique| &**unique), !properties.fwdref()))
+    Some((
+        unique.map_or(&**name, |unique| &**unique),
+        !properties.fwdref(),
+    ))
 }
 
 /// Bytes of a primitive type, from the subtype and mode bits of its index.

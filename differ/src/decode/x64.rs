@@ -9,8 +9,8 @@
 
 use hpbuild_metadata::{Rva, Side};
 use iced_x86::{
-    Code as Opcode, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction as Iced,
-    Mnemonic, OpKind, Register,
+    Code as Opcode, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Formatter,
+    Instruction as Iced, MasmFormatter, Mnemonic, OpKind, Register, SymbolResolver, SymbolResult,
 };
 
 use super::{Body, Code, Field, Instruction, Reference, ReferenceKind};
@@ -220,6 +220,108 @@ impl RegisterSet {
 
     fn insert(&mut self, register: Register) {
         self.0 |= Self::bit(register);
+    }
+}
+
+/// If two instructions differ in nothing but an immediate or a displacement, the two values.
+pub(super) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64)> {
+    let read = |bytes| {
+        let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
+        let iced = decoder.decode();
+        let at = decoder.get_constant_offsets(&iced);
+        (!iced.is_invalid() && iced.len() == bytes.len()).then_some((iced, at))
+    };
+    let ((b, b_at), (f, f_at)) = (read(base)?, read(fixed)?);
+    if b.code() != f.code() || b_at != f_at {
+        return None;
+    }
+    let outside = |at: usize| {
+        let within = |start: usize, size: usize| (start..start + size).contains(&at);
+        !within(b_at.immediate_offset(), b_at.immediate_size())
+            && !within(b_at.displacement_offset(), b_at.displacement_size())
+    };
+    if (0..base.len()).any(|at| outside(at) && base[at] != fixed[at]) {
+        return None;
+    }
+    // An immediate wins over a displacement, as that is where numbers of source are.
+    let (start, size) = if b_at.has_immediate() {
+        (b_at.immediate_offset(), b_at.immediate_size())
+    } else {
+        (b_at.displacement_offset(), b_at.displacement_size())
+    };
+    let value = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        word[..size].copy_from_slice(bytes.get(start..start + size)?);
+        Some(u64::from_le_bytes(word))
+    };
+    Some((value(base)?, value(fixed)?))
+}
+
+/// The text of each instruction of `body`; `name` names what operands point at.
+pub fn text<S: Side>(
+    code: Code<'_, S>,
+    body: &Body<S>,
+    name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
+) -> Vec<String> {
+    body.instructions
+        .iter()
+        .map(|instruction| text_of(code, instruction, name))
+        .collect()
+}
+
+fn text_of<S: Side>(
+    code: Code<'_, S>,
+    instruction: &Instruction<S>,
+    name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
+) -> String {
+    let start = instruction.offset as usize;
+    let bytes = code
+        .bytes
+        .get(start..start + usize::from(instruction.length))
+        .unwrap_or_default();
+    if !instruction.valid {
+        return bytes.iter().map(|byte| format!("db {byte:02x}h")).collect();
+    }
+    let symbol = instruction
+        .reference
+        .and_then(|reference| name(reference.target, reference.kind));
+    let resolver = Operand { symbol };
+    let mut formatter = MasmFormatter::with_options(Some(Box::new(resolver)), None);
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_space_after_operand_separator(true);
+    options.set_rip_relative_addresses(false);
+    options.set_show_symbol_address(false);
+    let ip = u64::from(code.rva.get()) + u64::from(instruction.offset);
+    let iced = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE).decode();
+    let mut text = String::new();
+    formatter.format(&iced, &mut text);
+    text
+}
+
+/// Names the one operand that points somewhere.
+struct Operand {
+    symbol: Option<String>,
+}
+
+impl SymbolResolver for Operand {
+    fn symbol(
+        &mut self,
+        iced: &Iced,
+        _operand: u32,
+        instruction_operand: Option<u32>,
+        address: u64,
+        size: u32,
+    ) -> Option<SymbolResult<'_>> {
+        // Plain numbers pass here too; only an operand that points somewhere has a name.
+        let operand = instruction_operand?;
+        let points = match iced.op_kind(operand) {
+            OpKind::NearBranch64 | OpKind::Memory | OpKind::Immediate64 => true,
+            _ => size == 8 && iced.is_ip_rel_memory_operand(),
+        };
+        let symbol = self.symbol.as_deref().filter(|_| points)?;
+        Some(SymbolResult::with_str(address, symbol))
     }
 }
 

@@ -6,7 +6,7 @@
 //! itself, noting which other pairs it leads to, and differences are then carried back along
 //! those edges until nothing changes any more.
 
-use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
+use hpbuild_metadata::{Base, DataId, Fixed, Rva};
 use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
@@ -22,8 +22,6 @@ const MAX_FILLER: usize = 64;
 
 /// A comparison under way.
 pub(super) struct Visit {
-    /// The functions it is made for.
-    _within: Option<(FunctionId<Base>, FunctionId<Fixed>)>,
     /// Pairs of unnamed places being compared, assumed equal.
     assumed: FxHashSet<(Rva<Base>, Rva<Fixed>)>,
     depth: u32,
@@ -32,8 +30,12 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    pub(super) fn new(within: Option<(FunctionId<Base>, FunctionId<Fixed>)>) -> Self {
-        Self { _within: within, assumed: FxHashSet::default(), depth: 0, collect: None }
+    pub(super) fn new() -> Self {
+        Self {
+            assumed: FxHashSet::default(),
+            depth: 0,
+            collect: None,
+        }
     }
 }
 
@@ -76,20 +78,33 @@ pub(super) fn compare_symbols(comparer: &Comparer<'_>) -> Vec<bool> {
 /// Compares one symbol's own contents; returns the symbols its pointers lead to.
 fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataId<Base>>) {
     let base = comparer.base.data_symbol(id);
-    let Some(partner) = comparer.pairing.fixed_data(id) else { return (true, Vec::new()) };
+    let Some(partner) = comparer.pairing.fixed_data(id) else {
+        return (true, Vec::new());
+    };
     let fixed = comparer.fixed.data_symbol(partner);
-    let constant = (is_read_only(comparer.base, base.rva), is_read_only(comparer.fixed, fixed.rva));
+    let constant = (
+        is_read_only(comparer.base, base.rva),
+        is_read_only(comparer.fixed, fixed.rva),
+    );
     match constant {
         (false, false) => return (true, Vec::new()),
         (true, true) => {}
         _ => return (false, Vec::new()),
     }
-    let mut visit = Visit::new(None);
+    let mut visit = Visit::new();
     visit.collect = Some(Vec::new());
     let exact = base.sized_by_type && fixed.sized_by_type;
     let meaning = comparer.compare_extents(
-        Extent { rva: base.rva, size: base.size, exact },
-        Extent { rva: fixed.rva, size: fixed.size, exact },
+        Extent {
+            rva: base.rva,
+            size: base.size,
+            exact,
+        },
+        Extent {
+            rva: fixed.rva,
+            size: fixed.size,
+            exact,
+        },
         &mut visit,
     );
     (meaning == Meaning::Same, visit.collect.unwrap_or_default())
@@ -123,7 +138,9 @@ impl Comparer<'_> {
             return Meaning::Unknown;
         }
         let (b, f) = (self.extent(base, kind), self.extent_fixed(fixed, kind));
-        let (Some(b), Some(f)) = (b, f) else { return Meaning::Unknown };
+        let (Some(b), Some(f)) = (b, f) else {
+            return Meaning::Unknown;
+        };
         visit.depth += 1;
         let meaning = self.compare_extents(b, f, visit);
         visit.depth -= 1;
@@ -137,7 +154,11 @@ impl Comparer<'_> {
         match resolve(self.base, rva) {
             Target::Data { id, offset } => {
                 let symbol = self.base.data_symbol(id);
-                Some(Extent { rva, size: symbol.size - offset, exact: symbol.sized_by_type })
+                Some(Extent {
+                    rva,
+                    size: symbol.size - offset,
+                    exact: symbol.sized_by_type,
+                })
             }
             _ => anonymous_extent(self.base, rva, kind),
         }
@@ -147,7 +168,11 @@ impl Comparer<'_> {
         match resolve(self.fixed, rva) {
             Target::Data { id, offset } => {
                 let symbol = self.fixed.data_symbol(id);
-                Some(Extent { rva, size: symbol.size - offset, exact: symbol.sized_by_type })
+                Some(Extent {
+                    rva,
+                    size: symbol.size - offset,
+                    exact: symbol.sized_by_type,
+                })
             }
             _ => anonymous_extent(self.fixed, rva, kind),
         }
@@ -168,10 +193,18 @@ impl Comparer<'_> {
             self.fixed.pe.bytes(fixed.rva, fixed.size),
         ) else {
             // Beyond the initialised part of a section: zeros, or nothing at all.
-            return if base.size == fixed.size { Meaning::Same } else { Meaning::Unknown };
+            return if base.size == fixed.size {
+                Meaning::Same
+            } else {
+                Meaning::Unknown
+            };
         };
         let common = b.len().min(f.len());
-        let rest = if b.len() > common { &b[common..] } else { &f[common..] };
+        let rest = if b.len() > common {
+            &b[common..]
+        } else {
+            &f[common..]
+        };
         if rest.len() >= MAX_FILLER || rest.iter().any(|byte| *byte != 0) {
             return different;
         }
@@ -191,7 +224,10 @@ impl Comparer<'_> {
                 return different;
             }
             let pointer = |bytes: &[u8]| {
-                bytes.get(offset..)?.first_chunk().map(|word| u64::from_le_bytes(*word))
+                bytes
+                    .get(offset..)?
+                    .first_chunk()
+                    .map(|word| u64::from_le_bytes(*word))
             };
             let (Some(b_value), Some(f_value)) = (pointer(b), pointer(f)) else {
                 return Meaning::Unknown;

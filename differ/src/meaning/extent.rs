@@ -28,7 +28,11 @@ pub fn anonymous_extent<S: Side>(
     kind: ReferenceKind,
 ) -> Option<Extent<S>> {
     if let ReferenceKind::Memory(width @ 1..) = kind {
-        return Some(Extent { rva, size: width.into(), exact: true });
+        return Some(Extent {
+            rva,
+            size: width.into(),
+            exact: true,
+        });
     }
     let end = image.next_boundary(rva)?;
     let size = end.checked_sub(rva)?;
@@ -37,10 +41,18 @@ pub fn anonymous_extent<S: Side>(
     if !to_boundary.is_empty() && to_boundary.iter().all(|byte| is_text(*byte)) {
         let length = bytes.iter().position(|byte| !is_text(*byte))?;
         if bytes[length] == 0 {
-            return Some(Extent { rva, size: u32::try_from(length + 1).ok()?, exact: true });
+            return Some(Extent {
+                rva,
+                size: u32::try_from(length + 1).ok()?,
+                exact: true,
+            });
         }
     }
-    Some(Extent { rva, size, exact: false })
+    Some(Extent {
+        rva,
+        size,
+        exact: false,
+    })
 }
 
 /// Bytes of texts in ASCII and UTF-8.

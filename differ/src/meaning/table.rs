@@ -14,7 +14,9 @@ pub fn entries<S: Side>(image: &Image<S>, table: &SwitchTable<S>) -> Option<Vec<
         return None;
     }
     let size = table.entry.size;
-    let bytes = image.pe.bytes(table.table, table.count.checked_mul(size.into())?)?;
+    let bytes = image
+        .pe
+        .bytes(table.table, table.count.checked_mul(size.into())?)?;
     let entry = |bytes: &[u8]| {
         let mut word = [0; 8];
         word.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -36,21 +38,24 @@ pub fn entries<S: Side>(image: &Image<S>, table: &SwitchTable<S>) -> Option<Vec<
 impl Comparer<'_> {
     /// Whether two tables lead to the same places of the same functions.
     pub(super) fn same_table(&self, base: usize, fixed: usize) -> bool {
-        let (b, f) = (&self.base.switch_tables[base], &self.fixed.switch_tables[fixed]);
+        let (b, f) = (
+            &self.base.switch_tables[base],
+            &self.fixed.switch_tables[fixed],
+        );
         if (b.entry, b.count) != (f.entry, f.count) {
             return false;
         }
         let (Some(b), Some(f)) = (entries(self.base, b), entries(self.fixed, f)) else {
             return false;
         };
-        b.into_iter().zip(f).all(|(b, f)| {
-            match (resolve(self.base, b), resolve(self.fixed, f)) {
+        b.into_iter().zip(f).all(
+            |(b, f)| match (resolve(self.base, b), resolve(self.fixed, f)) {
                 (
                     Target::Function { id: b, offset: at },
                     Target::Function { id: f, offset: of },
                 ) => at == of && self.same_function(b, f),
                 _ => false,
-            }
-        })
+            },
+        )
     }
 }

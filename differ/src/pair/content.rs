@@ -28,8 +28,14 @@ impl Contents {
         let named_base = pairs.unpaired_base().map(|index| b.owners[index as usize]);
         let named_fixed = pairs.unpaired_fixed().map(|index| f.owners[index as usize]);
         Self {
-            base: named_base.chain(unnamed(base)).map(|id| (id, meaning(base, id))).collect(),
-            fixed: named_fixed.chain(unnamed(fixed)).map(|id| (id, meaning(fixed, id))).collect(),
+            base: named_base
+                .chain(unnamed(base))
+                .map(|id| (id, meaning(base, id)))
+                .collect(),
+            fixed: named_fixed
+                .chain(unnamed(fixed))
+                .map(|id| (id, meaning(fixed, id)))
+                .collect(),
         }
     }
 
@@ -43,7 +49,9 @@ impl Contents {
 }
 
 fn unnamed<S: Side>(image: &Image<S>) -> impl Iterator<Item = FunctionId<S>> + '_ {
-    image.function_ids().filter(|id| image.function(*id).procedures.is_empty())
+    image
+        .function_ids()
+        .filter(|id| image.function(*id).procedures.is_empty())
 }
 
 fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> u64 {
@@ -66,7 +74,13 @@ fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> u64 {
 fn name_of<S: Side>(image: &Image<S>, rva: hpbuild_metadata::Rva<S>) -> Option<(&str, u32)> {
     if let Some(id) = image.function_at(rva) {
         let offset = rva.get() - image.function(id).rva.get();
-        return Some((image.procedures_of(id).first().map_or("", |name| &name.name), offset));
+        return Some((
+            image
+                .procedures_of(id)
+                .first()
+                .map_or("", |name| &name.name),
+            offset,
+        ));
     }
     let symbol = image.data_symbol(image.data_at(rva)?);
     Some((&symbol.name, rva.get() - symbol.rva.get()))

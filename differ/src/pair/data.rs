@@ -17,11 +17,21 @@ pub(super) fn pair_data(
     base_procedures: &[Option<u32>],
 ) -> Paired {
     let mut paired: Paired = (vec![None; base.data.len()], vec![None; fixed.data.len()]);
-    tier(&mut paired, base, fixed, |s, _| s.decorated.clone(), |s, _| s.decorated.clone());
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| s.decorated.clone(),
+        |s, _| s.decorated.clone(),
+    );
     // A static local's parent is known by its index in the base.
-    let base_parent = |symbol: &DataSymbol<Base>, _: &str| Some((symbol.name.clone(), symbol.parent?));
+    let base_parent =
+        |symbol: &DataSymbol<Base>, _: &str| Some((symbol.name.clone(), symbol.parent?));
     let fixed_parent = |symbol: &DataSymbol<Fixed>, _: &str| {
-        let parent = base_procedures.get(symbol.parent? as usize).copied().flatten()?;
+        let parent = base_procedures
+            .get(symbol.parent? as usize)
+            .copied()
+            .flatten()?;
         Some((symbol.name.clone(), parent))
     };
     tier(&mut paired, base, fixed, base_parent, fixed_parent);
@@ -33,7 +43,13 @@ pub(super) fn pair_data(
         |s, compiland| in_compiland(&s.name, compiland).filter(|_| s.parent.is_none()),
         |s, compiland| in_compiland(&s.name, compiland).filter(|_| s.parent.is_none()),
     );
-    tier(&mut paired, base, fixed, |s, _| Some(s.name.clone()), |s, _| Some(s.name.clone()));
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| Some(s.name.clone()),
+        |s, _| Some(s.name.clone()),
+    );
     // Namesakes of one function, in inner blocks: paired in order where there are as many.
     in_order(&mut paired, base, fixed, base_parent, fixed_parent);
     paired
@@ -67,7 +83,9 @@ fn tier<K: Hash + Eq>(
     base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
     fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
 ) {
-    link(paired, base, fixed, base_key, fixed_key, |base, fixed| base == 1 && fixed == 1);
+    link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
+        base == 1 && fixed == 1
+    });
 }
 
 fn in_order<K: Hash + Eq>(
@@ -77,7 +95,9 @@ fn in_order<K: Hash + Eq>(
     base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
     fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
 ) {
-    link(paired, base, fixed, base_key, fixed_key, |base, fixed| base == fixed);
+    link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
+        base == fixed
+    });
 }
 
 fn link<K: Hash + Eq>(
@@ -93,7 +113,9 @@ fn link<K: Hash + Eq>(
     // Each pair stands alone, so the order of the table does not show.
     #[allow(clippy::iter_over_hash_type)]
     for (key, base) in ours {
-        let Some(fixed) = theirs.get(&key) else { continue };
+        let Some(fixed) = theirs.get(&key) else {
+            continue;
+        };
         if !accept(base.len(), fixed.len()) {
             continue;
         }

@@ -6,7 +6,6 @@
 
 use hpbuild_metadata::{Machine, Rva, Side};
 
-use super::places::Places;
 use super::symbols::{ModuleSymbols, RawPublic};
 use crate::image::{Contribution, Function, FunctionKind, Procedure};
 use crate::pe::Pe;
@@ -24,15 +23,17 @@ struct Start<S: Side> {
 /// The functions of an image, sorted and disjoint, with their names.
 pub(super) fn carve<S: Side>(
     pe: &Pe<S>,
-    places: &Places<'_, S>,
     modules: &[ModuleSymbols],
     publics: &[RawPublic],
     contributions: &[Contribution<S>],
     types: &Types,
 ) -> (Vec<Function<S>>, Vec<Procedure>) {
-    let mut starts = procedure_starts(places, modules, types);
-    starts.extend(public_starts(places, publics));
-    starts.retain(|start| pe.section_at(start.rva).is_some_and(|section| section.is_code()));
+    let mut starts = procedure_starts(pe, modules, types);
+    starts.extend(public_starts(pe, publics));
+    starts.retain(|start| {
+        pe.section_at(start.rva)
+            .is_some_and(|section| section.is_code())
+    });
     starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
     add_unwind_starts(pe, &mut starts);
 
@@ -54,7 +55,9 @@ pub(super) fn carve<S: Side>(
             }
         }
         if let Some(previous) = functions.last_mut() {
-            let inside = rva.checked_sub(previous.rva).is_some_and(|at| at < previous.size);
+            let inside = rva
+                .checked_sub(previous.rva)
+                .is_some_and(|at| at < previous.size);
             if inside && kind != FunctionKind::Procedure {
                 // A label inside a function: an offset into it is meaning enough.
                 continue;
@@ -99,18 +102,24 @@ fn rank(kind: FunctionKind) -> u8 {
 }
 
 fn procedure_starts<S: Side>(
-    places: &Places<'_, S>,
+    pe: &Pe<S>,
     modules: &[ModuleSymbols],
     types: &Types,
 ) -> Vec<Start<S>> {
     let mut starts = Vec::new();
     for module in modules {
         for procedure in &module.procedures {
-            let Some(rva) = places.rva(procedure.place) else { continue };
+            let Some(rva) = pe.rva_of_place(procedure.place) else {
+                continue;
+            };
             starts.push(Start {
                 rva,
                 size: (procedure.size > 0).then_some(procedure.size),
-                kind: if procedure.size > 0 { FunctionKind::Procedure } else { FunctionKind::Public },
+                kind: if procedure.size > 0 {
+                    FunctionKind::Procedure
+                } else {
+                    FunctionKind::Public
+                },
                 name: Some(Procedure {
                     name: procedure.name.clone(),
                     decorated: None,
@@ -120,28 +129,48 @@ fn procedure_starts<S: Side>(
             });
         }
         for thunk in &module.thunks {
-            let Some(rva) = places.rva(thunk.place) else { continue };
+            let Some(rva) = pe.rva_of_place(thunk.place) else {
+                continue;
+            };
             let name = (!thunk.name.is_empty()).then(|| unnamed_type(thunk.name.clone()));
-            starts.push(Start { rva, size: Some(thunk.size), kind: FunctionKind::Thunk, name });
+            starts.push(Start {
+                rva,
+                size: Some(thunk.size),
+                kind: FunctionKind::Thunk,
+                name,
+            });
         }
         for part in &module.separated {
-            let Some(rva) = places.rva(part.place) else { continue };
+            let Some(rva) = pe.rva_of_place(part.place) else {
+                continue;
+            };
             let parent = module.procedures.iter().find(|p| p.place == part.parent);
-            let name = parent.map(|parent| unnamed_type(format!("{} (cold part)", parent.name).into()));
-            starts.push(Start { rva, size: Some(part.size), kind: FunctionKind::Separated, name });
+            let name =
+                parent.map(|parent| unnamed_type(format!("{} (cold part)", parent.name).into()));
+            starts.push(Start {
+                rva,
+                size: Some(part.size),
+                kind: FunctionKind::Separated,
+                name,
+            });
         }
     }
     starts
 }
 
 fn unnamed_type(name: Box<str>) -> Procedure {
-    Procedure { name, decorated: None, global: false, type_index: 0 }
+    Procedure {
+        name,
+        decorated: None,
+        global: false,
+        type_index: 0,
+    }
 }
 
-fn public_starts<S: Side>(places: &Places<'_, S>, publics: &[RawPublic]) -> Vec<Start<S>> {
+fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
     let start = |public: &RawPublic| {
         Some(Start {
-            rva: places.rva(public.place)?,
+            rva: pe.rva_of_place(public.place)?,
             size: None,
             kind: FunctionKind::Public,
             name: Some(Procedure {
@@ -160,13 +189,25 @@ fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
     let mut unknown = Vec::new();
     for function in &pe.runtime_functions {
         let index = starts.partition_point(|start| start.rva <= function.begin);
-        let known = index.checked_sub(1).map(|index| &starts[index]).is_some_and(|start| {
-            let distance = function.begin.get() - start.rva.get();
-            distance == 0 || start.size.is_some_and(|size| distance < size)
-        });
+        let known = index
+            .checked_sub(1)
+            .map(|index| &starts[index])
+            .is_some_and(|start| {
+                let distance = function.begin.get() - start.rva.get();
+                distance == 0 || start.size.is_some_and(|size| distance < size)
+            });
         let size = function.end.checked_sub(function.begin);
-        if !known && pe.section_at(function.begin).is_some_and(|section| section.is_code()) {
-            unknown.push(Start { rva: function.begin, size, kind: FunctionKind::Unnamed, name: None });
+        if !known
+            && pe
+                .section_at(function.begin)
+                .is_some_and(|section| section.is_code())
+        {
+            unknown.push(Start {
+                rva: function.begin,
+                size,
+                kind: FunctionKind::Unnamed,
+                name: None,
+            });
         }
     }
     starts.extend(unknown);
@@ -181,9 +222,13 @@ fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
         }
         return;
     };
-    let undecorated = names.iter().filter(|known| known.decorated.is_none()).count();
+    let undecorated = names
+        .iter()
+        .filter(|known| known.decorated.is_none())
+        .count();
     let matching = names.iter_mut().find(|known| {
-        known.decorated.is_none() && (undecorated == 1 || crate::names::matches(decorated, &known.name))
+        known.decorated.is_none()
+            && (undecorated == 1 || crate::names::matches(decorated, &known.name))
     });
     match matching {
         Some(known) => known.decorated = name.decorated,
@@ -199,7 +244,10 @@ fn guess_size<S: Side>(
     rva: Rva<S>,
     next: Option<Rva<S>>,
 ) -> u32 {
-    if let Some(entry) = pe.runtime_function_at(rva).filter(|entry| entry.begin == rva) {
+    if let Some(entry) = pe
+        .runtime_function_at(rva)
+        .filter(|entry| entry.begin == rva)
+    {
         return entry.end.checked_sub(entry.begin).unwrap_or(0);
     }
     let available = pe.bytes_from(rva);
@@ -218,12 +266,17 @@ fn guess_size<S: Side>(
 /// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.
 fn padding_behind(machine: Machine, bytes: &[u8]) -> u32 {
     let filler = match machine {
-        Machine::X64 => {
-            bytes.iter().rev().take_while(|byte| matches!(**byte, 0xcc | 0)).count()
-        }
+        Machine::X64 => bytes
+            .iter()
+            .rev()
+            .take_while(|byte| matches!(**byte, 0xcc | 0))
+            .count(),
         Machine::Arm64 => {
             let is_filler = |word: &&[u8]| {
-                matches!(**word, [0, 0, 0, 0] | [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0x3e, 0xd4])
+                matches!(
+                    **word,
+                    [0, 0, 0, 0] | [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0x3e, 0xd4]
+                )
             };
             4 * bytes.chunks_exact(4).rev().take_while(is_filler).count()
         }
@@ -236,7 +289,9 @@ pub(super) fn find<S: Side>(
     contributions: &[Contribution<S>],
     rva: Rva<S>,
 ) -> Option<&Contribution<S>> {
-    let index = contributions.partition_point(|c| c.rva <= rva).checked_sub(1)?;
+    let index = contributions
+        .partition_point(|c| c.rva <= rva)
+        .checked_sub(1)?;
     let contribution = &contributions[index];
     (rva.checked_sub(contribution.rva)? < contribution.size).then_some(contribution)
 }

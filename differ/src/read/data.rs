@@ -4,7 +4,6 @@ use hpbuild_metadata::{Rva, Side};
 use rustc_hash::FxHashMap;
 
 use super::carve::find;
-use super::places::Places;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::decode::ReferenceKind;
 use crate::image::{Contribution, DataSymbol, Function, PlacedReference, Procedure, SwitchTable};
@@ -14,7 +13,6 @@ use crate::types::Types;
 /// The data symbols of an image, sorted by address, then name.
 pub(super) fn data_symbols<S: Side>(
     pe: &Pe<S>,
-    places: &Places<'_, S>,
     modules: &[ModuleSymbols],
     (globals, publics): (&[RawData], &[RawPublic]),
     code: (&[Function<S>], &[Procedure]),
@@ -24,7 +22,9 @@ pub(super) fn data_symbols<S: Side>(
     let parents = Parents::new(code.0, code.1);
     let mut symbols = Vec::new();
     let mut add = |raw: &RawData, parent: Option<u32>| {
-        let Some(rva) = places.rva(raw.place) else { return };
+        let Some(rva) = pe.rva_of_place(raw.place) else {
+            return;
+        };
         let size = types.size(raw.type_index);
         symbols.push(DataSymbol {
             rva,
@@ -41,9 +41,11 @@ pub(super) fn data_symbols<S: Side>(
     };
     for module in modules {
         for raw in &module.data {
-            let procedure = raw.parent.and_then(|index| module.procedures.get(index as usize));
+            let procedure = raw
+                .parent
+                .and_then(|index| module.procedures.get(index as usize));
             let parent = procedure.and_then(|procedure| {
-                parents.find(places.rva(procedure.place)?, &procedure.name)
+                parents.find(pe.rva_of_place(procedure.place)?, &procedure.name)
             });
             add(raw, parent);
         }
@@ -58,7 +60,7 @@ pub(super) fn data_symbols<S: Side>(
         }
         same
     });
-    add_publics(pe, places, publics, contributions, &mut symbols);
+    add_publics(pe, publics, contributions, &mut symbols);
     symbols.sort_by(|a, b| (a.rva, &a.name).cmp(&(b.rva, &b.name)));
     size_the_rest(pe, contributions, &mut symbols);
     symbols
@@ -86,14 +88,15 @@ impl<'a, S: Side> Parents<'a, S> {
 /// Gives symbols their linkage names, and adds publics that no record knows.
 fn add_publics<S: Side>(
     pe: &Pe<S>,
-    places: &Places<'_, S>,
     publics: &[RawPublic],
     contributions: &[Contribution<S>],
     symbols: &mut Vec<DataSymbol<S>>,
 ) {
     let known = symbols.len();
     for public in publics {
-        let Some(rva) = places.rva(public.place) else { continue };
+        let Some(rva) = pe.rva_of_place(public.place) else {
+            continue;
+        };
         if pe.section_at(rva).is_none_or(|section| section.is_code()) {
             continue;
         }
@@ -179,7 +182,10 @@ pub(super) fn boundaries<S: Side>(
         let bytes = table.count.saturating_mul(table.entry.size.into());
         found.extend(table.table.checked_add(bytes));
     }
-    found.retain(|rva| pe.section_at(*rva).is_some_and(|section| !section.is_code()));
+    found.retain(|rva| {
+        pe.section_at(*rva)
+            .is_some_and(|section| !section.is_code())
+    });
     found.sort_unstable();
     found.dedup();
     found

@@ -22,10 +22,17 @@ impl SymbolPaths {
         for entry in symbol_path.unwrap_or_default().split(';') {
             let mut parts = entry.split('*');
             let first = parts.next().unwrap_or_default();
-            let is_keyword = ["srv", "symsrv", "cache"].contains(&first.to_ascii_lowercase().as_str());
-            let rest: Vec<&str> = if is_keyword { parts.collect() } else { vec![first] };
+            let is_keyword =
+                ["srv", "symsrv", "cache"].contains(&first.to_ascii_lowercase().as_str());
+            let rest: Vec<&str> = if is_keyword {
+                parts.collect()
+            } else {
+                vec![first]
+            };
             let local = |part: &&str| {
-                !part.is_empty() && !part.contains("://") && !part.to_ascii_lowercase().ends_with(".dll")
+                !part.is_empty()
+                    && !part.contains("://")
+                    && !part.to_ascii_lowercase().ends_with(".dll")
             };
             stores.extend(rest.into_iter().filter(local).map(PathBuf::from));
         }
@@ -36,7 +43,11 @@ impl SymbolPaths {
 /// Every place the PDB of `pe` may be, in the order of looking.
 pub(super) fn candidates(pe: &Path, codeview: &CodeView, paths: &SymbolPaths) -> Vec<PathBuf> {
     // The linker may have run on Windows, so both separators count.
-    let name = codeview.pdb_path.rsplit(['/', '\\']).next().unwrap_or_default();
+    let name = codeview
+        .pdb_path
+        .rsplit(['/', '\\'])
+        .next()
+        .unwrap_or_default();
     let key = format!("{}{:X}", codeview.guid.replace('-', ""), codeview.age);
     let mut found = Vec::new();
     let beside = pe.parent().unwrap_or(Path::new(""));
@@ -68,9 +79,12 @@ mod tests {
 
     #[test]
     fn symbol_path_entries() {
-        let path = "srv*/store*https://example.com/symbols;/plain;cache*/cache;symsrv*symsrv.dll*/x*/y;";
+        let path =
+            "srv*/store*https://example.com/symbols;/plain;cache*/cache;symsrv*symsrv.dll*/x*/y;";
         let paths = SymbolPaths::new(Vec::new(), Some(path));
-        let expected: Vec<PathBuf> = ["/store", "/plain", "/cache", "/x", "/y"].map(Into::into).into();
+        let expected: Vec<PathBuf> = ["/store", "/plain", "/cache", "/x", "/y"]
+            .map(Into::into)
+            .into();
         assert_eq!(paths.stores, expected);
     }
 
@@ -81,7 +95,10 @@ mod tests {
             age: 11,
             pdb_path: r"D:\build\out\lib.pdb".into(),
         };
-        let paths = SymbolPaths { folders: vec!["/sym".into()], stores: vec![] };
+        let paths = SymbolPaths {
+            folders: vec!["/sym".into()],
+            stores: vec![],
+        };
         let found = candidates(Path::new("dir/renamed.dll"), &codeview, &paths);
         let expected: Vec<PathBuf> = [
             "dir/lib.pdb",

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
 use ms_pdb::Pdb;
+use ms_pdb::dbi::DbiStream;
 use ms_pdb::dbi::fixups::Fixup;
 use ms_pdb::dbi::optional_dbg::OptionalDebugStream;
-use ms_pdb::dbi::DbiStream;
 
 use crate::error::Error;
 
@@ -58,7 +58,10 @@ pub(super) struct RawContribution {
 /// Where the file cannot be read, is not a PDB, is cut or contradicts itself, or was rewritten
 /// behind the linker's back (OMAP streams), which makes its addresses useless.
 pub(super) fn read_streams(path: &Path) -> Result<PdbStreams, Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let file = File::open(path).map_err(|source| Error::Read {
+        path: path.into(),
+        source,
+    })?;
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
     if !is_file {
         return Err(Error::format(path, "pdb", "a file", "a folder or device"));
@@ -66,7 +69,12 @@ pub(super) fn read_streams(path: &Path) -> Result<PdbStreams, Error> {
     // The parser is not ours and was not written for hostile input; a panic in it is a broken
     // file, not a broken tool.
     catch_unwind(AssertUnwindSafe(|| read_open_pdb(path, file))).unwrap_or_else(|_| {
-        Err(Error::format(path, "pdb", "well-formed streams", "a structure that cannot be read"))
+        Err(Error::format(
+            path,
+            "pdb",
+            "well-formed streams",
+            "a structure that cannot be read",
+        ))
     })
 }
 
@@ -79,23 +87,40 @@ fn read_open_pdb(path: &Path, file: File) -> Result<PdbStreams, Error> {
     // Streams are allocated at the size the directory gives them. Pages are not shared between
     // streams of a real PDB, so all of them together fit in the file; a compressed one (MSFZ)
     // may be larger inside than outside.
-    let total: u64 = (0..pdb.num_streams()).map(|stream| pdb.stream_len(stream)).sum();
+    let total: u64 = (0..pdb.num_streams())
+        .map(|stream| pdb.stream_len(stream))
+        .sum();
     if total > file_size.saturating_mul(64) {
         let found = format!("{total:#x} bytes in a file of {file_size:#x}");
-        return Err(Error::format(path, "pdb stream directory", "streams that fit the file", found));
+        return Err(Error::format(
+            path,
+            "pdb stream directory",
+            "streams that fit the file",
+            found,
+        ));
     }
     let dbi = pdb.read_dbi_stream().map_err(broken("pdb dbi stream"))?;
     let header = dbi.header().map_err(broken("pdb dbi header"))?;
-    for stream in [OptionalDebugStream::OMAP_TO_SRC_DATA, OptionalDebugStream::OMAP_FROM_SRC_DATA] {
+    for stream in [
+        OptionalDebugStream::OMAP_TO_SRC_DATA,
+        OptionalDebugStream::OMAP_FROM_SRC_DATA,
+    ] {
         if pdb.optional_debug_stream(stream).ok().flatten().is_some() {
             let expected = "addresses as the linker gave them";
-            return Err(Error::format(path, "pdb omap stream", expected, "a rewritten image (HP006)"));
+            return Err(Error::format(
+                path,
+                "pdb omap stream",
+                expected,
+                "a rewritten image (HP006)",
+            ));
         }
     }
     let key = pdb.binding_key();
     let stream_of = |index: Result<u32, _>| -> Result<Vec<u8>, Error> {
         match index {
-            Ok(index) => pdb.read_stream_to_vec(index).map_err(broken("pdb symbol record stream")),
+            Ok(index) => pdb
+                .read_stream_to_vec(index)
+                .map_err(broken("pdb symbol record stream")),
             Err(ms_pdb::StreamIndexIsNilError) => Ok(Vec::new()),
         }
     };
@@ -105,7 +130,9 @@ fn read_open_pdb(path: &Path, file: File) -> Result<PdbStreams, Error> {
         modules: read_modules(path, &pdb, &dbi)?,
         globals: stream_of(header.sym_record_stream())?,
         contributions: read_contributions(path, &dbi)?,
-        types: pdb.read_stream_to_vec(2).map_err(broken("pdb type stream"))?,
+        types: pdb
+            .read_stream_to_vec(2)
+            .map_err(broken("pdb type stream"))?,
         items: pdb.read_stream_to_vec(4).unwrap_or_default(),
         fixups: pdb.read_fixups().ok().flatten().unwrap_or_default(),
     })
@@ -121,7 +148,12 @@ fn read_modules<F: ms_pdb::ReadAt>(
     for module in iter.by_ref() {
         let name = module.module_name().to_string();
         let broken = |cause| {
-            Error::format(path, format!("pdb module stream of {name}"), "a readable stream", cause)
+            Error::format(
+                path,
+                format!("pdb module stream of {name}"),
+                "a readable stream",
+                cause,
+            )
         };
         let stream = pdb.read_module_stream(&module).map_err(broken)?;
         let (symbols, lines) = match &stream {
@@ -131,19 +163,33 @@ fn read_modules<F: ms_pdb::ReadAt>(
             }
             None => (Vec::new(), Vec::new()),
         };
-        modules.push(ModuleStream { file: module.obj_file().to_string(), name, symbols, lines });
+        modules.push(ModuleStream {
+            file: module.obj_file().to_string(),
+            name,
+            symbols,
+            lines,
+        });
     }
     if !iter.rest().is_empty() {
-        let found = format!("{:#x} bytes behind the last readable module", iter.rest().len());
-        return Err(Error::format(path, "pdb module list", "whole module records", found));
+        let found = format!(
+            "{:#x} bytes behind the last readable module",
+            iter.rest().len()
+        );
+        return Err(Error::format(
+            path,
+            "pdb module list",
+            "whole module records",
+            found,
+        ));
     }
     Ok(modules)
 }
 
-fn read_contributions(path: &Path, dbi: &DbiStream<Vec<u8>>) -> Result<Vec<RawContribution>, Error> {
-    let broken = |cause| {
-        Error::format(path, "pdb section contributions", "a readable list", cause)
-    };
+fn read_contributions(
+    path: &Path,
+    dbi: &DbiStream<Vec<u8>>,
+) -> Result<Vec<RawContribution>, Error> {
+    let broken = |cause| Error::format(path, "pdb section contributions", "a readable list", cause);
     let list = dbi.section_contributions().map_err(broken)?;
     let raw = |entry: &ms_pdb::dbi::section_contrib::SectionContribEntry| {
         Some(RawContribution {
@@ -161,7 +207,12 @@ fn read_contributions(path: &Path, dbi: &DbiStream<Vec<u8>>) -> Result<Vec<RawCo
         .map(|entry| {
             raw(entry).ok_or_else(|| {
                 let found = format!("offset {}, size {}", entry.offset.get(), entry.size.get());
-                Error::format(path, "pdb section contribution", "offset and size from 0", found)
+                Error::format(
+                    path,
+                    "pdb section contribution",
+                    "offset and size from 0",
+                    found,
+                )
             })
         })
         .collect()

@@ -19,7 +19,9 @@ pub(super) fn scan<S: Side>(
     let found: Vec<Vec<PlacedReference<S>>> = functions
         .par_iter()
         .with_min_len(16)
-        .map_init(Body::default, |body, function| references(pe, function, body))
+        .map_init(Body::default, |body, function| {
+            references(pe, function, body)
+        })
         .collect();
     let mut starts = Vec::with_capacity(functions.len() + 1);
     let mut flat = Vec::with_capacity(found.iter().map(Vec::len).sum());
@@ -44,16 +46,18 @@ fn references<S: Side>(
     decode(pe.machine, code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
-    let placed = (0_u32..).zip(&body.instructions).filter_map(|(index, instruction)| {
-        let reference = instruction.reference?;
-        Some(PlacedReference {
-            offset: instruction.offset,
-            length: instruction.length,
-            completed_elsewhere: reference.kind == ReferenceKind::Page
-                && pages.binary_search(&index).is_ok(),
-            reference,
-        })
-    });
+    let placed = (0_u32..)
+        .zip(&body.instructions)
+        .filter_map(|(index, instruction)| {
+            let reference = instruction.reference?;
+            Some(PlacedReference {
+                offset: instruction.offset,
+                length: instruction.length,
+                completed_elsewhere: reference.kind == ReferenceKind::Page
+                    && pages.binary_search(&index).is_ok(),
+                reference,
+            })
+        });
     // Branches inside the function move with it and are plain bytes on both machines: an x64
     // displacement and an Arm64 offset both count from the instruction.
     let end = u64::from(function.rva.get()) + u64::from(function.size);

@@ -106,7 +106,12 @@ pub(super) fn module_symbols(path: &Path, module: &ModuleStream) -> Result<Modul
         let broken = |_| {
             let place = format!("pdb symbols of {}+{offset:#x}", module.name);
             let found = format!("{:#x} bytes that do not parse", symbol.data.len());
-            Error::format(path, place, format!("a record of kind {:?}", symbol.kind), found)
+            Error::format(
+                path,
+                place,
+                format!("a record of kind {:?}", symbol.kind),
+                found,
+            )
         };
         let procedure = PROCEDURES.iter().find(|(kind, ..)| *kind == symbol.kind);
         if let Some(&(_, global, is_item)) = procedure {
@@ -203,12 +208,20 @@ pub(super) fn global_symbols(
     for symbol in iter.by_ref() {
         let broken = |_| {
             let expected = format!("a record of kind {:?}", symbol.kind);
-            Error::format(path, "pdb global symbols", expected, "bytes that do not parse")
+            Error::format(
+                path,
+                "pdb global symbols",
+                expected,
+                "bytes that do not parse",
+            )
         };
         match symbol.kind {
             SymKind::S_PUB32 => {
                 let record: Pub<'_> = symbol.parse_as().map_err(broken)?;
-                publics.push(RawPublic { place: place(record.offset_segment()), name: text(record.name) });
+                publics.push(RawPublic {
+                    place: place(record.offset_segment()),
+                    name: text(record.name),
+                });
             }
             SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
                 let record: Data<'_> = symbol.parse_as().map_err(broken)?;
@@ -242,7 +255,10 @@ fn check_whole(path: &Path, name: &str, iter: &SymIter<'_>, total: usize) -> Res
 }
 
 fn place(at: OffsetSegment) -> SectionOffset {
-    SectionOffset { section: at.segment(), offset: at.offset() }
+    SectionOffset {
+        section: at.segment(),
+        offset: at.offset(),
+    }
 }
 
 /// Names are UTF-8 by convention; what is not is kept readable.
@@ -271,7 +287,12 @@ fn switch_table(data: &[u8]) -> Option<RawSwitchTable> {
         table: place(table.table()),
         base: place(table.base()),
         branch: place(table.branch()),
-        entry: SwitchEntry { size, signed, shift, absolute },
+        entry: SwitchEntry {
+            size,
+            signed,
+            shift,
+            absolute,
+        },
         count: table.num_entries(),
     })
 }
@@ -283,7 +304,13 @@ fn separated(data: &[u8]) -> Option<RawSeparated> {
     let half = |at: usize| Some(u16::from_le_bytes(*data.get(at..)?.first_chunk()?));
     Some(RawSeparated {
         size: word(8)?,
-        place: SectionOffset { offset: word(16)?, section: half(24)? },
-        parent: SectionOffset { offset: word(20)?, section: half(26)? },
+        place: SectionOffset {
+            offset: word(16)?,
+            section: half(24)?,
+        },
+        parent: SectionOffset {
+            offset: word(20)?,
+            section: half(26)?,
+        },
     })
 }

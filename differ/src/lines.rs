@@ -7,30 +7,24 @@ use crate::image::Image;
 
 /// Source lines of a function, by offset from its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lines {
+pub(crate) struct Lines {
     /// (bytes from the function's start, line number), sorted.
     starts: Vec<(u32, u32)>,
 }
 
 impl Lines {
     /// The line of the instruction `offset` bytes into the function.
-    pub fn at(&self, offset: u32) -> Option<u32> {
+    pub(crate) fn at(&self, offset: u32) -> Option<u32> {
         let index = self
             .starts
             .partition_point(|start| start.0 <= offset)
             .checked_sub(1)?;
         Some(self.starts[index].1)
     }
-
-    /// First and last line of the function.
-    pub fn range(&self) -> Option<(u32, u32)> {
-        let lines = || self.starts.iter().map(|start| start.1);
-        Some((lines().min()?, lines().max()?))
-    }
 }
 
 /// The lines of a function; empty where the PDB has none.
-pub fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
+pub(crate) fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
     let function = image.function(id);
     let compiland = function
         .compiland

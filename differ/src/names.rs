@@ -24,6 +24,25 @@ pub(crate) fn matches(decorated: &str, name: &str) -> bool {
         .is_ok_and(|readable| readable.to_string() == name)
 }
 
+/// Whether the linker makes and fills what has this name: its contents are addresses of its own
+/// choosing and tell nothing about the program.
+pub(crate) fn is_linker_made(name: &str) -> bool {
+    const PREFIXES: [&str; 7] = [
+        "__guard_",
+        "__imp_",
+        "__IMPORT_DESCRIPTOR_",
+        "__NULL_IMPORT_DESCRIPTOR",
+        "__DELAY_IMPORT_",
+        "_DELAY_IMPORT_",
+        "__volatile_metadata",
+    ];
+    matches!(
+        name,
+        "_load_config_used" | "__enclave_config" | "__hybrid_auxiliary_iat"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || name.ends_with("_NULL_THUNK_DATA")
+}
+
 /// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
 /// funclets, dynamic initialisers and the like.
 pub(crate) fn is_generated(name: &str) -> bool {

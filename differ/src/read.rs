@@ -22,7 +22,7 @@ use pdb::{PdbStreams, RawContribution};
 use symbols::ModuleSymbols;
 
 pub use locate::SymbolPaths;
-pub(crate) use scan::code_at;
+pub use scan::code_at;
 
 /// One side as the user named it.
 #[derive(Clone, Debug)]

@@ -82,6 +82,9 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
         return (true, Vec::new());
     };
     let fixed = comparer.fixed.data_symbol(partner);
+    if crate::names::is_linker_made(base.decorated.as_deref().unwrap_or(&base.name)) {
+        return (true, Vec::new());
+    }
     let constant = (
         is_read_only(comparer.base, base.rva),
         is_read_only(comparer.fixed, fixed.rva),

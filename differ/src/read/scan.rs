@@ -74,7 +74,7 @@ fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {
 }
 
 /// The code of a function, ready to be decoded.
-pub(crate) fn code_at<'a, S: Side>(pe: &'a Pe<S>, function: &Function<S>) -> Code<'a, S> {
+pub fn code_at<'a, S: Side>(pe: &'a Pe<S>, function: &Function<S>) -> Code<'a, S> {
     // Arm64 code has no room for an absolute address.
     let relocated = match pe.machine {
         Machine::X64 => pe.relocations_in(function.rva, function.size),

@@ -6,6 +6,8 @@
 
 mod compile;
 mod fixtures;
+mod header;
+mod msf;
 mod recipe;
 mod run;
 mod toolchain;

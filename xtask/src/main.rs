@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod corpus;
 mod fixtures;
 mod header;
 mod msf;
@@ -31,11 +32,14 @@ struct Arguments {
 enum Chore {
     /// Rebuild the prebuilt fixture images from their sources
     Fixtures(fixtures::Arguments),
+    /// Fetch and build pairs of real code into corpus/
+    Corpus(corpus::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Fixtures(arguments) => fixtures::run(&arguments),
+        Chore::Corpus(arguments) => corpus::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -100,6 +100,11 @@ impl Machine {
         }
     }
 
+    /// What clang calls it where nothing else is asked for.
+    pub(crate) const fn gnu_triple(self) -> &'static str {
+        self.triple(Abi::Gnu)
+    }
+
     /// What clang calls it.
     const fn triple(self, abi: Abi) -> &'static str {
         match (self, abi) {

@@ -3,7 +3,9 @@
 //! Results lie in `corpus/built/PROJECT/OPTIMISATION/MACHINE/{base,fixed}/`.
 
 mod build;
+mod proof;
 pub(crate) mod recipe;
+mod released;
 mod sources;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +27,12 @@ pub(crate) struct Arguments {
     /// Only this level of optimisation, such as O2
     #[arg(long, value_name = "LEVEL")]
     optimisation: Option<String>,
+    /// Fetch released binaries by the package clients, and build nothing
+    #[arg(long)]
+    released: bool,
+    /// Build only; do not take the zlib pair through diff, build and test
+    #[arg(long)]
+    no_proof: bool,
 }
 
 /// One pair of builds.
@@ -52,6 +60,12 @@ impl Pair {
 /// A project is not known, a fetch or a build fails, or a check of the results does.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let fixtures = run::root().join("fixtures");
+    if arguments.released {
+        return released::fetch(
+            &fixtures.join("corpus/released.toml"),
+            &folder().join("released"),
+        );
+    }
     let corpus = Corpus::read(&fixtures.join("corpus/recipes.toml"))?;
     let wanted = |project: &&Project| {
         arguments.projects.is_empty() || arguments.projects.contains(&project.name)
@@ -79,6 +93,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                     &fixtures,
                 )?);
             }
+        }
+    }
+    let mut provable = pairs
+        .iter()
+        .filter(|it| it.project == proof::PROJECT)
+        .peekable();
+    if !arguments.no_proof && provable.peek().is_some() {
+        proof::compile()?;
+        for pair in provable {
+            proof::prove(pair)?;
         }
     }
     for pair in &pairs {

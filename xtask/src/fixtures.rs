@@ -25,6 +25,16 @@ pub(crate) struct Arguments {
     only: Option<String>,
 }
 
+impl Arguments {
+    /// Compare everything.
+    pub(crate) fn check() -> Arguments {
+        Arguments {
+            check: true,
+            only: None,
+        }
+    }
+}
+
 /// Builds every image and writes it, or compares it.
 ///
 /// # Errors

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::header;
+use crate::msf;
 use crate::recipe::Build;
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -19,8 +21,8 @@ const IMPORTS: &str = "platform/msvcrt.def";
 pub(crate) struct Image {
     /// The PE image.
     pub(crate) dll: Vec<u8>,
-    /// Its debug information.
-    pub(crate) pdb: Vec<u8>,
+    /// Its debug information, where the recipe asks for it.
+    pub(crate) pdb: Option<Vec<u8>>,
 }
 
 /// Compiles and links one image. `pairs` is the folder that the recipe's paths start from.
@@ -43,12 +45,16 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
         copy(header, pairs, folder)?;
     }
     for (source, object) in &objects {
+        // A language standard is for one language, and the platform's sources are all C.
+        let flags = build.compile.iter().filter(|flag| {
+            !flag.starts_with("-std=") || flag.starts_with("-std=c++") == source.ends_with(".cpp")
+        });
         run::captured(
             tools
                 .clang()
                 .current_dir(folder)
-                .arg(format!("--target={}", build.machine.triple()))
-                .args(&build.compile)
+                .arg(format!("--target={}", build.triple))
+                .args(flags)
                 .args(["-c", source, "-o", object]),
         )?;
     }
@@ -76,9 +82,13 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
     let read = |name: &str| {
         fs::read(folder.join(name)).with_context(|| format!("the linker left no {name}"))
     };
+    let mut dll = read(&dll)?;
+    if build.com_descriptor {
+        header::add_com_descriptor(&mut dll).context("the linker wrote a header too short")?;
+    }
     Ok(Image {
-        dll: read(&dll)?,
-        pdb: read(&pdb)?,
+        dll,
+        pdb: build.pdb.then(|| msf::repack(&read(&pdb)?)).transpose()?,
     })
 }
 

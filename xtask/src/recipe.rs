@@ -26,11 +26,21 @@ struct Group {
     #[serde(default = "both")]
     machines: Vec<Machine>,
     #[serde(default)]
+    abi: Abi,
+    #[serde(default)]
     headers: Vec<String>,
+    #[serde(default)]
+    sources: Vec<String>,
     #[serde(default)]
     compile: Vec<String>,
     #[serde(default)]
     link: Vec<String>,
+    /// Flags of all that this group does without.
+    #[serde(default)]
+    without: Vec<String>,
+    /// Only the tests read this: nothing in the group is a pair.
+    #[serde(default, rename = "lone")]
+    _lone: bool,
     variant: BTreeMap<String, Variant>,
 }
 
@@ -38,6 +48,8 @@ struct Group {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Variant {
+    /// In place of the group's sources.
+    #[serde(default)]
     sources: Vec<String>,
     #[serde(default)]
     compile: Vec<String>,
@@ -46,10 +58,24 @@ struct Variant {
     /// Flags of the group or of all that this variant does without.
     #[serde(default)]
     without: Vec<String>,
-    /// Only the tests read this: the variant this one is a fix of.
+    /// The linker writes no PDB.
     #[serde(default)]
-    #[expect(dead_code, reason = "read by the fixtures crate")]
-    against: Option<String>,
+    no_pdb: bool,
+    /// The header says afterwards that the image is managed code.
+    #[serde(default)]
+    com_descriptor: bool,
+    /// Only the tests read this: the variant this one is a fix of.
+    #[serde(default, rename = "against")]
+    _against: Option<String>,
+}
+
+/// Whose conventions the compiler follows for names, tables and thread-local variables.
+#[derive(Deserialize, Clone, Copy, Default)]
+#[serde(rename_all = "lowercase")]
+enum Abi {
+    #[default]
+    Gnu,
+    Msvc,
 }
 
 /// The machines that fixtures are built for.
@@ -74,12 +100,20 @@ impl Machine {
         }
     }
 
+    /// What clang calls it where nothing else is asked for.
+    pub(crate) const fn gnu_triple(self) -> &'static str {
+        self.triple(Abi::Gnu)
+    }
+
     /// What clang calls it.
-    pub(crate) const fn triple(self) -> &'static str {
-        match self {
-            Machine::X64 => "x86_64-w64-windows-gnu",
-            Machine::Arm64 => "aarch64-w64-windows-gnu",
-            Machine::X86 => "i686-w64-windows-gnu",
+    const fn triple(self, abi: Abi) -> &'static str {
+        match (self, abi) {
+            (Machine::X64, Abi::Gnu) => "x86_64-w64-windows-gnu",
+            (Machine::X64, Abi::Msvc) => "x86_64-pc-windows-msvc",
+            (Machine::Arm64, Abi::Gnu) => "aarch64-w64-windows-gnu",
+            (Machine::Arm64, Abi::Msvc) => "aarch64-pc-windows-msvc",
+            (Machine::X86, Abi::Gnu) => "i686-w64-windows-gnu",
+            (Machine::X86, Abi::Msvc) => "i686-pc-windows-msvc",
         }
     }
 
@@ -105,6 +139,8 @@ pub(crate) struct Build {
     pub(crate) stem: String,
     /// What it is built for.
     pub(crate) machine: Machine,
+    /// The same for the compiler.
+    pub(crate) triple: &'static str,
     /// Sources, relative to `pairs/`.
     pub(crate) sources: Vec<String>,
     /// Headers that lie beside them, relative to `pairs/`.
@@ -113,6 +149,10 @@ pub(crate) struct Build {
     pub(crate) compile: Vec<String>,
     /// Flags for the linker.
     pub(crate) link: Vec<String>,
+    /// Whether a PDB is made.
+    pub(crate) pdb: bool,
+    /// Whether the header is made to say that the image is managed code.
+    pub(crate) com_descriptor: bool,
 }
 
 impl Recipes {
@@ -135,26 +175,36 @@ impl Recipes {
         for group in &self.group {
             for (name, variant) in &group.variant {
                 let what = format!("{}/{name}", group.name);
-                let compile = merged([&self.compile, &group.compile, &variant.compile]);
-                let link = merged([&self.link, &group.link, &variant.link]);
-                for flag in &variant.without {
-                    if !compile.contains(flag) && !link.contains(flag) {
+                let without = merged([&group.without, &variant.without]);
+                let kept = |own: [&Vec<String>; 3]| -> Vec<String> {
+                    let mut flags = merged(own);
+                    flags.retain(|flag| !without.contains(flag));
+                    flags
+                };
+                let compile = [&self.compile, &group.compile, &variant.compile];
+                let link = [&self.link, &group.link, &variant.link];
+                for flag in &without {
+                    if !compile.iter().chain(&link).any(|list| list.contains(flag)) {
                         bail!("{what} does without `{flag}`, which it never had");
                     }
                 }
-                let kept = |flags: &[String]| -> Vec<String> {
-                    let kept = flags.iter().filter(|flag| !variant.without.contains(flag));
-                    kept.cloned().collect()
+                let sources = if variant.sources.is_empty() {
+                    &group.sources
+                } else {
+                    &variant.sources
                 };
                 for &machine in &group.machines {
                     builds.push(Build {
                         folder: format!("{}/{}/{name}", group.name, machine.folder()),
                         stem: group.stem.clone(),
                         machine,
-                        sources: variant.sources.clone(),
+                        triple: machine.triple(group.abi),
+                        sources: sources.clone(),
                         headers: group.headers.clone(),
-                        compile: kept(&compile),
-                        link: kept(&link),
+                        compile: kept(compile),
+                        link: kept(link),
+                        pdb: !variant.no_pdb,
+                        com_descriptor: variant.com_descriptor,
                     });
                 }
             }
@@ -163,6 +213,6 @@ impl Recipes {
     }
 }
 
-fn merged(lists: [&Vec<String>; 3]) -> Vec<String> {
+fn merged<const N: usize>(lists: [&Vec<String>; N]) -> Vec<String> {
     lists.into_iter().flatten().cloned().collect()
 }

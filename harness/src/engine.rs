@@ -81,7 +81,7 @@ pub(crate) struct Write<S: Side> {
 /// The NTSTATUS a Windows kernel gives for the same conflict (format reference, 1.4 and 3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub(crate) enum Status {
     /// `STATUS_REVISION_MISMATCH`: the patch is for another base.
     RevisionMismatch,
     /// `STATUS_INVALID_IMAGE_FORMAT`: the table does not fit its images.
@@ -96,7 +96,7 @@ pub enum Status {
 
 impl Status {
     /// The 32-bit NTSTATUS.
-    pub const fn code(self) -> u32 {
+    pub(crate) const fn code(self) -> u32 {
         match self {
             Status::RevisionMismatch => 0xc000_0059,
             Status::InvalidImageFormat => 0xc000_007b,
@@ -110,17 +110,17 @@ impl Status {
 /// Why a patch is not applied. The images are as they were.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{image}: {place}: expected {expected}, found {found} (status {:#010x})", .status.code())]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// What a Windows kernel would return.
-    pub status: Status,
+    pub(crate) status: Status,
     /// The image that the place lies in: `base` or `patch`.
-    pub image: String,
+    pub(crate) image: String,
     /// The record and address.
-    pub place: String,
+    pub(crate) place: String,
     /// What would have been right.
-    pub expected: String,
+    pub(crate) expected: String,
     /// What stands there.
-    pub found: String,
+    pub(crate) found: String,
 }
 
 impl Refusal {
@@ -145,6 +145,3 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     digits.join(" ")
 }
-
-#[cfg(test)]
-mod tests;

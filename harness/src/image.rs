@@ -107,16 +107,18 @@ impl<S: Side> Image<S> {
 
     /// The section that holds `rva`, if any.
     pub(crate) fn section_at(&self, rva: Rva<S>) -> Option<&Section<S>> {
-        self.sections
-            .iter()
-            .find(|section| rva.checked_sub(section.start).is_some_and(|at| at < section.size))
+        self.sections.iter().find(|section| {
+            rva.checked_sub(section.start)
+                .is_some_and(|at| at < section.size)
+        })
     }
 
     /// The function with an unwind entry that covers `rva`, if any.
     pub(crate) fn extent_at(&self, rva: Rva<S>) -> Option<Range<u32>> {
-        let after = self.extents.partition_point(|extent| extent.start <= rva.get());
+        let after = self
+            .extents
+            .partition_point(|extent| extent.start <= rva.get());
         let extent = self.extents.get(after.checked_sub(1)?)?;
         extent.contains(&rva.get()).then(|| extent.clone())
     }
 }
-

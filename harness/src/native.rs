@@ -45,7 +45,11 @@ impl Native {
     ) -> Result<MappingId, Error> {
         if image.machine != Machine::X64 {
             let found = image.machine.name();
-            return Err(Error::image::<S>("machine", "x64, which this host runs", found));
+            return Err(Error::image::<S>(
+                "machine",
+                "x64, which this host runs",
+                found,
+            ));
         }
         let mapping = Mapping::new(image, blocks)?;
         self.mappings.push(mapping);

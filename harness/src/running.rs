@@ -158,8 +158,8 @@ impl Running {
         let mapping = patch.loaded.mapping;
         self.space.perform(mapping, &plan.reverse)?;
         let before_forward = self.callout(index, Reason::Reversed);
-        let forward = before_forward
-            .and_then(|()| self.space.perform(self.base.mapping, &plan.forward));
+        let forward =
+            before_forward.and_then(|()| self.space.perform(self.base.mapping, &plan.forward));
         if let Err(refusal) = forward {
             self.take_back(mapping, &plan.reverse);
             // The answer changes nothing any more: the patch is already out.
@@ -212,7 +212,9 @@ impl Running {
         let mut places = Vec::new();
         for (at, _) in changed {
             let rva = Rva::new(at as u32);
-            let writable = image.section_at(rva).is_some_and(|section| section.writable);
+            let writable = image
+                .section_at(rva)
+                .is_some_and(|section| section.writable);
             if !writable {
                 places.push(rva);
             }
@@ -236,7 +238,10 @@ impl Running {
             })
             .collect();
         let undone = self.space.perform(mapping, &undo);
-        assert!(undone.is_ok(), "the patch changed while it was being rolled back");
+        assert!(
+            undone.is_ok(),
+            "the patch changed while it was being rolled back"
+        );
     }
 
     /// Asks the patch's own callout, where it has one and this space can run it.
@@ -248,9 +253,7 @@ impl Running {
         let status = match &self.space {
             Space::Model(_) => 0,
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-            Space::Native(native) => {
-                native.callout(loaded.mapping, callout.get(), reason as u32)
-            }
+            Space::Native(native) => native.callout(loaded.mapping, callout.get(), reason as u32),
         };
         if status >= 0 {
             return Ok(());
@@ -288,7 +291,10 @@ fn match_function(
     let start = entry.get().saturating_sub(x64::PAD);
     let end = match base.image.extent_at(entry) {
         Some(extent) if extent.start == entry.get() => extent.end,
-        _ => entry.get().saturating_add(UNKNOWN_EXTENT).min(base.image.size),
+        _ => entry
+            .get()
+            .saturating_add(UNKNOWN_EXTENT)
+            .min(base.image.size),
     };
     // What this engine itself has written is checked against its own notes, in `redirect`.
     let written = known.map_or(0..0, |known| {
@@ -301,7 +307,9 @@ fn match_function(
     let at = (start..end).find(differs)?;
     let bytes = |memory: &[u8]| {
         let from = at as usize;
-        hex(memory.get(from..(from + 8).min(memory.len())).unwrap_or_default())
+        hex(memory
+            .get(from..(from + 8).min(memory.len()))
+            .unwrap_or_default())
     };
     Some(Refusal::new::<Base>(
         Status::ConflictingAddresses,

@@ -99,7 +99,10 @@ impl Model {
     fn map<S: Side>(&mut self, image: &Image<S>, blocks: u32) -> MappingId {
         let address = MODEL_START + MODEL_STEP * self.mappings.len() as u64;
         let mut memory = image.relocated(address);
-        memory.resize((image.size + Hpat::behind(image, blocks).size()) as usize, 0);
+        memory.resize(
+            (image.size + Hpat::behind(image, blocks).size()) as usize,
+            0,
+        );
         self.mappings.push(ModelMapping { address, memory });
         MappingId(self.mappings.len() - 1)
     }

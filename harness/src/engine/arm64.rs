@@ -56,5 +56,7 @@ pub(crate) fn follow<S: Side>(mapped: &Mapped<'_, S>, hpat: Hpat, entry: Rva<S>)
         return None;
     }
     let distance = i64::from(((load << 8) as i32) >> 13) * 4;
-    mapped.bytes(code.checked_offset(distance)?).map(u64::from_le_bytes)
+    mapped
+        .bytes(code.checked_offset(distance)?)
+        .map(u64::from_le_bytes)
 }

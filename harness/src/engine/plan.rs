@@ -63,7 +63,12 @@ pub(crate) fn apply(
                 target: patch.address_of(record.patch),
                 original: (table.extra_patch_size > 0).then_some(record.original),
             };
-            redirect(base, &mut plan.active.redirects, &request, &mut plan.forward)?;
+            redirect(
+                base,
+                &mut plan.active.redirects,
+                &request,
+                &mut plan.forward,
+            )?;
         }
     }
     Ok(plan)
@@ -103,7 +108,12 @@ pub(crate) fn check_table<'t>(
         .validate(machine, patch.image.size, base.image.size)
         .map_err(|error| {
             let place = format!("hotpatch table: {}", error.what);
-            Refusal::new::<Patch>(Status::InvalidImageFormat, place, error.expected, error.found)
+            Refusal::new::<Patch>(
+                Status::InvalidImageFormat,
+                place,
+                error.expected,
+                error.found,
+            )
         })?;
     // `validate` has made sure that there is exactly one.
     let target = &table.bases[0];
@@ -151,7 +161,12 @@ fn plan_reverse(
     let unsupported = |why: &str| {
         let place = format!("{} chunk", chunk.name());
         let expected = "FUNCTION, ABSOLUTE, INDIRECT or CALL_TARGET";
-        Err(Refusal::new::<Patch>(Status::InvalidImageFormat, place, expected, why))
+        Err(Refusal::new::<Patch>(
+            Status::InvalidImageFormat,
+            place,
+            expected,
+            why,
+        ))
     };
     match chunk {
         // Call targets prepare control-flow guard for the patch and write nothing.
@@ -168,7 +183,9 @@ fn plan_reverse(
             plan_slot(patch, record.patch, base.address_of(record.base), plan)
         }),
         Chunk::ReverseIndirect(records) => records.iter().try_for_each(|record| {
-            let value = base.bytes(record.base).ok_or_else(|| outside(record.base))?;
+            let value = base
+                .bytes(record.base)
+                .ok_or_else(|| outside(record.base))?;
             plan_slot(patch, record.patch, u64::from_le_bytes(value), plan)
         }),
         Chunk::ReverseRel32(_) => unsupported("one that kernels ignore"),
@@ -184,10 +201,17 @@ fn plan_slot(
 ) -> Result<(), Refusal> {
     let before = patch.bytes::<8>(at).ok_or_else(|| outside(at))?;
     // Kernels make the slot's page writable for the moment; code pages are never written by it.
-    let code = patch.image.section_at(at).is_some_and(|section| section.executable);
+    let code = patch
+        .image
+        .section_at(at)
+        .is_some_and(|section| section.executable);
     if code || at.get() < PAGE {
         let place = format!("slot at rva {at}");
-        let found = if code { "a section of code" } else { "the headers" };
+        let found = if code {
+            "a section of code"
+        } else {
+            "the headers"
+        };
         return Err(Refusal::new::<Patch>(
             Status::InvalidImageFormat,
             place,
@@ -206,7 +230,12 @@ fn plan_slot(
 
 fn outside<S: Side>(at: Rva<S>) -> Refusal {
     let place = format!("8 bytes at rva {at}");
-    Refusal::new::<S>(Status::InvalidImageFormat, place, "inside the image", "outside")
+    Refusal::new::<S>(
+        Status::InvalidImageFormat,
+        place,
+        "inside the image",
+        "outside",
+    )
 }
 
 /// Whether an instruction pointer at `rva` would be in the middle of what `writes` change.

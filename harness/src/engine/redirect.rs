@@ -104,7 +104,11 @@ pub(crate) fn restore<S: Side>(
             return Ok(());
         }
         let expected = format!("this engine's redirect ({})", hex(planned.after.as_slice()));
-        Err(conflict::<S>(entry, expected, hex(planned.before.as_slice())))
+        Err(conflict::<S>(
+            entry,
+            expected,
+            hex(planned.before.as_slice()),
+        ))
     };
     expected(&jump)?;
     writes.push(Write {
@@ -241,7 +245,10 @@ fn check_pad<S: Side>(mapped: &Mapped<'_, S>, entry: Rva<S>) -> Result<(), Refus
         return Err(conflict::<S>(entry, wanted, found));
     }
     let from = entry.get().saturating_sub(x64::PAD + 14) as usize;
-    let before = mapped.memory.get(from..entry.get() as usize).unwrap_or_default();
+    let before = mapped
+        .memory
+        .get(from..entry.get() as usize)
+        .unwrap_or_default();
     if !x64::is_padding(before) {
         let pad = before.len().saturating_sub(x64::PAD as usize);
         return Err(conflict::<S>(entry, wanted, hex(&before[pad..])));
@@ -280,7 +287,9 @@ fn entry_writes<S: Side>(
     let too_far = || conflict::<S>(entry, "an address table within reach", code.to_string());
     match mapped.image.machine {
         Machine::X64 => {
-            let before = entry.checked_offset(-i64::from(x64::JUMP)).ok_or_else(too_far)?;
+            let before = entry
+                .checked_offset(-i64::from(x64::JUMP))
+                .ok_or_else(too_far)?;
             let jump = x64::jump(entry, code).ok_or_else(too_far)?;
             let pad = write(mapped, before, jump)?;
             Ok((Some(pad), write(mapped, entry, x64::ENTRY_JUMP)?))
@@ -300,7 +309,12 @@ fn write<S: Side, const N: usize>(
 ) -> Result<Write<S>, Refusal> {
     let before = mapped.bytes::<N>(at).ok_or_else(|| {
         let place = format!("{N} bytes at rva {at}");
-        Refusal::new::<S>(Status::InvalidImageFormat, place, "inside the mapping", "outside")
+        Refusal::new::<S>(
+            Status::InvalidImageFormat,
+            place,
+            "inside the mapping",
+            "outside",
+        )
     })?;
     Ok(Write {
         at,

@@ -86,7 +86,10 @@ fn filler(bytes: &[u8]) -> Option<usize> {
     if bytes[0] == 0xcc {
         return Some(1);
     }
-    let prefixes = bytes.iter().take_while(|&&byte| matches!(byte, 0x66 | 0x2e)).count();
+    let prefixes = bytes
+        .iter()
+        .take_while(|&&byte| matches!(byte, 0x66 | 0x2e))
+        .count();
     let length = prefixes
         + match bytes.get(prefixes..)? {
             [0x90, ..] => 1,

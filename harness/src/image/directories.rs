@@ -179,8 +179,7 @@ fn imports<S: Side>(headers: &Headers<S>) -> Result<Vec<Import<S>>, Error> {
     let Some(directory) = headers.directory(IMPORT) else {
         return Ok(Vec::new());
     };
-    let wrap =
-        |e: object::read::Error| Error::image::<S>(place, "readable entries", e.to_string());
+    let wrap = |e: object::read::Error| Error::image::<S>(place, "readable entries", e.to_string());
     let table = ImportTable::new(&headers.memory, 0, directory.rva);
     let mut imports = Vec::new();
     let mut descriptors = table.descriptors().map_err(wrap)?;

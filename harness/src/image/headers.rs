@@ -130,9 +130,8 @@ fn machine<S: Side>(file: &[u8], nt: u64) -> Result<Machine, Error> {
             "something else",
         ));
     }
-    let number = at(4).ok_or_else(|| {
-        Error::image::<S>("PE headers", "a whole header", "the end of the file")
-    })?;
+    let number = at(4)
+        .ok_or_else(|| Error::image::<S>("PE headers", "a whole header", "the end of the file"))?;
     Machine::from_coff(number).ok_or_else(|| {
         let found = match number {
             0x14c => "x86 (0x14c)".to_owned(),

@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) const EXIT: i32 = 77;
 
 /// Ranges whose code bytes the handler may read: the images.
-static CODE: [(AtomicU64, AtomicU64); 4] =
-    [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 4];
+static CODE: [(AtomicU64, AtomicU64); 4] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 4];
 
 /// Installs the handlers. Once per process, before images run.
 pub(crate) fn install() {
@@ -22,7 +21,13 @@ pub(crate) fn install() {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_fault as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
+        for signal in [
+            libc::SIGSEGV,
+            libc::SIGBUS,
+            libc::SIGILL,
+            libc::SIGFPE,
+            libc::SIGTRAP,
+        ] {
             libc::sigaction(signal, &action, std::ptr::null_mut());
         }
     }
@@ -30,7 +35,9 @@ pub(crate) fn install() {
 
 /// Lets the handler read code between `start` and `end`, which must stay mapped.
 pub(crate) fn may_read(start: u64, end: u64) {
-    let free = CODE.iter().find(|range| range.1.load(Ordering::SeqCst) == 0);
+    let free = CODE
+        .iter()
+        .find(|range| range.1.load(Ordering::SeqCst) == 0);
     if let Some(range) = free {
         range.0.store(start, Ordering::SeqCst);
         range.1.store(end, Ordering::SeqCst);

@@ -103,7 +103,11 @@ pub(super) fn allocate(size: usize, zeroed: bool) -> *mut u8 {
         return ptr::null_mut();
     }
     let lock = HeapLock::take();
-    let block = if GUARDED.load(Ordering::Relaxed) { take_guarded(size) } else { take(size) };
+    let block = if GUARDED.load(Ordering::Relaxed) {
+        take_guarded(size)
+    } else {
+        take(size)
+    };
     drop(lock);
     let Some(block) = block else {
         return ptr::null_mut();
@@ -136,9 +140,8 @@ fn take_guarded(size: usize) -> Option<usize> {
     let pages = (room + HEADER).next_multiple_of(PAGE);
     let at = bump(pages + PAGE)?;
     // SAFETY: pages of the arena that nothing uses yet.
-    let status = unsafe {
-        libc::mprotect((at + pages) as *mut libc::c_void, PAGE, libc::PROT_NONE)
-    };
+    let status =
+        unsafe { libc::mprotect((at + pages) as *mut libc::c_void, PAGE, libc::PROT_NONE) };
     (status == 0).then_some(at + pages - room)
 }
 

@@ -49,7 +49,11 @@ impl Mapping {
             pages[first..first + count].fill(protection);
         }
         for (offset, is_code) in hpat.pages() {
-            let bits = if is_code { libc::PROT_READ | libc::PROT_EXEC } else { libc::PROT_READ };
+            let bits = if is_code {
+                libc::PROT_READ | libc::PROT_EXEC
+            } else {
+                libc::PROT_READ
+            };
             pages[(offset / PAGE) as usize] = bits;
         }
         let mapping = Self { start, size, pages };
@@ -107,9 +111,8 @@ impl Mapping {
         }
         // SAFETY: the range was just checked to lie inside this mapping, whose page the caller
         // has made readable.
-        let present = unsafe {
-            std::slice::from_raw_parts((self.start + offset) as *const u8, bytes.len())
-        };
+        let present =
+            unsafe { std::slice::from_raw_parts((self.start + offset) as *const u8, bytes.len()) };
         present == bytes
     }
 
@@ -117,7 +120,10 @@ impl Mapping {
     /// Neither allocates nor locks.
     pub(super) fn store(&self, offset: u32, bytes: &[u8]) {
         let offset = offset as usize;
-        assert!(offset + bytes.len() <= self.size, "a write outside the mapping");
+        assert!(
+            offset + bytes.len() <= self.size,
+            "a write outside the mapping"
+        );
         let at = (self.start + offset) as *mut u8;
         if let [low, high] = *bytes {
             let both = u16::from_le_bytes([low, high]);
@@ -142,7 +148,9 @@ impl Mapping {
 
     /// Gives the pages that `writes` touch their own protection again.
     pub(super) fn protect<S: Side>(&self, writes: &[Write<S>]) {
-        self.each_page(writes, |page, protection| self.set_protection(page, protection));
+        self.each_page(writes, |page, protection| {
+            self.set_protection(page, protection)
+        });
     }
 
     fn each_page<S: Side>(&self, writes: &[Write<S>], mut change: impl FnMut(usize, i32)) {

@@ -33,7 +33,11 @@ pub(super) fn resolve(dll: &str, name: &str) -> u64 {
         None => library == *known,
     });
     let found = known
-        .then(|| crt::find(name).or_else(|| kernel::find(name)).or_else(|| math::find(name)))
+        .then(|| {
+            crt::find(name)
+                .or_else(|| kernel::find(name))
+                .or_else(|| math::find(name))
+        })
         .flatten();
     found.unwrap_or_else(|| stub(format!("{dll}!{name}")))
 }

@@ -24,6 +24,8 @@ struct Place {
     stop: AtomicU32,
     /// Where the thread was when it stopped.
     pointer: AtomicU64,
+    /// How often it has stopped.
+    stops: AtomicU64,
 }
 
 static PLACES: [Place; MAX_THREADS] = [const {
@@ -32,6 +34,7 @@ static PLACES: [Place; MAX_THREADS] = [const {
         state: AtomicU32::new(0),
         stop: AtomicU32::new(0),
         pointer: AtomicU64::new(0),
+        stops: AtomicU64::new(0),
     }
 }; MAX_THREADS];
 
@@ -59,7 +62,9 @@ pub(super) fn enter() {
     // SAFETY: asks for the caller's own id.
     let id = unsafe { libc::gettid() };
     let free = PLACES.iter().position(|place| {
-        let taken = place.id.compare_exchange(0, id, Ordering::SeqCst, Ordering::SeqCst);
+        let taken = place
+            .id
+            .compare_exchange(0, id, Ordering::SeqCst, Ordering::SeqCst);
         taken.is_ok()
     });
     let index = free.expect("at most 64 threads run in images");
@@ -106,6 +111,13 @@ pub(super) fn all() -> Result<(), NotStopped> {
     Ok(())
 }
 
+/// How often the caller's own thread has been stopped.
+pub(crate) fn own_stops() -> u64 {
+    PLACES
+        .get(OWN.get())
+        .map_or(0, |place| place.stops.load(Ordering::SeqCst))
+}
+
 /// Whether `test` holds for the place where any of the stopped threads was.
 pub(super) fn any_pointer(test: impl Fn(u64) -> bool) -> bool {
     PLACES.iter().any(|place| {
@@ -134,7 +146,10 @@ pub(super) fn resume_all() {
 }
 
 fn milliseconds() -> i64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: fills in a timespec of our own.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
@@ -153,10 +168,17 @@ extern "C" fn on_signal(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_v
         place.pointer.store(pointer, Ordering::SeqCst);
         // A signal sent for a stop that is already over must not announce one.
         if place.stop.load(Ordering::SeqCst) == 1 {
+            place.stops.fetch_add(1, Ordering::SeqCst);
             place.state.store(STOPPED, Ordering::SeqCst);
             while place.stop.load(Ordering::SeqCst) == 1 {
                 let word = place.stop.as_ptr();
-                libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, 1, std::ptr::null::<u8>());
+                libc::syscall(
+                    libc::SYS_futex,
+                    word,
+                    libc::FUTEX_WAIT,
+                    1,
+                    std::ptr::null::<u8>(),
+                );
             }
             place.state.store(RUNNING, Ordering::SeqCst);
         }

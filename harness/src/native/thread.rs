@@ -53,8 +53,13 @@ thread_local! {
 /// Registers an image's thread-local storage and returns its index. Threads that are already
 /// running do not get it: map images first.
 pub(super) fn add_tls(bytes: &[u8], zero_fill: usize) -> u32 {
-    let mut templates = TEMPLATES.lock().unwrap_or_else(|broken| broken.into_inner());
-    assert!(templates.len() < TLS_BLOCKS, "more images with thread-local storage than expected");
+    let mut templates = TEMPLATES
+        .lock()
+        .unwrap_or_else(|broken| broken.into_inner());
+    assert!(
+        templates.len() < TLS_BLOCKS,
+        "more images with thread-local storage than expected"
+    );
     templates.push(Template {
         bytes: bytes.to_vec(),
         zero_fill,
@@ -78,7 +83,7 @@ pub(crate) fn enter<T>(work: impl FnOnce(Stack) -> T) -> T {
     // SAFETY: the lower part of an area of our own, which nothing uses yet.
     unsafe { libc::mprotect(area as *mut libc::c_void, STACK_GUARD, libc::PROT_NONE) };
     let block = pages(teb::SIZE);
-    let mut store = |offset: usize, value: usize| {
+    let store = |offset: usize, value: usize| {
         // SAFETY: all offsets lie inside the block that was just allocated.
         unsafe { *((block + offset) as *mut usize) = value }
     };
@@ -113,7 +118,10 @@ pub(crate) fn enter<T>(work: impl FnOnce(Stack) -> T) -> T {
 /// Outside of [`enter`].
 pub(crate) fn call(target: u64, arguments: &[u64]) -> Returned {
     let top = STACK_TOP.get();
-    assert_ne!(top, 0, "a call into an image from a thread that has not entered");
+    assert_ne!(
+        top, 0,
+        "a call into an image from a thread that has not entered"
+    );
     // SAFETY: `enter` has made the stack and the environment block. That the target is code which
     // takes these arguments cannot be known: this is a child process made to find that out.
     unsafe { call::call(target, arguments, top) }
@@ -149,7 +157,9 @@ fn pages(size: usize) -> usize {
 
 /// A fresh copy of every image's thread-local storage, and the array that points to them.
 fn tls_blocks() -> usize {
-    let templates = TEMPLATES.lock().unwrap_or_else(|broken| broken.into_inner());
+    let templates = TEMPLATES
+        .lock()
+        .unwrap_or_else(|broken| broken.into_inner());
     let array = pages(TLS_BLOCKS * 8);
     for (index, template) in templates.iter().enumerate() {
         let block = pages((template.bytes.len() + template.zero_fill).max(1));

@@ -146,7 +146,10 @@ extern "win64" fn realloc(block: *mut u8, size: usize) -> *mut u8 {
 
 extern "win64" fn free(block: *mut u8) {
     if !block.is_null() && !heap::release(block) {
-        faults::stop("heap-corruption", "a block that is none, or no longer, is freed");
+        faults::stop(
+            "heap-corruption",
+            "a block that is none, or no longer, is freed",
+        );
     }
 }
 
@@ -278,17 +281,26 @@ extern "win64" fn purecall() {
 }
 
 extern "win64" fn invalid_parameter() {
-    faults::stop("abort", "a C runtime function was called with an invalid parameter")
+    faults::stop(
+        "abort",
+        "a C runtime function was called with an invalid parameter",
+    )
 }
 
 unsafe extern "win64" fn assert_failed(text: *const c_char) {
     // SAFETY: the image's text, which ends somewhere or faults.
     let text = unsafe { std::ffi::CStr::from_ptr(text) };
-    faults::stop("abort", &format!("assertion failed: {}", text.to_string_lossy()))
+    faults::stop(
+        "abort",
+        &format!("assertion failed: {}", text.to_string_lossy()),
+    )
 }
 
 extern "win64" fn handler() {
-    faults::stop("abort", "structured exception handling is not provided by the harness")
+    faults::stop(
+        "abort",
+        "structured exception handling is not provided by the harness",
+    )
 }
 
 /// Calls a table of initialisers, as the DLL's own start-up code asks.

@@ -106,7 +106,11 @@ extern "win64" fn local_alloc(flags: u32, size: usize) -> *mut u8 {
 }
 
 extern "win64" fn local_free(block: *mut u8) -> u64 {
-    if block.is_null() || heap::release(block) { 0 } else { block as u64 }
+    if block.is_null() || heap::release(block) {
+        0
+    } else {
+        block as u64
+    }
 }
 
 /// What we keep in a `CRITICAL_SECTION`'s 40 bytes: its owner and how often it entered.
@@ -130,7 +134,10 @@ unsafe extern "win64" fn try_enter_section(section: *mut Section) -> i32 {
     // SAFETY: a critical section that was initialised above, or all zero.
     let section = unsafe { &*section };
     let taken = section.owner.load(Ordering::SeqCst) == own
-        || section.owner.compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        || section
+            .owner
+            .compare_exchange(0, own, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
     if taken {
         section.count.fetch_add(1, Ordering::SeqCst);
     }
@@ -217,7 +224,11 @@ extern "win64" fn virtual_alloc(address: *mut c_void, size: usize, kind: u32, _:
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a fresh anonymous mapping at an address of the system's choice.
     let start = unsafe { libc::mmap(std::ptr::null_mut(), size, protection, flags, -1, 0) };
-    if start == libc::MAP_FAILED { 0 } else { start as u64 }
+    if start == libc::MAP_FAILED {
+        0
+    } else {
+        start as u64
+    }
 }
 
 /// Freed pages stay reserved and become inaccessible: how many there were is not recorded, so
@@ -308,7 +319,10 @@ extern "win64" fn exit_process(code: u32) {
 }
 
 extern "win64" fn terminate_process(_: u64, code: u32) {
-    faults::stop("exit", &format!("TerminateProcess was called with {code:#x}"))
+    faults::stop(
+        "exit",
+        &format!("TerminateProcess was called with {code:#x}"),
+    )
 }
 
 extern "win64" fn raise_exception(code: u32) {

@@ -22,7 +22,7 @@ use crate::scenario::{Background, Session};
 /// Time the threads run with the patch in, and with it out.
 const PAUSE: Duration = Duration::from_millis(1);
 /// Turns of a loop for which the heap's lock is held.
-const HELD: u32 = 5000;
+const HELD: u32 = 2000;
 /// Failures named.
 const SHOWN: usize = 8;
 
@@ -176,18 +176,23 @@ fn hold_heap_lock(entered: &AtomicBool, over: &AtomicBool) -> u64 {
         }
         stops += suspend::own_stops() - before;
         drop(lock);
+        for _ in 0..HELD {
+            std::hint::spin_loop();
+        }
         std::thread::yield_now();
     }
     stops
 }
 
-/// Makes every call of the session once, from fresh buffers.
+/// Makes every call of the session once, each from fresh buffers: which of them fell into the
+/// patched time must not show in the next.
 fn pass(known: &Known, buffers: &Buffers, session: &Session, places: &[u32]) -> Vec<Effects> {
-    buffers.fill(session);
     let calls = session.calls.iter().zip(places);
-    calls
-        .map(|(call, &place)| make(known, buffers, call, place, &Bound::new()))
-        .collect()
+    let effects = calls.map(|(call, &place)| {
+        buffers.fill(session);
+        make(known, buffers, call, place, &Bound::new())
+    });
+    effects.collect()
 }
 
 /// Holds what a pass did against what base and patched code do.

@@ -81,6 +81,8 @@ pub(crate) enum Record {
         details: Vec<String>,
         microseconds: u64,
     },
+    /// A long step is getting on.
+    Alive,
     /// The patch was refused; nothing more follows.
     Refused(String),
     /// Everything was done.

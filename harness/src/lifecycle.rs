@@ -34,11 +34,14 @@ impl Step {
 /// Failures and details of a step.
 type Findings = (Vec<String>, Vec<String>);
 
+/// What a step does.
+type Work<'a> = dyn Fn(&mut Running) -> Findings + 'a;
+
 /// Runs every step until one fails, and tells `each` of every one.
 pub(crate) fn run(running: &mut Running, each: &mut dyn FnMut(Step)) {
     let before = running.space.snapshot(running.base.mapping);
     let newest = running.patches.len() - 1;
-    let steps: [(&str, &dyn Fn(&mut Running) -> Findings); 6] = [
+    let steps: [(&str, &Work<'_>); 6] = [
         ("match", &|running| matched(running, newest)),
         ("apply", &|running| apply_all(running)),
         ("follow", &|running| follow(running, newest)),

@@ -23,6 +23,8 @@ use crate::scenario::{Background, Session};
 const PAUSE: Duration = Duration::from_millis(1);
 /// Turns of a loop for which the heap's lock is held.
 const HELD: u32 = 2000;
+/// Rounds after which the parent is told that there is progress.
+const SIGN_OF_LIFE: usize = 64;
 /// Failures named.
 const SHOWN: usize = 8;
 
@@ -146,7 +148,10 @@ fn rounds(running: &mut Running, rounds: usize) -> Result<u64, String> {
             std::thread::yield_now();
         }
         let mut result = Ok(());
-        for _ in 0..rounds {
+        for round in 0..rounds {
+            if round % SIGN_OF_LIFE == 0 {
+                emit(&Record::Alive);
+            }
             result = apply(running);
             std::thread::sleep(PAUSE);
             result = result.and_then(|()| running.revert().map_err(|refusal| refusal.to_string()));

@@ -68,7 +68,7 @@ impl Hpat {
     pub(crate) fn slot_at<S>(self, rva: Rva<S>) -> Option<Slot> {
         let offset = rva.get().checked_sub(self.start)?;
         let within = offset % BLOCK;
-        let is_code = offset < self.size() && within < PAGE && within % 8 == 0;
+        let is_code = offset < self.size() && within < PAGE && within.is_multiple_of(8);
         is_code.then(|| Slot(offset / BLOCK * ENTRIES_PER_BLOCK + within / 8))
     }
 }

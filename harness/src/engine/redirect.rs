@@ -197,7 +197,7 @@ fn check_untouched<S: Side>(
     check_original(request, &bytes)?;
     match mapped.image.machine {
         Machine::X64 => check_pad(mapped, at)?,
-        Machine::Arm64 if at.get() % 4 != 0 => {
+        Machine::Arm64 if !at.get().is_multiple_of(4) => {
             return Err(conflict::<S>(at, "a multiple of 4", at.to_string()));
         }
         Machine::Arm64 => {}

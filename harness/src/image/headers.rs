@@ -157,7 +157,7 @@ fn place_section<S: Side>(
         size => size,
     };
     let end = u64::from(start) + u64::from(size);
-    if start % PAGE != 0 || start < previous_end || end > memory.len() as u64 {
+    if !start.is_multiple_of(PAGE) || start < previous_end || end > memory.len() as u64 {
         let expected = format!(
             "a page behind {previous_end:#x} and an end by {:#x}",
             memory.len()

@@ -149,7 +149,7 @@ fn take_guarded(size: usize) -> Option<usize> {
 pub(super) fn size_of(block: *const u8) -> Option<usize> {
     let start = START.load(Ordering::Relaxed);
     let at = block as usize;
-    if at % 16 != 0 || at < start + HEADER || at >= NEXT.load(Ordering::Relaxed) {
+    if !at.is_multiple_of(16) || at < start + HEADER || at >= NEXT.load(Ordering::Relaxed) {
         return None;
     }
     // SAFETY: inside the arena. A block that was freed while guarded faults here, as it should.

@@ -85,4 +85,4 @@ macro_rules! provide {
         }
     };
 }
-pub(self) use provide;
+use provide;

@@ -153,10 +153,10 @@ fn read_ingredient(
         IngredientText::OneOf(_) => return Err(Error::scenario(place, "one-of is empty")),
         IngredientText::Plain(text) => ingredient(text, place)?,
     };
-    if let Ingredient::Buffer(name) | Ingredient::SizeOf(name) = &ingredient {
-        if !buffers.contains_key(name) {
-            return Err(Error::scenario(place, format!("no buffer `{name}`")));
-        }
+    if let Ingredient::Buffer(name) | Ingredient::SizeOf(name) = &ingredient
+        && !buffers.contains_key(name)
+    {
+        return Err(Error::scenario(place, format!("no buffer `{name}`")));
     }
     Ok(ingredient)
 }
@@ -164,11 +164,11 @@ fn read_ingredient(
 fn make_buffer(name: &str, text: &BufferText, random: &mut Random) -> Buffer {
     let size = random.between(text.min_size as i64, text.max_size as i64) as usize;
     // Some buffers are all noise, some have long runs, as real data does.
-    let coarse = random.next() % 2 == 0;
+    let coarse = random.next().is_multiple_of(2);
     let mut byte = 0;
     let bytes = (0..size)
         .map(|_| {
-            if !coarse || random.next() % 8 == 0 {
+            if !coarse || random.next().is_multiple_of(8) {
                 byte = random.next() as u8;
             }
             if text.zero { 0 } else { byte }
@@ -216,7 +216,7 @@ impl Random {
 
     /// A number from `min` to `max`; every fourth lies at an edge, at zero or beside it.
     fn between(&mut self, min: i64, max: i64) -> i64 {
-        if self.next() % 4 == 0 {
+        if self.next().is_multiple_of(4) {
             let edges = [
                 min,
                 max,

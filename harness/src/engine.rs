@@ -145,3 +145,6 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     digits.join(" ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,7 +194,12 @@ fn check_untouched<S: Side>(
         let found = format!("{already} ({})", hex(&bytes));
         return Err(conflict::<S>(at, "an unpatched entry", found));
     }
-    check_original(request, &bytes)?;
+    // The kernel compares two bytes on x64; an Arm64 entry is one whole instruction.
+    let compared = match mapped.image.machine {
+        Machine::X64 => &bytes[..2],
+        Machine::Arm64 => &bytes[..],
+    };
+    check_original(request, compared)?;
     match mapped.image.machine {
         Machine::X64 => check_pad(mapped, at)?,
         Machine::Arm64 if !at.get().is_multiple_of(4) => {
@@ -214,21 +219,18 @@ fn check_untouched<S: Side>(
     Ok(())
 }
 
-/// The kernel compares two bytes on x64; an Arm64 entry is one whole instruction.
+/// Compares the bytes of an unpatched entry with as many of the record's.
 fn check_original<S: Side>(request: &Request<S>, found: &[u8]) -> Result<(), Refusal> {
     let Some(original) = request.original else {
         return Ok(());
     };
     let original = original.to_le_bytes();
-    let compared = if found.len() == 2 { 2 } else { 4 };
-    let found = &found[..compared.min(found.len())];
     let expected = &original[..found.len()];
-    // x64 tables may hold four bytes; only the first two are ever compared.
     if expected == found {
         return Ok(());
     }
-    let place = format!("the original bytes {}", hex(expected));
-    Err(conflict::<S>(request.entry, place, hex(found)))
+    let expected = format!("the original bytes {}", hex(expected));
+    Err(conflict::<S>(request.entry, expected, hex(found)))
 }
 
 /// The six bytes before an x64 entry must be filler, and no other function's.

@@ -122,3 +122,6 @@ impl<S: Side> Image<S> {
         extent.contains(&rva.get()).then(|| extent.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

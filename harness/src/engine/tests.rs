@@ -80,7 +80,11 @@ fn reverse_records_reach_the_base() {
         let mut running = running(base, &[newer]);
         let iat_of = |running: &Running, name: &str| {
             let imports = &running.base.image.imports;
-            imports.iter().find(|import| import.name == name).unwrap().slot
+            imports
+                .iter()
+                .find(|import| import.name == name)
+                .unwrap()
+                .slot
         };
         // Give the import a value as a loader would.
         let malloc = iat_of(&running, "malloc");
@@ -162,19 +166,25 @@ fn an_arm64_redirect_is_one_branch_to_the_table() {
     let mut running = running(ARM64_BASE, &[ARM64_PATCH]);
     running.apply(0).unwrap();
     let memory = running.space.snapshot(running.base.mapping);
-    let word = |at: u32| {
-        u32::from_le_bytes(memory[at as usize..at as usize + 4].try_into().unwrap())
-    };
+    let word =
+        |at: u32| u32::from_le_bytes(memory[at as usize..at as usize + 4].try_into().unwrap());
     let table = running.base.image.size;
     for (index, entry) in running.active.redirects.by_entry.keys().enumerate() {
         // The records stand in another order than the addresses, so look the slot up.
         let slot = running.active.redirects.by_entry[entry].slot.0;
         let code = table + 8 * slot;
-        assert_eq!(word(entry.get()), 0x1400_0000 + (code - entry.get()) / 4, "{index}");
+        assert_eq!(
+            word(entry.get()),
+            0x1400_0000 + (code - entry.get()) / 4,
+            "{index}"
+        );
         assert_eq!((word(code), word(code + 4)), (0x5800_8010, 0xd61f_0200));
     }
     // No byte before any entry was touched.
-    let pristine = running.base.image.relocated(running.space.address(running.base.mapping));
+    let pristine = running
+        .base
+        .image
+        .relocated(running.space.address(running.base.mapping));
     for entry in running.active.redirects.by_entry.keys() {
         let before = entry.get() as usize - 16..entry.get() as usize;
         assert_eq!(memory[before.clone()], pristine[before]);
@@ -234,13 +244,27 @@ fn plan_with(
         address: patch.preferred,
         memory: &patch_memory,
     };
-    plan::apply(&base, &patch, table, &Active::default(), &Redirects::default())
+    plan::apply(
+        &base,
+        &patch,
+        table,
+        &Active::default(),
+        &Redirects::default(),
+    )
 }
 
 #[test]
 fn the_table_holds_512_functions_a_block_and_chunks_add_up() {
     let (image, table) = many_functions(512);
-    assert_eq!(plan_with(&image, &table, 1).unwrap().active.redirects.by_entry.len(), 512);
+    assert_eq!(
+        plan_with(&image, &table, 1)
+            .unwrap()
+            .active
+            .redirects
+            .by_entry
+            .len(),
+        512
+    );
     let (image, table) = many_functions(513);
     let refusal = plan_with(&image, &table, 1).unwrap_err();
     assert_eq!(refusal.status.code(), 0xc000_04ac);

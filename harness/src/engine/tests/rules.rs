@@ -1,7 +1,7 @@
 //! What is refused, with its place and status, and that a refusal leaves no trace.
 
-use hpbuild_metadata::table::{Chunk, PointerAttach};
 use hpbuild_metadata::Rva;
+use hpbuild_metadata::table::{Chunk, PointerAttach};
 
 use super::{ARM64_BASE, ARM64_PATCH, X64_BASE, X64_PATCH, running};
 use crate::engine::x64::is_padding;
@@ -14,14 +14,20 @@ fn refused(mut running: Running, change: impl FnOnce(&mut Running), status: u32,
     change(&mut running);
     let snapshot = |running: &Running| {
         let patch = running.patches[0].loaded.mapping;
-        (running.space.snapshot(running.base.mapping), running.space.snapshot(patch))
+        (
+            running.space.snapshot(running.base.mapping),
+            running.space.snapshot(patch),
+        )
     };
     let before = snapshot(&running);
     let refusal = running.apply(0).unwrap_err();
     let text = refusal.to_string();
     assert!(text.contains(part), "{text}\ndoes not say {part}");
     assert_eq!(refusal.status.code(), status, "{text}");
-    assert!(before == snapshot(&running), "a refused patch left something behind");
+    assert!(
+        before == snapshot(&running),
+        "a refused patch left something behind"
+    );
     assert!(running.active.redirects.by_entry.is_empty());
 }
 
@@ -35,7 +41,9 @@ fn arm64() -> Running {
 
 /// Stores bytes in the running base at `offset` from an exported function.
 fn poke(running: &mut Running, function: &str, offset: i64, bytes: &[u8]) {
-    let at = running.base.image.exports[function].checked_offset(offset).unwrap();
+    let at = running.base.image.exports[function]
+        .checked_offset(offset)
+        .unwrap();
     let Space::Model(model) = &mut running.space else {
         unreachable!("these tests run on the model");
     };
@@ -46,7 +54,9 @@ fn poke(running: &mut Running, function: &str, offset: i64, bytes: &[u8]) {
 /// The same in the file, so that memory and file agree and only the engine can object.
 fn poke_file(running: &mut Running, function: &str, offset: i64, bytes: &[u8]) {
     poke(running, function, offset, bytes);
-    let at = running.base.image.exports[function].checked_offset(offset).unwrap();
+    let at = running.base.image.exports[function]
+        .checked_offset(offset)
+        .unwrap();
     let at = at.get() as usize;
     running.base.image.memory[at..at + bytes.len()].copy_from_slice(bytes);
 }
@@ -72,14 +82,24 @@ fn a_patch_for_another_build_is_refused() {
     for make in [x64, arm64] {
         let identity = make().base.image.identity;
         let stamp = |r: &mut Running| r.base.image.identity.time_date_stamp ^= 1;
-        refused(make(), stamp, MISMATCH, &format!("identity: expected {identity}, found"));
+        refused(
+            make(),
+            stamp,
+            MISMATCH,
+            &format!("identity: expected {identity}, found"),
+        );
         let checksum = |r: &mut Running| r.base.image.identity.checksum ^= 1;
         refused(make(), checksum, MISMATCH, "identity: expected");
         let zero = |r: &mut Running| r.patches[0].table.bases[0].identity.checksum = 0;
         refused(make(), zero, MISMATCH, "checksum 0x00000000, found");
     }
     let machines = running(ARM64_BASE, &[X64_PATCH]);
-    refused(machines, |_| (), FORMAT, "patch: machine: expected arm64, found x64");
+    refused(
+        machines,
+        |_| (),
+        FORMAT,
+        "patch: machine: expected arm64, found x64",
+    );
 }
 
 #[test]
@@ -89,16 +109,36 @@ fn a_hooked_function_is_named() {
     for (offset, bytes) in cases {
         let entry = x64().base.image.exports["parse_record"];
         let place = format!("base: function at rva {entry}, byte at rva");
-        refused(x64(), |r| poke(r, "parse_record", offset, bytes), CONFLICT, &place);
+        refused(
+            x64(),
+            |r| poke(r, "parse_record", offset, bytes),
+            CONFLICT,
+            &place,
+        );
     }
-    refused(arm64(), |r| poke(r, "score", 0, &[0, 0, 0, 0x14]), CONFLICT, "function at rva");
+    refused(
+        arm64(),
+        |r| poke(r, "score", 0, &[0, 0, 0, 0x14]),
+        CONFLICT,
+        "function at rva",
+    );
 }
 
 #[test]
 fn other_original_bytes_are_refused() {
     let change = |r: &mut Running| set_original(r, "score", 0x4433_2211);
-    refused(x64(), change, CONFLICT, "expected the original bytes 11 22, found 48 83");
-    refused(arm64(), change, CONFLICT, "expected the original bytes 11 22 33 44, found");
+    refused(
+        x64(),
+        change,
+        CONFLICT,
+        "expected the original bytes 11 22, found 48 83",
+    );
+    refused(
+        arm64(),
+        change,
+        CONFLICT,
+        "expected the original bytes 11 22 33 44, found",
+    );
     // The kernel compares two bytes on x64, so the other two may be anything.
     let mut same = x64();
     let entry = same.base.image.exports["score"].get() as usize;
@@ -133,25 +173,44 @@ fn a_redirect_of_somebody_else_is_refused() {
         poke_file(r, "score", -5, &[0xe9, a, b, c, d, 0xeb, 0xf9]);
         set_original(r, "score", 0xf9eb);
     };
-    refused(x64(), change, CONFLICT, "a redirect that this engine did not make (eb f9");
+    refused(
+        x64(),
+        change,
+        CONFLICT,
+        "a redirect that this engine did not make (eb f9",
+    );
     let change = |r: &mut Running| {
         let entry = r.base.image.exports["score"].get();
         let branch = 0x1400_0000 | (r.base.image.size + 0x40 - entry) / 4;
         poke_file(r, "score", 0, &branch.to_le_bytes());
         set_original(r, "score", branch);
     };
-    refused(arm64(), change, CONFLICT, "a redirect that this engine did not make");
+    refused(
+        arm64(),
+        change,
+        CONFLICT,
+        "a redirect that this engine did not make",
+    );
 }
 
 #[test]
 fn bytes_before_an_entry_must_be_padding() {
-    for bad in [&[0x00; 6][..], &[0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xc3], &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc]] {
+    for bad in [
+        &[0x00; 6][..],
+        &[0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xc3],
+        &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc],
+    ] {
         let part = "expected 6 bytes of padding before it, found";
         refused(x64(), |r| poke_file(r, "score", -6, bad), CONFLICT, part);
     }
     // Five bytes are written, and still all six must be free.
     let mut enough = x64();
-    poke_file(&mut enough, "score", -7, &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc]);
+    poke_file(
+        &mut enough,
+        "score",
+        -7,
+        &[0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc],
+    );
     enough.apply(0).unwrap();
     // A function that says it reaches into the pad owns it, whatever its bytes are.
     let owner = |r: &mut Running| {
@@ -159,7 +218,12 @@ fn bytes_before_an_entry_must_be_padding() {
         r.base.image.extents.push(entry - 40..entry - 3);
         r.base.image.extents.sort_by_key(|extent| extent.start);
     };
-    refused(x64(), owner, CONFLICT, "padding before it, found the function at 0x");
+    refused(
+        x64(),
+        owner,
+        CONFLICT,
+        "padding before it, found the function at 0x",
+    );
 }
 
 #[test]
@@ -178,7 +242,9 @@ fn filler_is_told_from_instructions() {
     let longest: [&[u8]; 3] = [
         &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
         &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
-        &[0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
+        &[
+            0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0,
+        ],
     ];
     for nop in longest {
         assert!(is_padding(&[&int3[..6], nop].concat()), "{nop:x?}");
@@ -191,13 +257,23 @@ fn landing_pads_and_odd_places_are_refused() {
         poke_file(r, "score", 0, &[0xf3, 0x0f, 0x1e, 0xfa]);
         set_original(r, "score", 0xfa1e_0ff3);
     };
-    refused(x64(), change, CONFLICT, "a landing pad for indirect branches (f3 0f 1e fa)");
+    refused(
+        x64(),
+        change,
+        CONFLICT,
+        "a landing pad for indirect branches (f3 0f 1e fa)",
+    );
     for bti in [0xd503_245f_u32, 0xd503_24df] {
         let change = |r: &mut Running| {
             poke_file(r, "score", 0, &bti.to_le_bytes());
             set_original(r, "score", bti);
         };
-        refused(arm64(), change, CONFLICT, "a landing pad for indirect branches");
+        refused(
+            arm64(),
+            change,
+            CONFLICT,
+            "a landing pad for indirect branches",
+        );
     }
     let misplaced = |r: &mut Running| {
         let at = r.base.image.exports["score"];
@@ -220,7 +296,12 @@ fn landing_pads_and_odd_places_are_refused() {
             }
         }
     };
-    refused(x64(), data, CONFLICT, "expected executable code, found section .data");
+    refused(
+        x64(),
+        data,
+        CONFLICT,
+        "expected executable code, found section .data",
+    );
 }
 
 #[test]
@@ -233,7 +314,12 @@ fn records_outside_their_images_are_refused() {
         }
     };
     for rva in [0, 5, u32::MAX, u32::MAX - 7, x64().base.image.size] {
-        refused(x64(), |r| base(r, rva), FORMAT, "forward FUNCTION entry: expected an rva from 0x6");
+        refused(
+            x64(),
+            |r| base(r, rva),
+            FORMAT,
+            "forward FUNCTION entry: expected an rva from 0x6",
+        );
     }
     let slot = |rva: u32| {
         move |r: &mut Running| {
@@ -245,9 +331,24 @@ fn records_outside_their_images_are_refused() {
         }
     };
     let size = x64().patches[0].loaded.image.size;
-    refused(x64(), slot(size - 7), FORMAT, "reverse slot: expected an rva from");
-    refused(x64(), slot(0x1020), FORMAT, "expected a section of data, found a section of code");
-    refused(x64(), slot(0x10), FORMAT, "expected a section of data, found the headers");
+    refused(
+        x64(),
+        slot(size - 7),
+        FORMAT,
+        "reverse slot: expected an rva from",
+    );
+    refused(
+        x64(),
+        slot(0x1020),
+        FORMAT,
+        "expected a section of data, found a section of code",
+    );
+    refused(
+        x64(),
+        slot(0x10),
+        FORMAT,
+        "expected a section of data, found the headers",
+    );
 }
 
 #[test]
@@ -257,14 +358,21 @@ fn kinds_that_the_engine_does_not_apply_are_refused() {
         base: Rva::new(0x3000),
     };
     let change = |r: &mut Running| {
-        r.patches[0].table.bases[0].chunks.push(Chunk::ReverseRel32(vec![attach]));
+        r.patches[0].table.bases[0]
+            .chunks
+            .push(Chunk::ReverseRel32(vec![attach]));
     };
     refused(x64(), change, FORMAT, "reverse REL32 chunk: expected");
     let two = |r: &mut Running| {
         let base = r.patches[0].table.bases[0].clone();
         r.patches[0].table.bases.push(base);
     };
-    refused(x64(), two, FORMAT, "BaseImageCount: expected exactly 1, found 2");
+    refused(
+        x64(),
+        two,
+        FORMAT,
+        "BaseImageCount: expected exactly 1, found 2",
+    );
 }
 
 #[test]
@@ -277,7 +385,12 @@ fn a_function_named_twice_is_refused() {
         }
     };
     for make in [x64, arm64] {
-        refused(make(), change, CONFLICT, "expected this engine's redirect (");
+        refused(
+            make(),
+            change,
+            CONFLICT,
+            "expected this engine's redirect (",
+        );
     }
 }
 
@@ -290,7 +403,12 @@ fn a_redirect_that_was_tampered_with_is_not_reverted() {
         let before = running.space.snapshot(running.base.mapping);
         let refusal = running.revert().unwrap_err();
         assert_eq!(refusal.status.code(), CONFLICT);
-        assert!(refusal.to_string().contains("expected this engine's redirect ("), "{refusal}");
+        assert!(
+            refusal
+                .to_string()
+                .contains("expected this engine's redirect ("),
+            "{refusal}"
+        );
         assert!(before == running.space.snapshot(running.base.mapping));
         assert!(running.apply(0).is_err());
     }

@@ -1,0 +1,6 @@
+//! Signing and verification from the outside: first with nothing but this crate and other crates
+//! as oracles, then against the tools that people use.
+
+mod image;
+mod sample;
+mod tools;

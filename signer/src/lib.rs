@@ -12,26 +12,28 @@
 
 mod asn1;
 mod authenticode;
+mod cabinet;
 mod certificate;
 mod digest;
 mod error;
-mod image;
 mod keygen;
 mod keys;
 mod pe;
 mod signed_data;
+mod signing;
 mod time;
 mod time_stamp;
 mod trust;
 
 pub use authenticode::{Existing, Prepared, SignOptions, SignerFacts};
+pub use cabinet::{CabinetFile, Limits, read_cabinet, write_cabinet};
 pub use certificate::Certificate;
 pub use digest::DigestAlgorithm;
 pub use error::Error;
-pub use image::{PeSignatureReport, attach_pe, prepare_pe, sign_pe, verify_pe};
 pub use keygen::{TestKey, TestKeys, TestKeysOptions, keygen_test};
 #[cfg(feature = "pkcs11")]
 pub use keys::Pkcs11Signer;
 pub use keys::{CommandSigner, KeyAlgorithm, Passphrase, Signer};
+pub use signing::{FileKind, SignatureReport, attach, prepare, sign, verify};
 pub use time_stamp::{TimeStamp, TimeStampServer};
 pub use trust::{Check, Checks, Trust};

@@ -17,7 +17,7 @@ mod page_hashes;
 
 pub(crate) use attach::{attach, checksum, normalise, signature, without_padding};
 pub(crate) use hotpatch::{PatchFacts, patch_facts};
-pub(crate) use layout::Layout;
+pub(crate) use layout::{Layout, u16_at, u32_at};
 pub(crate) use page_hashes::page_hashes;
 
 use crate::digest::DigestAlgorithm;

@@ -5,8 +5,7 @@ use authenticode_object::read::pe::PeFile64;
 use authenticode_sha2::{Digest, Sha256};
 use hpbuild_metadata::Machine;
 use hpbuild_signer::{
-    Checks, DigestAlgorithm, Error, Existing, SignOptions, Signer, Trust, attach_pe, prepare_pe,
-    sign_pe, verify_pe,
+    Checks, DigestAlgorithm, Error, Existing, SignOptions, Signer, Trust, attach, prepare, sign,
 };
 
 use crate::sample;
@@ -15,8 +14,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn verify(bytes: &[u8], trust: &Trust) -> Result<hpbuild_signer::PeSignatureReport, Error> {
-    verify_pe(bytes, trust, &mut Checks::default())
+fn verify(bytes: &[u8], trust: &Trust) -> Result<hpbuild_signer::SignatureReport, Error> {
+    hpbuild_signer::verify(bytes, trust, &mut Checks::default())
 }
 
 #[test]
@@ -33,7 +32,7 @@ fn signed_images_verify_and_other_crates_agree() {
                 signing_time: Some(sample::NOW),
                 ..SignOptions::default()
             };
-            let signed = sign_pe(&image, &options, signer).unwrap();
+            let signed = sign(&image, &options, signer).unwrap();
             let report = verify(&signed, trust).unwrap();
             assert_eq!(report.signers.len(), 1);
 
@@ -60,8 +59,8 @@ fn signing_is_deterministic_with_both_kinds_of_key() {
             page_hashes: true,
             ..SignOptions::default()
         };
-        let first = sign_pe(&image, &options, &signer).unwrap();
-        assert_eq!(first, sign_pe(&image, &options, &signer).unwrap());
+        let first = sign(&image, &options, &signer).unwrap();
+        assert_eq!(first, sign(&image, &options, &signer).unwrap());
     }
 }
 
@@ -75,13 +74,13 @@ fn every_changed_byte_of_a_signed_image_is_noticed() {
         page_hashes: true,
         ..SignOptions::default()
     };
-    let once = sign_pe(&image, &options, &sample::signer(&keys)).unwrap();
+    let once = sign(&image, &options, &sample::signer(&keys)).unwrap();
     let nested = SignOptions {
         digest: DigestAlgorithm::Sha384,
         existing: Existing::Nest,
         ..options
     };
-    let signed = sign_pe(&once, &nested, &sample::signer(&keys)).unwrap();
+    let signed = sign(&once, &nested, &sample::signer(&keys)).unwrap();
     assert_eq!(verify(&signed, &trust).unwrap().signers.len(), 2);
     let mut changed = signed.clone();
     for index in 0..signed.len() {
@@ -110,9 +109,9 @@ fn two_steps_give_the_same_bytes_as_one() {
     let signer = sample::signer(&keys);
     let image = sample::patch_image(Machine::Arm64);
     let options = SignOptions::default();
-    let whole = sign_pe(&image, &options, &signer).unwrap();
+    let whole = sign(&image, &options, &signer).unwrap();
     let certificates = hpbuild_signer::Certificate::from_pem(&keys.code_signing.certificate);
-    let prepared = prepare_pe(&image, &options, &certificates.unwrap()).unwrap();
+    let prepared = prepare(&image, &options, &certificates.unwrap()).unwrap();
     // The key's owner sees nothing but the digest.
     let key: p256::SecretKey =
         p256::pkcs8::DecodePrivateKey::from_pkcs8_pem(&keys.code_signing.key).unwrap();
@@ -121,17 +120,14 @@ fn two_steps_give_the_same_bytes_as_one() {
         p256::ecdsa::signature::hazmat::PrehashSigner::sign_prehash(&key, &prepared.digest())
             .unwrap();
     for form in [value.to_der().as_bytes().to_vec(), value.to_vec()] {
-        assert_eq!(
-            attach_pe(&image, &prepared, &form, &options).unwrap(),
-            whole
-        );
+        assert_eq!(attach(&image, &prepared, &form, &options).unwrap(), whole);
     }
     let mut other = image.clone();
     other[0x210] ^= 1;
-    assert!(attach_pe(&other, &prepared, &value.to_vec(), &options).is_err());
+    assert!(attach(&other, &prepared, &value.to_vec(), &options).is_err());
     let mut wrong = value.to_vec();
     wrong[40] ^= 1;
-    assert!(attach_pe(&image, &prepared, &wrong, &options).is_err());
+    assert!(attach(&image, &prepared, &wrong, &options).is_err());
 }
 
 #[test]
@@ -140,22 +136,22 @@ fn a_signature_is_replaced_or_nested_only_when_asked() {
     let signer = sample::signer(&keys);
     let image = sample::patch_image(Machine::X64);
     let plain = SignOptions::default();
-    let signed = sign_pe(&image, &plain, &signer).unwrap();
+    let signed = sign(&image, &plain, &signer).unwrap();
     assert!(matches!(
-        sign_pe(&signed, &plain, &signer),
+        sign(&signed, &plain, &signer),
         Err(Error::Request { .. })
     ));
     let replace = SignOptions {
         existing: Existing::Replace,
         ..plain.clone()
     };
-    assert_eq!(sign_pe(&signed, &replace, &signer).unwrap(), signed);
+    assert_eq!(sign(&signed, &replace, &signer).unwrap(), signed);
     let nest = SignOptions {
         existing: Existing::Nest,
         ..plain
     };
     assert!(matches!(
-        sign_pe(&image, &nest, &signer),
+        sign(&image, &nest, &signer),
         Err(Error::Request { .. })
     ));
 }
@@ -165,7 +161,7 @@ fn only_the_right_signer_at_the_right_time_is_believed() {
     let keys = sample::keys();
     let trust = sample::trust(&keys);
     let image = sample::patch_image(Machine::X64);
-    let signed = sign_pe(&image, &SignOptions::default(), &sample::signer(&keys)).unwrap();
+    let signed = sign(&image, &SignOptions::default(), &sample::signer(&keys)).unwrap();
     let fails = |trust: &Trust, part: &str| {
         let error = verify(&signed, trust).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
@@ -222,7 +218,7 @@ fn only_the_right_signer_at_the_right_time_is_believed() {
     // A certificate for time stamping signs no code, and a key signs for no other certificate.
     let stamping = &keys.time_stamping;
     let other = Signer::from_pem(&stamping.key, &stamping.certificate, None).unwrap();
-    let wrong = sign_pe(&image, &SignOptions::default(), &other).unwrap();
+    let wrong = sign(&image, &SignOptions::default(), &other).unwrap();
     let error = verify(&wrong, &trust).unwrap_err().to_string();
     assert!(error.contains("purpose"), "{error}");
     assert!(Signer::from_pem(&stamping.key, &keys.code_signing.certificate, None).is_err());

@@ -143,8 +143,9 @@ pub enum Unwind<S: Side> {
     Info(Rva<S>),
     /// Arm64: packed into the entry; the word as stored.
     Packed(u32),
-    /// x64: shares the unwind info of the runtime function stored here
-    /// (`RUNTIME_FUNCTION_INDIRECT`), prologue offsets and all.
+    /// Shares the unwind data of the runtime function stored here, prologue offsets and all (x64:
+    /// `RUNTIME_FUNCTION_INDIRECT`; Arm64: flag 3). On Arm64 such an entry has no length of its
+    /// own, and `end` is where the next entry begins.
     Shared(Rva<S>),
 }
 

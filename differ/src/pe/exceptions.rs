@@ -35,7 +35,10 @@ pub(super) fn read<S: Side>(
         let what = format!("exception directory entry {index}");
         let function = match machine {
             Machine::X64 => x64(view, entry, &what)?,
-            Machine::Arm64 => arm64(view, entry, &what)?,
+            Machine::Arm64 => {
+                let next = bytes.get((index + 1) * stride..).unwrap_or_default();
+                arm64(view, entry, u32_at(next, 0), &what)?
+            }
         };
         if function.end <= function.begin || function.end.get() > view.image_size {
             return Err(Fault::new(
@@ -88,13 +91,16 @@ fn x64<S: Side>(view: &View<'_, S>, entry: &[u8], what: &str) -> Result<RuntimeF
 }
 
 /// The low two bits of the second word say what it is: an address, unwind data packed into the
-/// word (1: a whole function, 2: a fragment without a prologue), or reserved.
+/// word (1: a whole function, 2: a fragment without a prologue), or the address of another entry
+/// whose unwind data this one shares. The public documentation calls the last one reserved;
+/// released images have it, on short thunks. Its length is stored nowhere.
 fn arm64<S: Side>(
     view: &View<'_, S>,
     entry: &[u8],
+    next: u32,
     what: &str,
 ) -> Result<RuntimeFunction<S>, Fault> {
-    let begin = Rva::new(u32_at(entry, 0));
+    let begin: Rva<S> = Rva::new(u32_at(entry, 0));
     let word = u32_at(entry, 4);
     let (length, unwind) = match word & 3 {
         0 => {
@@ -103,10 +109,13 @@ fn arm64<S: Side>(
             ((header & 0x3_ffff) * 4, Unwind::Info(Rva::new(word)))
         }
         // Function length: 11 bits above the flag, in words.
-        1 | 2 => ((word >> 2 & 0x7ff) * 4, Unwind::Packed(word)),
+        1 | 2 => (((word >> 2) & 0x7ff) * 4, Unwind::Packed(word)),
         _ => {
-            let expected = "unwind data with flag 0, 1 or 2";
-            return Err(Fault::new(what, expected, format!("{word:#010x}")));
+            view.bytes(word & !3, 8, what)?;
+            let rest = view.tail(begin.get()).unwrap_or_default().len() as u32;
+            let to_next = next.checked_sub(begin.get()).filter(|_| next != 0);
+            let length = to_next.map_or(rest, |length| length.min(rest));
+            (length, Unwind::Shared(Rva::new(word & !3)))
         }
     };
     let end = begin.checked_add(length).ok_or_else(|| {

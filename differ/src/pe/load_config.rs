@@ -135,7 +135,7 @@ fn dynamic_relocations<S: Side>(
         .get();
     let header = view.bytes(rva, 8, what)?;
     let (version, size) = (u32_at(header, 0), u32_at(header, 4));
-    let body = rva.checked_add(8).unwrap_or(u32::MAX);
+    let body = rva.saturating_add(8);
     let mut rest = view.bytes(body, size, what)?;
     let mut symbols = Vec::new();
     while !rest.is_empty() {

@@ -26,7 +26,7 @@ pub(super) fn full(machine: u16) -> Image {
         .directory(5, &words(&[0x5000, 16, 0xa008_a000, 0x0000_a010]));
     // Directories carry their declared size, not that of the section made for them.
     image.directories[0].1 = 0x80;
-    image.directories[3].1 = if machine == 0x8664 { 24 } else { 16 };
+    image.directories[3].1 = 24;
     image.directories[6].1 = 56;
     image.directories[2] = (0xdead_0000, 0x10);
     image
@@ -75,11 +75,11 @@ fn exceptions(machine: u16, at: u32) -> Vec<u8> {
     let entries = if machine == 0x8664 {
         words(&[0x1000, 0x1010, at + 0x40, 0x1010, 0x1080, at + 1])
     } else {
-        // Packed, 4 words long; then an .xdata record of 28 words.
-        words(&[0x1000, 4 << 2 | 1, 0x1010, at + 0x40])
+        // Packed, 4 words long; shared, without a length; an .xdata record of 24 words.
+        words(&[0x1000, 4 << 2 | 1, 0x1010, at + 3, 0x1020, at + 0x40])
     };
     put(&mut bytes, 0, &entries);
-    put(&mut bytes, 0x40, &words(&[0x0820_001c, 0]));
+    put(&mut bytes, 0x40, &words(&[0x0820_0018, 0]));
     bytes
 }
 
@@ -215,7 +215,8 @@ fn exception_directory() {
         pe(full(0xaa64).build()).runtime_functions,
         [
             function(0x1000, 0x1010, Unwind::Packed(0x11)),
-            function(0x1010, 0x1080, Unwind::Info(Rva::new(0x4040))),
+            function(0x1010, 0x1020, Unwind::Shared(Rva::new(0x4000))),
+            function(0x1020, 0x1080, Unwind::Info(Rva::new(0x4040))),
         ]
     );
 }

@@ -35,7 +35,7 @@ pub struct Input {
 
 /// What reading a side gives.
 #[derive(Debug)]
-pub enum Read<S: Side> {
+pub(crate) enum Read<S: Side> {
     /// An image that can be compared.
     Image(Box<Image<S>>),
     /// A file that is understood and of a kind that cannot be hotpatched.
@@ -47,7 +47,7 @@ pub enum Read<S: Side> {
 /// # Errors
 /// Where a file cannot be read or is broken, where no PDB is found, and where the PDB is that of
 /// another build.
-pub fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S>, Error> {
+pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S>, Error> {
     let bytes = read_file(&input.pe)?;
     let pe = match Pe::parse(&input.pe, bytes)? {
         Opened::Pe(pe) => *pe,

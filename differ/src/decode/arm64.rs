@@ -5,33 +5,20 @@
 
 mod effects;
 mod field;
+mod listing;
 mod pages;
 mod text;
 
 #[cfg(test)]
 mod tests;
 
-use hpbuild_metadata::{Rva, Side};
+use hpbuild_metadata::Side;
 
-<<<<<<< HEAD
-use super::{Body, Code, ReferenceKind};
-
-pub(super) fn decode<S: Side>(_code: Code<'_, S>, _body: &mut Body<S>) {}
-
-pub fn text<S: Side>(
-    _code: Code<'_, S>,
-    _body: &Body<S>,
-    _name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
-) -> Vec<String> {
-    Vec::new()
-}
-
-pub(super) fn constants_differing(_base: &[u8], _fixed: &[u8]) -> Option<(u64, u64)> {
-    None
-=======
 use super::{Body, Code, Instruction, Reference};
 
 pub use field::{AddressField, FieldError};
+pub(super) use listing::constants_differing;
+pub use listing::text;
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.
@@ -98,5 +85,4 @@ fn is_allocated(word: u32) -> bool {
         0b0001 | 0b0011 => false,
         _ => true,
     }
->>>>>>> 6a77f0ad3e35d1e153860d771dc6112f901009fb
 }

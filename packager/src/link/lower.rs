@@ -339,7 +339,6 @@ pub(super) fn runtime_entry_at(
         .find(|entry| (entry.begin..entry.end).contains(&offset))
 }
 
-
 /// A four-byte distance that ends `length` bytes into the instruction at `offset`.
 pub(super) fn relative(
     offset: u32,

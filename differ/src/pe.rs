@@ -1,11 +1,26 @@
 //! A PE file as facts: headers, sections and the directories that matter for hotpatching, each
 //! bounds-checked and typed. What the facts mean is decided by later stages.
 
+mod debug;
+mod exceptions;
+mod exports;
+mod headers;
+mod imports;
+mod load_config;
 mod parse;
+mod relocations;
+mod tls;
+mod unsupported;
+mod view;
+
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
-use hpbuild_metadata::{BaseIdentity, Machine, Rva, Side};
+use hpbuild_metadata::{BaseIdentity, Machine, Rva, SectionOffset, Side};
+
+pub use unsupported::{Opened, Unsupported, UnsupportedKind};
 
 /// A parsed PE file, with its bytes.
 #[derive(Debug)]
@@ -20,6 +35,12 @@ pub struct Pe<S: Side> {
     pub image_size: u32,
     /// Time stamp and checksum.
     pub identity: BaseIdentity,
+    /// `IMAGE_FILE_*` of the COFF header.
+    pub characteristics: u16,
+    /// `IMAGE_DLLCHARACTERISTICS_*`.
+    pub dll_characteristics: u16,
+    /// `IMAGE_DLLCHARACTERISTICS_EX_*`; 0 where the debug directory has none.
+    pub ex_dll_characteristics: u32,
     /// The entry point, if it has one.
     pub entry_point: Option<Rva<S>>,
     /// In address order, disjoint, inside the image.
@@ -40,7 +61,7 @@ pub struct Pe<S: Side> {
     pub hotpatch_compatible: bool,
     /// The TLS directory, if present.
     pub tls: Option<Tls<S>>,
-    /// Start and size of the resource directory, if present.
+    /// Start and size of the resource directory, if present; as stored, not checked.
     pub resources: Option<(Rva<S>, u32)>,
     /// SHA-256 of the whole file.
     pub sha256: [u8; 32],
@@ -122,6 +143,10 @@ pub enum Unwind<S: Side> {
     Info(Rva<S>),
     /// Arm64: packed into the entry; the word as stored.
     Packed(u32),
+    /// Shares the unwind data of the runtime function stored here, prologue offsets and all (x64:
+    /// `RUNTIME_FUNCTION_INDIRECT`; Arm64: flag 3). On Arm64 such an entry has no length of its
+    /// own, and `end` is where the next entry begins.
+    Shared(Rva<S>),
 }
 
 /// What the load config directory says.
@@ -143,7 +168,12 @@ pub struct LoadConfig<S: Side> {
     pub guard_functions: Vec<Rva<S>>,
     /// Address-taken import slots of the guard table, sorted.
     pub guard_imports: Vec<Rva<S>>,
-    /// `CHPEMetadataPointer`, a virtual address; non-zero in hybrid images.
+    /// Targets of `longjmp` in the guard table, sorted.
+    pub guard_long_jumps: Vec<Rva<S>>,
+    /// Where exception handling may go on, from the guard table; sorted.
+    pub guard_eh_continuations: Vec<Rva<S>>,
+    /// `CHPEMetadataPointer`, a virtual address; non-zero in hybrid images, which are
+    /// never opened as a [`Pe`].
     pub chpe_metadata: u64,
     /// `HotPatchTableOffset`; set in patch images.
     pub hotpatch_table: Option<Rva<S>>,
@@ -171,6 +201,8 @@ pub struct Tls<S: Side> {
     pub index: Option<Rva<S>>,
     /// The callbacks.
     pub callbacks: Vec<Rva<S>>,
+    /// Zero bytes behind the template.
+    pub zero_fill: u32,
 }
 
 /// `IMAGE_SCN_MEM_EXECUTE`.
@@ -198,6 +230,17 @@ impl<S: Side> Section<S> {
 }
 
 impl<S: Side> Pe<S> {
+    /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and
+    /// discarded symbols) or lies outside its section.
+    pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
+        let index = usize::from(place.section).checked_sub(1)?;
+        let section = self.sections.get(index)?;
+        if place.offset > section.size {
+            return None;
+        }
+        section.rva.checked_add(place.offset)
+    }
+
     /// The section that holds `rva`.
     pub fn section_at(&self, rva: Rva<S>) -> Option<&Section<S>> {
         let index = self

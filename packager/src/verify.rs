@@ -14,7 +14,7 @@ mod x64;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hpbuild_metadata::table::{Chunk, HotPatchTable, decode};
+use hpbuild_metadata::table::{Chunk, HotPatchTable, TableError, decode};
 use hpbuild_metadata::{Base, Rva};
 
 use crate::piece::Parts;
@@ -104,29 +104,8 @@ pub fn verify(file: &[u8], parts: &Parts) -> Result<Verified, Vec<Fault>> {
 
 /// The table behind the load config, with the checks that kernels make.
 fn read_table(view: &View<'_>, parts: &Parts) -> Result<HotPatchTable, Fault> {
-    let (config, size) = view.directory(10);
-    let own = view.u32(config).unwrap_or(0);
-    if own != size || size < 0xf4 {
-        return Err(fault(
-            "load config",
-            "its own size in the directory, at least 0xf4",
-            format!("{own:#x} and {size:#x}"),
-        ));
-    }
-    let rva = view.u32(config + 0xf0).unwrap_or(0);
-    let length = view.u32(rva.saturating_add(4)).unwrap_or(0);
-    let bytes = view.bytes(rva, length).filter(|_| rva != 0);
-    let bytes = bytes.ok_or_else(|| {
-        fault(
-            "HotPatchTableOffset",
-            "a table inside the image",
-            format!("rva {rva:#x}, {length:#x} bytes"),
-        )
-    })?;
-    let wrong = |error: hpbuild_metadata::table::TableError| {
-        fault(error.to_string(), error.expected, error.found)
-    };
-    let table = decode(bytes).map_err(wrong)?;
+    let table = table_of(view)?;
+    let wrong = |error: TableError| fault(error.to_string(), error.expected, error.found);
     table
         .validate(parts.machine, view.image_size, parts.base.image_size)
         .map_err(wrong)?;
@@ -146,6 +125,37 @@ fn read_table(view: &View<'_>, parts: &Parts) -> Result<HotPatchTable, Fault> {
         ));
     }
     Ok(table)
+}
+
+/// The hotpatch table of a patch image.
+///
+/// # Errors
+/// Where the file is no PE32+ image, or has no table that can be read.
+pub fn table(file: &[u8]) -> Result<HotPatchTable, Fault> {
+    table_of(&View::read(file)?)
+}
+
+fn table_of(view: &View<'_>) -> Result<HotPatchTable, Fault> {
+    let (config, size) = view.directory(10);
+    let own = view.u32(config).unwrap_or(0);
+    if own != size || size < 0xf4 {
+        return Err(fault(
+            "load config",
+            "its own size in the directory, at least 0xf4",
+            format!("{own:#x} and {size:#x}"),
+        ));
+    }
+    let rva = view.u32(config + 0xf0).unwrap_or(0);
+    let length = view.u32(rva.saturating_add(4)).unwrap_or(0);
+    let bytes = view.bytes(rva, length).filter(|_| rva != 0);
+    let bytes = bytes.ok_or_else(|| {
+        fault(
+            "HotPatchTableOffset",
+            "a table inside the image",
+            format!("rva {rva:#x}, {length:#x} bytes"),
+        )
+    })?;
+    decode(bytes).map_err(|error| fault(error.to_string(), error.expected, error.found))
 }
 
 /// Every slot that the base fills. Slots must be aligned, apart from each other, in data.

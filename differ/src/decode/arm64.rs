@@ -17,8 +17,8 @@ use hpbuild_metadata::Side;
 use super::{Body, Code, Instruction, Reference};
 
 pub use field::{AddressField, FieldError};
-pub(super) use listing::constants_differing;
 pub use listing::text;
+pub(super) use listing::{constants_differing, relative_tables};
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.

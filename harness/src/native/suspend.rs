@@ -94,10 +94,9 @@ pub(super) fn all() -> Result<(), NotStopped> {
     }
     let deadline = milliseconds() + PATIENCE;
     for (index, place) in PLACES.iter().enumerate() {
-        if index == own || place.id.load(Ordering::SeqCst) == 0 {
-            continue;
-        }
-        while place.state.load(Ordering::SeqCst) != STOPPED {
+        // A thread that leaves meanwhile needs no stopping.
+        let is_here = || index != own && place.id.load(Ordering::SeqCst) != 0;
+        while is_here() && place.state.load(Ordering::SeqCst) != STOPPED {
             if milliseconds() > deadline {
                 return Err(NotStopped);
             }

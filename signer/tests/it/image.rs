@@ -176,7 +176,7 @@ fn only_the_right_signer_at_the_right_time_is_believed() {
     );
     fails(
         &Trust {
-            now: sample::NOW + 3651 * 86_400,
+            now: sample::NOW + 36_501 * 86_400,
             ..trust.clone()
         },
         "chain",

@@ -114,7 +114,7 @@ fn two_steps_give_the_same_bytes_as_one() {
     let prepared = prepare(&image, &options, &certificates.unwrap()).unwrap();
     // The key's owner sees nothing but the digest.
     let key: p256::SecretKey =
-        p256::pkcs8::DecodePrivateKey::from_pkcs8_pem(&keys.code_signing.key).unwrap();
+        pkcs8::DecodePrivateKey::from_pkcs8_pem(&keys.code_signing.key).unwrap();
     let key = p256::ecdsa::SigningKey::from(key);
     let value: p256::ecdsa::Signature =
         p256::ecdsa::signature::hazmat::PrehashSigner::sign_prehash(&key, &prepared.digest())

@@ -150,12 +150,10 @@ fn every_changed_byte_of_a_package_is_noticed() {
     }
     let mut changed = built.provenance.clone();
     for index in 0..changed.len() {
-        for bits in [0x01, 0x20, 0xff] {
-            changed[index] ^= bits;
-            let result = verify(&built.cabinet, Some(&changed), &trust);
-            assert!(result.is_err(), "statement byte {index:#x} ^ {bits:#x}");
-            changed[index] ^= bits;
-        }
+        changed[index] ^= 0x01;
+        let result = verify(&built.cabinet, Some(&changed), &trust);
+        assert!(result.is_err(), "statement byte {index:#x}");
+        changed[index] ^= 0x01;
     }
 }
 

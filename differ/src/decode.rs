@@ -1,0 +1,178 @@
+//! Machine code to instructions whose pointing operands are known: the raw material of comparing
+//! and of extracting.
+//!
+//! [`decode`] walks the bytes of one function and notes, for each instruction, its extent and the
+//! operand that points somewhere ([`Reference`]). It finds out *where* an operand points; what
+//! stands there is the business of `image` and `compare`. The two machines live in the twins
+//! [`x64`] and [`arm64`]; this file and everything behind it is the same for both.
+
+use hpbuild_metadata::{Machine, Rva, Side};
+
+pub mod arm64;
+pub mod x64;
+
+/// The decoded bytes of one stretch of code.
+#[derive(Clone, Debug)]
+pub struct Body<S: Side> {
+    /// The instructions, in order, without gaps: each starts where the one before it ended.
+    pub instructions: Vec<Instruction<S>>,
+    /// Which page-forming instruction each page-offset operand was resolved with (Arm64 `adrp`;
+    /// always empty on x64), sorted by `user`, then by `page`. An `adrp` reached by several users,
+    /// and a user reached by several `adrp` of one page, both occur.
+    pub page_links: Vec<PageLink>,
+}
+
+impl<S: Side> Default for Body<S> {
+    fn default() -> Self {
+        Self {
+            instructions: Vec::new(),
+            page_links: Vec::new(),
+        }
+    }
+}
+
+/// An instruction's place and, where it has one, its pointing operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instruction<S: Side> {
+    /// Bytes from the start of the stretch.
+    pub offset: u32,
+    /// Bytes of the instruction, 1 to 15.
+    pub length: u8,
+    /// False where the bytes are not an instruction; such a stretch is one byte (x64) or one word
+    /// (Arm64) long and compares by its bytes.
+    pub valid: bool,
+    /// The operand that points somewhere.
+    pub reference: Option<Reference<S>>,
+}
+
+/// An operand that points somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference<S: Side> {
+    /// Where it points. For [`ReferenceKind::Page`] the start of the page.
+    pub target: Rva<S>,
+    /// What the instruction does with the address.
+    pub kind: ReferenceKind,
+    /// Which bits of the instruction hold the address.
+    pub field: Field,
+}
+
+/// What an instruction does with the address in its operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReferenceKind {
+    /// Calls it.
+    Call,
+    /// Jumps to it; a tail call where it lies outside the function.
+    Jump,
+    /// Jumps to it or goes on.
+    ConditionalJump,
+    /// Takes the address.
+    Address,
+    /// Reads or writes this many bytes there (0 where the size is not known).
+    Memory(u16),
+    /// Takes the address of the 4 KiB page; the rest is in the instructions linked to it.
+    Page,
+}
+
+/// Where in an instruction an address is encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// x64: `size` bytes at `at` hold the distance from the end of the instruction.
+    Relative {
+        /// Bytes from the start of the instruction.
+        at: u8,
+        /// 1 or 4.
+        size: u8,
+    },
+    /// x64: four bytes at `at` hold an RVA, added to a register that holds the image base.
+    ImageRelative {
+        /// Bytes from the start of the instruction.
+        at: u8,
+    },
+    /// x64: eight bytes at `at` hold a virtual address, which a base relocation covers.
+    Absolute {
+        /// Bytes from the start of the instruction.
+        at: u8,
+    },
+    /// Arm64: the set bits of the instruction word hold the address or a part of it.
+    Word {
+        /// The bits, as a mask of the little-endian word.
+        mask: u32,
+    },
+}
+
+impl Field {
+    /// Clears the bits of the field in `instruction`, the bytes of one whole instruction.
+    pub fn clear(self, instruction: &mut [u8]) {
+        match self {
+            Field::Relative { at, size } => clear_bytes(instruction, at, size),
+            Field::ImageRelative { at } => clear_bytes(instruction, at, 4),
+            Field::Absolute { at } => clear_bytes(instruction, at, 8),
+            Field::Word { mask } => {
+                for (byte, mask) in instruction.iter_mut().zip(mask.to_le_bytes()) {
+                    *byte &= !mask;
+                }
+            }
+        }
+    }
+}
+
+fn clear_bytes(instruction: &mut [u8], at: u8, size: u8) {
+    instruction
+        .iter_mut()
+        .skip(at.into())
+        .take(size.into())
+        .for_each(|byte| *byte = 0);
+}
+
+/// Whether the page at instruction `index` is completed by other instructions.
+pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
+    body.page_links
+        .iter()
+        .any(|link| link.page as usize == index)
+}
+
+/// If two whole instructions differ in nothing but a constant, its two values.
+pub(crate) fn constants_differing(
+    machine: Machine,
+    base: &[u8],
+    fixed: &[u8],
+) -> Option<(u64, u64)> {
+    match machine {
+        Machine::X64 => x64::constants_differing(base, fixed),
+        Machine::Arm64 => arm64::constants_differing(base, fixed),
+    }
+}
+
+/// Connects an instruction that adds an offset within a page with the one that made the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PageLink {
+    /// Index of the instruction with the page offset.
+    pub user: u32,
+    /// Index of the instruction with [`ReferenceKind::Page`].
+    pub page: u32,
+}
+
+/// A stretch of code to be decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Code<'a, S: Side> {
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Where they lie in the image.
+    pub rva: Rva<S>,
+    /// The preferred image base, to turn the virtual addresses of absolute operands into RVAs.
+    pub image_base: u64,
+    /// Places inside the stretch that a base relocation covers, sorted.
+    pub relocated: &'a [Rva<S>],
+}
+
+/// Decodes `code` into `body`, whose earlier contents are dropped and whose memory is reused.
+///
+/// Never fails: bytes that are no instruction become an [`Instruction`] with `valid` false.
+pub fn decode<S: Side>(machine: Machine, code: Code<'_, S>, body: &mut Body<S>) {
+    body.instructions.clear();
+    body.page_links.clear();
+    match machine {
+        Machine::X64 => x64::decode(code, body),
+        Machine::Arm64 => arm64::decode(code, body),
+    }
+}

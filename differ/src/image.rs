@@ -1,0 +1,299 @@
+//! One image as the later stages see it: what its PE says, and the functions and data that its
+//! symbols name, sorted by address.
+
+use std::path::PathBuf;
+
+use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
+
+use crate::decode::Reference;
+use crate::pe::Pe;
+use crate::types::Types;
+
+/// One side of a pair, read and ordered. Nothing in it changes after `read`.
+#[derive(Debug)]
+pub struct Image<S: Side> {
+    /// Where the PE was read from.
+    pub path: PathBuf,
+    /// Where its symbols were read from.
+    pub pdb_path: PathBuf,
+    /// GUID and age of the PDB, as `8-4-4-4-12` hexadecimal and a number.
+    pub pdb_identity: (String, u32),
+    /// The PE file and its directories.
+    pub pe: Pe<S>,
+    /// Bodies of code, sorted by address, disjoint.
+    pub functions: Vec<Function<S>>,
+    /// Names of functions, grouped by body: see [`Function::procedures`].
+    pub procedures: Vec<Procedure>,
+    /// Named data, sorted by address.
+    pub data: Vec<DataSymbol<S>>,
+    /// Object files, in the PDB's order.
+    pub compilands: Vec<Compiland>,
+    /// Spans that compilands gave to sections, sorted by address, disjoint.
+    pub contributions: Vec<Contribution<S>>,
+    /// Jump tables that the PDB describes, sorted by the address of the table.
+    pub switch_tables: Vec<SwitchTable<S>>,
+    /// Addresses in data where something is known to start: targets of references from code and
+    /// of base relocations, and symbols. Sorted, unique. They bound data that has no symbol.
+    pub boundaries: Vec<Rva<S>>,
+    /// Names of functions compiled to reach globals through `__ref_` variables
+    /// (`S_HOTPATCHFUNC`), sorted.
+    pub hotpatch_functions: Vec<Box<str>>,
+    /// Types of functions and data.
+    pub types: Types,
+    /// Every pointing operand of every function, function by function.
+    pub(crate) references: Vec<PlacedReference<S>>,
+    /// For each function the index in `references` where its own begin; one more at the end.
+    pub(crate) reference_starts: Vec<u32>,
+}
+
+/// A pointing operand and the instruction it stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedReference<S: Side> {
+    /// Bytes from the start of the function to the instruction.
+    pub offset: u32,
+    /// Bytes of the instruction.
+    pub length: u8,
+    /// Whether other instructions complete the address (Arm64 pages): then they stand for it.
+    pub completed_elsewhere: bool,
+    /// The operand.
+    pub reference: Reference<S>,
+}
+
+/// One body of code: an extent that procedure records, publics or unwind entries agree on.
+#[derive(Clone, Debug)]
+pub struct Function<S: Side> {
+    /// Its entry.
+    pub rva: Rva<S>,
+    /// Bytes of the body, padding excluded.
+    pub size: u32,
+    /// The object file it came from.
+    pub compiland: Option<CompilandId<S>>,
+    /// Its names as a range of [`Image::procedures`]; several where bodies were folded, none where
+    /// only an unwind entry told of it.
+    pub procedures: std::ops::Range<u32>,
+    /// What kind of code this is.
+    pub kind: FunctionKind,
+}
+
+/// What kind of code a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    /// A procedure record gives its extent.
+    Procedure,
+    /// Only a public names it; the extent comes from unwind info or from what follows.
+    Public,
+    /// Only passes on to something else: import, incremental-link or adjustor thunk.
+    Thunk,
+    /// A cold part that the compiler moved away from its function.
+    Separated,
+    /// Only an unwind entry tells of it.
+    Unnamed,
+}
+
+/// A name of a body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Procedure {
+    /// The procedure record's name; the public's where there is no record.
+    pub name: Box<str>,
+    /// The linkage name, where a public gives one.
+    pub decorated: Option<Box<str>>,
+    /// Whether other compilands can name it.
+    pub global: bool,
+    /// Index of the function's type in [`Image::types`], 0 for none.
+    pub type_index: u32,
+}
+
+impl Procedure {
+    /// The name as a person reads it: demangled, with types where the linkage name has them.
+    pub fn display(&self) -> String {
+        match &self.decorated {
+            Some(decorated) if decorated.starts_with('?') => crate::names::display(decorated),
+            _ => self.name.to_string(),
+        }
+    }
+}
+
+/// A named piece of data.
+#[derive(Clone, Debug)]
+pub struct DataSymbol<S: Side> {
+    /// Where it starts.
+    pub rva: Rva<S>,
+    /// Bytes of it, from its type or from what follows.
+    pub size: u32,
+    /// Whether the size comes from its type.
+    pub sized_by_type: bool,
+    /// The record's name; the public's where there is no record.
+    pub name: Box<str>,
+    /// The linkage name, where a public gives one.
+    pub decorated: Option<Box<str>>,
+    /// The object file it came from.
+    pub compiland: Option<CompilandId<S>>,
+    /// The function whose static local it is, as an index of [`Image::procedures`].
+    pub parent: Option<u32>,
+    /// Whether other compilands can name it.
+    pub global: bool,
+    /// Whether each thread has its own; then `rva` lies in the TLS template.
+    pub thread_local: bool,
+    /// Index of its type in [`Image::types`], 0 for none.
+    pub type_index: u32,
+}
+
+/// An object file as the PDB lists it.
+#[derive(Clone, Debug)]
+pub struct Compiland {
+    /// Its name as the linker saw it.
+    pub name: Box<str>,
+    /// The name without folders, which does not depend on where the build ran.
+    pub short_name: Box<str>,
+    /// Front end, from the compile record: language, tool name and flags.
+    pub tool: Option<Tool>,
+    /// C13 line subsections, as the PDB stores them.
+    pub(crate) lines: Box<[u8]>,
+}
+
+/// What compiled a compiland.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// Name and version as the compiler wrote it.
+    pub version: Box<str>,
+    /// `CV_CFL_LANG` of the compile record.
+    pub language: u8,
+    /// Whether the compile record says that the code is prepared for hotpatching.
+    pub hotpatch: bool,
+}
+
+/// The span one compiland gave to one section.
+#[derive(Clone, Copy, Debug)]
+pub struct Contribution<S: Side> {
+    /// Where it starts.
+    pub rva: Rva<S>,
+    /// Bytes.
+    pub size: u32,
+    /// Whose it is.
+    pub compiland: CompilandId<S>,
+    /// Section characteristics (`IMAGE_SCN_*`) in the object file.
+    pub characteristics: u32,
+}
+
+/// A jump table as a PDB record describes it (`S_ARMSWITCHTABLE`; clang writes it for every
+/// machine).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchTable<S: Side> {
+    /// The table.
+    pub table: Rva<S>,
+    /// What its entries are added to.
+    pub base: Rva<S>,
+    /// The instruction that jumps through it.
+    pub branch: Rva<S>,
+    /// How an entry is stored.
+    pub entry: SwitchEntry,
+    /// Number of entries.
+    pub count: u32,
+}
+
+/// How an entry of a jump table is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchEntry {
+    /// Bytes of an entry: 1, 2, 4 or 8.
+    pub size: u8,
+    /// Whether it is sign-extended.
+    pub signed: bool,
+    /// How many bits it is shifted left before it is added to the base.
+    pub shift: u8,
+    /// Whether the entry is a virtual address by itself.
+    pub absolute: bool,
+}
+
+impl<S: Side> Image<S> {
+    /// The function whose body holds `rva`.
+    pub fn function_at(&self, rva: Rva<S>) -> Option<FunctionId<S>> {
+        let index = self
+            .functions
+            .partition_point(|f| f.rva <= rva)
+            .checked_sub(1)?;
+        let function = &self.functions[index];
+        (rva.checked_sub(function.rva)? < function.size.max(1)).then(|| FunctionId::new(index))
+    }
+
+    /// The last data symbol that starts at or before `rva` and reaches over it.
+    pub fn data_at(&self, rva: Rva<S>) -> Option<DataId<S>> {
+        let index = self.data.partition_point(|d| d.rva <= rva).checked_sub(1)?;
+        let symbol = &self.data[index];
+        // Of several names of one address the first one stands for all.
+        let first = self.data.partition_point(|d| d.rva < symbol.rva);
+        (rva.checked_sub(symbol.rva)? < symbol.size.max(1)).then(|| DataId::new(first))
+    }
+
+    /// The function with this id.
+    pub fn function(&self, id: FunctionId<S>) -> &Function<S> {
+        &self.functions[id.index()]
+    }
+
+    /// The data symbol with this id.
+    pub fn data_symbol(&self, id: DataId<S>) -> &DataSymbol<S> {
+        &self.data[id.index()]
+    }
+
+    /// The names of a function; empty where only an unwind entry told of it.
+    pub fn procedures_of(&self, id: FunctionId<S>) -> &[Procedure] {
+        let range = &self.function(id).procedures;
+        &self.procedures[range.start as usize..range.end as usize]
+    }
+
+    /// The pointing operands of a function, in address order.
+    pub fn references_of(&self, id: FunctionId<S>) -> &[PlacedReference<S>] {
+        let start = self.reference_starts[id.index()] as usize;
+        let end = self.reference_starts[id.index() + 1] as usize;
+        &self.references[start..end]
+    }
+
+    /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and
+    /// discarded symbols) or lies outside its section.
+    pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
+        self.pe.rva_of_place(place)
+    }
+
+    /// The readable name of a function: its first name, or its address where it has none.
+    pub fn display_name(&self, id: FunctionId<S>) -> String {
+        match self.procedures_of(id).first() {
+            Some(procedure) => procedure.display(),
+            None => format!("unnamed at rva {}", self.function(id).rva),
+        }
+    }
+
+    /// The ids of all functions, in address order.
+    pub fn function_ids(&self) -> impl ExactSizeIterator<Item = FunctionId<S>> + use<S> {
+        (0..self.functions.len()).map(FunctionId::new)
+    }
+
+    /// The bytes of a function as they stand in the file.
+    pub fn code_of(&self, id: FunctionId<S>) -> &[u8] {
+        let function = self.function(id);
+        self.pe
+            .bytes(function.rva, function.size)
+            .unwrap_or_default()
+    }
+
+    /// The contribution that holds `rva`.
+    pub fn contribution_at(&self, rva: Rva<S>) -> Option<&Contribution<S>> {
+        let index = self
+            .contributions
+            .partition_point(|c| c.rva <= rva)
+            .checked_sub(1)?;
+        let contribution = &self.contributions[index];
+        (rva.checked_sub(contribution.rva)? < contribution.size).then_some(contribution)
+    }
+
+    /// The next boundary behind `rva`, or the end of its section.
+    pub fn next_boundary(&self, rva: Rva<S>) -> Option<Rva<S>> {
+        let index = self.boundaries.partition_point(|b| *b <= rva);
+        let section = self.pe.section_at(rva)?;
+        let end = section.rva.checked_add(section.size)?;
+        Some(
+            self.boundaries
+                .get(index)
+                .copied()
+                .map_or(end, |next| next.min(end)),
+        )
+    }
+}

@@ -8,6 +8,7 @@ pub mod attach;
 pub mod link;
 pub mod piece;
 pub mod refusal;
+pub mod verify;
 pub mod write;
 
 pub use refusal::Refusal;

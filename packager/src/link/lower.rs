@@ -10,9 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::imports;
 use super::{arm64, x64};
-use crate::piece::{
-    How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target, UnwindOf,
-};
+use crate::piece::{How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target};
 use crate::refusal::{Code, Refusal};
 
 /// What a slot receives from the base.

@@ -64,8 +64,8 @@ fn corrected(
         // The destination of one form is taken for a source.
         "adds" => (rn | if (word >> 24) & 0x7f == 0x31 { 0 } else { rm }, rd),
         // The destination is also taken for a source.
-        "pacga" | "sysl" | "ubfx" | "ubfiz" | "sbfx" | "sbfiz" | "lsl" | "lsr" | "asr" | "sxtb"
-        | "sxth" | "sxtw" | "uxtb" | "uxth"
+        "pacga" | "ubfx" | "ubfiz" | "sbfx" | "sbfiz" | "lsl" | "lsr" | "asr" | "sxtb" | "sxth"
+        | "sxtw" | "uxtb" | "uxth"
             if rd != rn =>
         {
             (reads & !rd, writes)

@@ -24,6 +24,11 @@ pub(crate) fn matches(decorated: &str, name: &str) -> bool {
         .is_ok_and(|readable| readable.to_string() == name)
 }
 
+/// Whether a linkage name is an encoding of a readable one, rather than a plain name.
+pub(crate) fn is_mangled(name: &str) -> bool {
+    name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")
+}
+
 /// Whether the linker makes and fills what has this name: its contents are addresses of its own
 /// choosing and tell nothing about the program.
 pub(crate) fn is_linker_made(name: &str) -> bool {

@@ -123,7 +123,7 @@ fn assemble<S: Side>(
     let contributions = contributions(&pdb_path, &pe, &streams)?;
     let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
-    let (references, reference_starts) = scan::scan(&pe, &functions);
+    let scanned = scan::scan(&pe, &functions);
     let data = data::data_symbols(
         &pe,
         &modules,
@@ -133,7 +133,7 @@ fn assemble<S: Side>(
         &types,
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let boundaries = data::boundaries(&pe, &data, &contributions, &references, &switch_tables);
+    let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
         .flat_map(|module| module.hotpatch_functions)
@@ -153,8 +153,9 @@ fn assemble<S: Side>(
         boundaries,
         hotpatch_functions,
         types,
-        references,
-        reference_starts,
+        relative_tables: scanned.relative_tables,
+        references: scanned.references,
+        reference_starts: scanned.starts,
     })
 }
 

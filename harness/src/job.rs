@@ -119,4 +119,6 @@ pub(crate) struct RawFault {
     /// The first two bytes of the instruction, where they can be read.
     pub(crate) code: u64,
     pub(crate) rcx: u64,
+    /// Where in an image the function of the harness was called from that faulted; or 0.
+    pub(crate) caller: u64,
 }

@@ -11,6 +11,11 @@
 //!
 //! Not here: reading PDBs (the caller passes names), and emulation.
 #![deny(unsafe_code)]
+// Imports, thread-local storage and the like are read by the native backend alone.
+#![cfg_attr(
+    not(all(target_os = "linux", target_arch = "x86_64")),
+    allow(dead_code)
+)]
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod child;

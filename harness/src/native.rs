@@ -16,7 +16,7 @@ mod runtime;
 pub(crate) mod suspend;
 pub(crate) mod thread;
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use hpbuild_metadata::{Machine, Rva, Side};
 
@@ -29,6 +29,14 @@ use map::Mapping;
 
 /// How often threads are let run on a little because one is in the middle of an entry.
 const ATTEMPTS: u32 = 1000;
+
+/// How often code was written while a stopped thread held the heap's lock.
+static STOPPED_WITH_HEAP_LOCK: AtomicU64 = AtomicU64::new(0);
+
+/// How often code was written so far while a stopped thread held the heap's lock.
+pub(crate) fn stopped_with_heap_lock() -> u64 {
+    STOPPED_WITH_HEAP_LOCK.load(Ordering::SeqCst)
+}
 
 /// This process as a space for images.
 #[derive(Debug, Default)]
@@ -121,7 +129,12 @@ fn perform_stopped<S: Side>(mapping: &Mapping, writes: &[Write<S>]) -> Result<()
         let result = match stopped {
             Err(suspend::NotStopped) => Some(Err(Failure::Busy)),
             Ok(()) if suspend::any_pointer(in_way) => None,
-            Ok(()) => Some(write_all(mapping, writes)),
+            Ok(()) => {
+                if heap::is_locked() {
+                    STOPPED_WITH_HEAP_LOCK.fetch_add(1, Ordering::SeqCst);
+                }
+                Some(write_all(mapping, writes))
+            }
         };
         suspend::resume_all();
         match result {

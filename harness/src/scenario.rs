@@ -223,3 +223,6 @@ pub(crate) struct Background {
     pub(crate) rounds: usize,
     pub(crate) session: Session,
 }
+
+#[cfg(test)]
+mod tests;

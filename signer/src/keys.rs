@@ -21,7 +21,7 @@ use crate::error::Error;
 pub use algorithm::KeyAlgorithm;
 pub(crate) use algorithm::verify;
 pub use command::CommandSigner;
-pub use local::LocalKey;
+pub(crate) use local::LocalKey;
 pub(crate) use pem::certificates;
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::Pkcs11Signer;

@@ -18,6 +18,7 @@ mod digest;
 mod error;
 mod keygen;
 mod keys;
+pub mod package;
 mod pe;
 mod signed_data;
 mod signing;

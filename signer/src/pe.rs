@@ -16,7 +16,7 @@ mod layout;
 mod page_hashes;
 
 pub(crate) use attach::{attach, checksum, normalise, signature, without_padding};
-pub(crate) use hotpatch::{PatchFacts, patch_facts};
+pub(crate) use hotpatch::patch_facts;
 pub(crate) use layout::{Layout, u16_at, u32_at};
 pub(crate) use page_hashes::page_hashes;
 

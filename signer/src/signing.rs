@@ -9,6 +9,7 @@ use crate::digest::{DigestAlgorithm, hex};
 use crate::error::Error;
 use crate::keys::Signer;
 use crate::pe::{self, Layout};
+use crate::signed_data::SignedData;
 use crate::trust::{Checks, Trust};
 use crate::{cabinet, keys, time_stamp};
 
@@ -265,4 +266,17 @@ fn existing(bytes: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         FileKind::Cabinet => cabinet::signature(bytes, &cabinet::header(bytes)?)?,
     };
     Ok(der.map(<[u8]>::to_vec))
+}
+
+/// Whether an image or a cabinet has a signature, good or not.
+pub(crate) fn is_signed(bytes: &[u8]) -> Result<bool, Error> {
+    existing(bytes).map(|der| der.is_some())
+}
+
+/// The certificate of the outer signer of a file whose signature has been verified.
+pub(crate) fn signer_certificate(bytes: &[u8]) -> Result<Certificate, Error> {
+    let der = existing(bytes)?;
+    let der = der.ok_or_else(|| Error::untrusted("file", "signature", "one", "none"))?;
+    let signed = SignedData::parse(&der, 1, "signature")?;
+    Ok(signed.certificate().clone())
 }

@@ -92,8 +92,8 @@ fn date(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use x509_cert::der::asn1::{GeneralizedTime, UtcTime};
-    use x509_cert::der::{Decode, Encode};
+    use der::asn1::{GeneralizedTime, UtcTime};
+    use der::{Decode, Encode};
 
     /// The crate `der` is the oracle: it shares no code with this module.
     #[test]
@@ -107,7 +107,7 @@ mod tests {
             let mut elements = crate::asn1::Elements::new(&encoded, "time");
             let element = elements.any("time").unwrap();
             assert_eq!(parse(element), Ok(seconds));
-            let text = x509_cert::der::DateTime::from_unix_duration(time).unwrap();
+            let text = der::DateTime::from_unix_duration(time).unwrap();
             assert_eq!(format(seconds), text.to_string());
             if let Ok(utc) = UtcTime::from_unix_duration(time) {
                 let encoded = utc.to_der().unwrap();

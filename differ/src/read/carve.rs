@@ -226,9 +226,10 @@ fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
         .iter()
         .filter(|known| known.decorated.is_none())
         .count();
+    // The only record of an address has its mangled name, however that is written.
+    let is_only = undecorated == 1 && crate::names::is_mangled(decorated);
     let matching = names.iter_mut().find(|known| {
-        known.decorated.is_none()
-            && (undecorated == 1 || crate::names::matches(decorated, &known.name))
+        known.decorated.is_none() && (is_only || crate::names::matches(decorated, &known.name))
     });
     match matching {
         Some(known) => known.decorated = name.decorated,

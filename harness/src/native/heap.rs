@@ -41,6 +41,11 @@ impl HeapLock {
     }
 }
 
+/// Whether some thread holds the lock at this moment.
+pub(crate) fn is_locked() -> bool {
+    LOCK.load(Ordering::SeqCst) != 0
+}
+
 impl Drop for HeapLock {
     fn drop(&mut self) {
         LOCK.store(0, Ordering::Release);

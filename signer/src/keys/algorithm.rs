@@ -58,6 +58,14 @@ impl KeyAlgorithm {
         }
     }
 
+    /// The digest that belongs to a key's strength, where nobody chooses one.
+    pub(crate) const fn natural_digest(self) -> DigestAlgorithm {
+        match self {
+            KeyAlgorithm::P384 => DigestAlgorithm::Sha384,
+            KeyAlgorithm::Rsa | KeyAlgorithm::P256 => DigestAlgorithm::Sha256,
+        }
+    }
+
     /// Whether `oid` names a signature by such a key over such a digest.
     pub(crate) fn accepts(self, oid: &[u8], digest: DigestAlgorithm) -> bool {
         match self {

@@ -13,7 +13,7 @@ use crate::error::Error;
 
 /// A private key read from a file. Both kinds of signature it makes are deterministic: PKCS #1
 /// v1.5 by nature, ECDSA by RFC 6979.
-pub struct LocalKey(Kind);
+pub(crate) struct LocalKey(Kind);
 
 enum Kind {
     Rsa(RsaKeyPair),

@@ -1,7 +1,7 @@
 //! Finding the hotpatch table of a patch image, to hold it against the manifest.
 
+use hpbuild_metadata::Machine;
 use hpbuild_metadata::table::{self, HotPatchTable};
-use hpbuild_metadata::{BaseIdentity, Machine};
 
 use super::Layout;
 use super::layout::u32_at;
@@ -16,8 +16,6 @@ const MAX_TABLE: u32 = 16 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct PatchFacts {
     pub(crate) machine: Machine,
-    /// The identity in the image's own headers (not the one of the base it patches).
-    pub(crate) own: BaseIdentity,
     pub(crate) table: HotPatchTable,
 }
 
@@ -62,10 +60,6 @@ pub(crate) fn patch_facts(bytes: &[u8]) -> Result<PatchFacts, Error> {
     })?;
     Ok(PatchFacts {
         machine: layout.machine,
-        own: BaseIdentity {
-            time_date_stamp: layout.time_date_stamp,
-            checksum: u32_at(bytes, layout.checksum_at, "optional header: CheckSum")?,
-        },
         table,
     })
 }

@@ -26,7 +26,6 @@ pub(crate) struct Section {
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     pub(crate) machine: Machine,
-    pub(crate) time_date_stamp: u32,
     pub(crate) checksum_at: usize,
     pub(crate) security_at: usize,
     pub(crate) size_of_headers: usize,
@@ -105,7 +104,6 @@ impl Layout {
             .collect::<Result<Vec<_>, _>>()?;
         let layout = Layout {
             machine,
-            time_date_stamp: u32_at(bytes, coff + 4, "COFF header: TimeDateStamp")?,
             checksum_at: optional + 64,
             security_at: optional + 112 + 8 * SECURITY,
             size_of_headers: u32_at(bytes, optional + 60, "optional header: SizeOfHeaders")?

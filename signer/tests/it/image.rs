@@ -114,7 +114,7 @@ fn two_steps_give_the_same_bytes_as_one() {
     let prepared = prepare(&image, &options, &certificates.unwrap()).unwrap();
     // The key's owner sees nothing but the digest.
     let key: p256::SecretKey =
-        p256::pkcs8::DecodePrivateKey::from_pkcs8_pem(&keys.code_signing.key).unwrap();
+        pkcs8::DecodePrivateKey::from_pkcs8_pem(&keys.code_signing.key).unwrap();
     let key = p256::ecdsa::SigningKey::from(key);
     let value: p256::ecdsa::Signature =
         p256::ecdsa::signature::hazmat::PrehashSigner::sign_prehash(&key, &prepared.digest())
@@ -176,7 +176,7 @@ fn only_the_right_signer_at_the_right_time_is_believed() {
     );
     fails(
         &Trust {
-            now: sample::NOW + 3651 * 86_400,
+            now: sample::NOW + 36_501 * 86_400,
             ..trust.clone()
         },
         "chain",

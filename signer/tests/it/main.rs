@@ -3,5 +3,8 @@
 
 mod cabinet;
 mod image;
+mod keys;
+mod package;
 mod sample;
+mod time_stamp;
 mod tools;

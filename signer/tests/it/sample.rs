@@ -88,7 +88,7 @@ pub(crate) fn keys() -> TestKeys {
     keygen_test(&TestKeysOptions {
         name: "hpbuild".into(),
         from: NOW - 86_400,
-        days: 3650,
+        days: 36_500,
         passphrase: None,
     })
     .unwrap()

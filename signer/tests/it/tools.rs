@@ -14,7 +14,12 @@ use crate::sample;
 /// Whether `name` can be run. Where it cannot, a developer's machine skips with a note and CI,
 /// which installs every tool first, fails.
 pub(crate) fn have(name: &str) -> bool {
-    let found = Command::new(name).arg("--version").output().is_ok();
+    have_with(name, "--version")
+}
+
+/// The same for a tool whose version is asked in another way.
+pub(crate) fn have_with(name: &str, argument: &str) -> bool {
+    let found = Command::new(name).arg(argument).output().is_ok();
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(
         found || !ci,

@@ -20,10 +20,12 @@
 //! than something else matters for calls that do not come back: what stands behind them in the
 //! code is reached from elsewhere, and the page set there must not be lost.
 //!
-//! A register with pages, used with a page offset, is a user of them. Every other look at pages,
-//! and every look at stale or mixed ones, means that the code does something with the page that is
-//! not understood here. Then none of the links of these pages are reported, so that they stand
-//! out as pages without users.
+//! A register with pages, used with a page offset, is a user of them. Every other look at pages or
+//! mixed pages, and a use of mixed or stale ones with a page offset, means that the code does
+//! something with the page that is not understood here. Then none of the links of these pages are
+//! reported, so that they stand out as pages without users. Other looks at stale pages are common,
+//! since behind a call that does not come back, and where other code jumps in, the register holds
+//! something else by then.
 
 use hpbuild_metadata::{Rva, Side};
 use rustc_hash::FxHashMap;
@@ -230,11 +232,13 @@ pub(super) fn link<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     }
 }
 
-/// The word of an instruction; 0 for a piece of one.
-fn word_at(bytes: &[u8], index: u32) -> u32 {
+/// The word of an instruction; for what is none 0, which is undefined and stops.
+fn word_at<S: Side>(code: Code<'_, S>, body: &Body<S>, index: u32) -> u32 {
     let start = index as usize * 4;
-    let word = bytes.get(start..start + 4).and_then(|b| b.try_into().ok());
-    word.map_or(0, u32::from_le_bytes)
+    match code.bytes.get(start..start + 4).map(TryInto::try_into) {
+        Some(Ok(word)) if body.instructions[index as usize].valid => u32::from_le_bytes(word),
+        _ => 0,
+    }
 }
 
 /// The index of the instruction that a branch leads to, where it is one of `code`.
@@ -248,7 +252,7 @@ fn inside<S: Side>(code: Code<'_, S>, body: &Body<S>, index: u32) -> Option<u32>
 fn blocks<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<u32> {
     let mut starts = vec![0];
     for index in 0..body.instructions.len() as u32 {
-        let word = word_at(code.bytes, index);
+        let word = word_at(code, body, index);
         if !may_end_block(word) {
             continue;
         }
@@ -286,7 +290,7 @@ impl<S: Side> Flowing<'_, S> {
     /// How control leaves a block: the last instruction's flow, and its target if it has one here.
     fn exit(&self, block: usize) -> (Flow, Option<usize>) {
         let last = self.extent(block).1 - 1;
-        let flow = effects::of(word_at(self.code.bytes, last)).flow;
+        let flow = effects::of(word_at(self.code, self.body, last)).flow;
         let target = match flow {
             Flow::Branch { .. } => inside(self.code, self.body, last),
             _ => None,
@@ -350,9 +354,8 @@ impl<S: Side> Flowing<'_, S> {
         }
         match flow {
             Flow::Next | Flow::Call | Flow::Branch { conditional: true } => {
-                if block + 1 < self.blocks.len() {
-                    changed |= self.meet(block + 1, state);
-                }
+                let next = block + 1;
+                changed |= next < self.blocks.len() && self.meet(next, state);
             }
             Flow::Indirect => {
                 let (merged, new) = join(&mut self.sets, self.body, self.indirect.as_ref(), state);
@@ -404,7 +407,7 @@ impl<S: Side> Flowing<'_, S> {
     fn run(&mut self, block: usize, state: &mut State, mut users: Option<&mut Vec<User>>) {
         let (start, end) = self.extent(block);
         for index in start..end {
-            let word = word_at(self.code.bytes, index);
+            let word = word_at(self.code, self.body, index);
             if word & 0x9f00_0000 == 0x9000_0000 {
                 let register = (word & 31) as usize;
                 let valid = self.body.instructions[index as usize].reference.is_some();
@@ -450,6 +453,8 @@ impl<S: Side> Flowing<'_, S> {
                     Some(field) if as_base && level == Level::Pages => {
                         users.push(User { index, field, set });
                     }
+                    Some(_) if as_base => self.escape(set),
+                    _ if level == Level::Stale => {}
                     _ => self.escape(set),
                 }
             }
@@ -500,7 +505,7 @@ impl<S: Side> Flowing<'_, S> {
     fn note(&mut self, user: User) {
         let pages = &self.sets.sets[user.set as usize];
         let page = pages.first().and_then(|page| page_of(self.body, *page));
-        let word = word_at(self.code.bytes, user.index);
+        let word = word_at(self.code, self.body, user.index);
         let Some(target) = page.and_then(|page| user.field.target(word, page)) else {
             return;
         };

@@ -243,6 +243,38 @@ fn pages_that_share_a_user_share_its_fate() {
     assert_eq!(links(&words), []);
 }
 
+/// Registers are kept or changed by the calls that only pretend to come back; what is read behind
+/// them is not the page.
+#[test]
+fn stale_pages_may_be_looked_at() {
+    let words = [adrp(8, 4), ldr(0, 8, 1), CALL, 0x5100_0508, RET]; // sub w8, w8, #1
+    assert_eq!(links(&words), [(1, 0)]);
+}
+
+/// `bfm` keeps bits of its destination and `ubfm` does not.
+#[test]
+fn bit_fields() {
+    let words = |bits| links(&[adrp(8, 4), ldr(0, 8, 1), bits, RET]);
+    assert_eq!(words(0xd340_7e68), [(1, 0)]); // ubfx x8, x19, #0, #32
+    assert_eq!(words(0xb340_7e68), []); // bfxil x8, x19, #0, #32
+}
+
+/// Constants between functions look like instructions that do anything.
+#[test]
+fn constants_are_not_code() {
+    let words = [
+        adrp(8, 4),
+        ldr(0, 8, 1),
+        0x1800_0041, // ldr w1, constant
+        RET,
+        0x1800_0023, // the constant, which looks like a load of the next word
+        0xf900_03e8, // no constant: str x8, [sp]
+    ];
+    let body = body(&words);
+    assert!(!body.instructions[4].valid && body.instructions[4].reference.is_none());
+    assert!(body.instructions[5].valid);
+}
+
 #[test]
 fn a_page_before_the_image_is_no_reference() {
     let words = [0x90ff_ffe8, ldr(0, 8, 1), RET];

@@ -158,7 +158,7 @@ impl<'a> Extraction<'a> {
         while let Some((source, id)) = self.open.pop() {
             let piece = match source {
                 Source::Function(function) => self.function(function, id),
-                Source::Data(rva, size) => self.data(rva, size),
+                Source::Data(rva, size) => self.data(rva, size, id),
                 Source::Unwind(rva) => self.unwind_info(rva),
             };
             self.pieces[id.index()] = Some(piece);

@@ -134,7 +134,10 @@ impl Extraction<'_> {
             let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
-        let Some(base) = self.diff.pairing.base_data(id) else {
+        let base = image
+            .data_aliases(id)
+            .find_map(|alias| self.diff.pairing.base_data(alias));
+        let Some(base) = base else {
             return copy(self);
         };
         if constant && !self.comparer.data_same(base) {

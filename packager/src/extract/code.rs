@@ -131,6 +131,9 @@ impl Extraction<'_> {
         }
         let constant = is_read_only(image, symbol.rva);
         let copy = |this: &mut Self| {
+            if constant && kind == ReferenceKind::Address {
+                this.check_hidden(symbol.rva, symbol.size);
+            }
             let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
@@ -239,6 +242,9 @@ impl Extraction<'_> {
                     "a constant of unknown extent".to_string(),
                 )
             })?;
+            if kind == ReferenceKind::Address {
+                self.check_hidden(rva, extent.size);
+            }
             return Ok(Target::Piece(Place::start(
                 self.piece_of(Source::Data(rva, extent.size)),
             )));

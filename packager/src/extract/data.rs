@@ -42,7 +42,6 @@ impl Extraction<'_> {
                 let mut references = self.pointers(rva, size, &name);
                 references.extend(self.distances(rva, size, piece, &name));
                 references.sort_by_key(|reference| reference.offset);
-                self.check_hidden(rva, &bytes, &references, &name);
                 references
             }
         };
@@ -133,18 +132,31 @@ impl Extraction<'_> {
         }
     }
 
-    /// Copies of data with addresses that nothing tells of would lead astray. Words that all lead
-    /// to places where something is known to start, counted from the data or from the image, are
-    /// too many to be chance.
-    fn check_hidden(&mut self, rva: Rva<Fixed>, bytes: &[u8], known: &[Reference], name: &str) {
+    /// Copies of data with addresses that nothing tells of would lead astray. Where the address of
+    /// the data is taken, words that all lead to places where something is known to start, counted
+    /// from the data or from the image, are too many to be chance.
+    pub(super) fn check_hidden(&mut self, rva: Rva<Fixed>, size: u32) {
         let image = &self.diff.fixed;
-        let words: Vec<i64> = bytes
+        let end = u64::from(rva.get()) + u64::from(size);
+        let first = image.relative_tables.partition_point(|table| *table < rva);
+        let is_known = image.relative_tables[first..]
+            .first()
+            .is_some_and(|table| u64::from(table.get()) < end);
+        if is_known || !image.pe.relocations_in(rva, size).is_empty() {
+            return;
+        }
+        let mut words: Vec<i64> = image
+            .pe
+            .bytes(rva, size)
+            .unwrap_or_default()
             .chunks_exact(4)
             .filter_map(|word| word.first_chunk())
             .map(|word| i32::from_le_bytes(*word).into())
             .filter(|word| *word != 0)
             .collect();
-        if words.len() < 2 || !known.is_empty() {
+        words.sort_unstable();
+        words.dedup();
+        if words.len() < 2 {
             return;
         }
         let starts = |from: u32| {
@@ -161,8 +173,12 @@ impl Extraction<'_> {
             })
         };
         if starts(rva.get()) || starts(0) {
+            let name = match resolve(image, rva) {
+                Meaning::Data { id, .. } => image.data_symbol(id).name.to_string(),
+                _ => format!("constant at fixed rva {rva}"),
+            };
             let message = "its words look like addresses relative to it or to the image";
-            self.refuse(Code::DataNotUnderstood, name, None, message);
+            self.refuse(Code::DataNotUnderstood, &name, None, message);
         }
     }
 

@@ -6,6 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hpbuild_differ::{Input, SymbolPaths};
 
+use crate::commands::keygen::KeygenArguments;
+use crate::commands::package::PackageArguments;
+use crate::commands::sign::SignArguments;
+use crate::commands::verify::VerifyArguments;
+
 /// Builds Windows hotpatches from two builds of one binary.
 ///
 /// Exit codes: 0 done, 1 refused, 2 error, 3 nothing changed.
@@ -26,6 +31,14 @@ pub(crate) enum Command {
     Diff(DiffArguments),
     /// Say what a rule means and what to do about it
     Explain(ExplainArguments),
+    /// Sign an image or a cabinet (Authenticode)
+    Sign(Box<SignArguments>),
+    /// Check that a package, a cabinet or an image is what a trusted signer made
+    Verify(VerifyArguments),
+    /// Put patch images into one signed package
+    Package(Box<PackageArguments>),
+    /// Make throw-away keys and certificates for trying things out
+    Keygen(KeygenArguments),
 }
 
 /// The two builds.

@@ -36,5 +36,9 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
     match cli.command {
         Command::Diff(arguments) => commands::diff::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
+        Command::Sign(arguments) => commands::sign::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Package(arguments) => commands::package::run(&arguments),
+        Command::Keygen(arguments) => commands::keygen::run(&arguments),
     }
 }

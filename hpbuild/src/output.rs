@@ -8,6 +8,19 @@ use crate::failure::Failure;
 /// Writes `bytes` to `path` by way of a temporary file beside it, so that a run that is cut short
 /// leaves nothing half-written.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write(path, bytes, make_readable)
+}
+
+/// The same for what only its owner may read.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write(path, bytes, |_| Ok(()))
+}
+
+fn write(
+    path: &Path,
+    bytes: &[u8],
+    set_mode: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
+) -> Result<(), Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -26,7 +39,7 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
         .tempfile_in(folder)
         .map_err(|error| fail(&error))?;
     file.write_all(bytes).map_err(|error| fail(&error))?;
-    make_readable(file.as_file()).map_err(|error| fail(&error))?;
+    set_mode(file.as_file()).map_err(|error| fail(&error))?;
     file.persist(path).map_err(|error| fail(&error.error))?;
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! encoded bytes and shares nothing with it.
 
 mod content;
+mod request;
 mod sign;
 mod verify;
 

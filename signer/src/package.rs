@@ -20,7 +20,7 @@ pub use build::{Package, PackageImage, PackageRequest, package};
 pub use calendar::{Calendar, CalendarRefusal};
 pub use provenance::{Material, Provenance};
 pub use release::Release;
-pub use verify::{ImageReport, PackageReport, verify_package};
+pub use verify::{ImageReport, PackageReport, read_manifest, verify_package};
 
 /// Name of the manifest in the cabinet.
 pub const MANIFEST: &str = "manifest.json";

@@ -4,6 +4,7 @@
 //! and in CI alike. The product itself never depends on this crate.
 #![forbid(unsafe_code)]
 
+mod accuracy;
 mod ci;
 mod compile;
 mod corpus;
@@ -38,6 +39,8 @@ enum Chore {
     Fixtures(fixtures::Arguments),
     /// Fetch and build pairs of real code into corpus/
     Corpus(corpus::Arguments),
+    /// Hold `hpbuild diff` against the truth over fixtures and corpus
+    Accuracy(accuracy::Arguments),
     /// Everything that must hold before a change goes in
     Ci,
     /// The rules of the house alone
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Fixtures(arguments) => fixtures::run(&arguments),
         Chore::Corpus(arguments) => corpus::run(&arguments),
+        Chore::Accuracy(arguments) => accuracy::run(&arguments),
         Chore::Ci => ci::run(),
         Chore::Tidy => tidy::run(),
         Chore::Deny => deny::run(),

@@ -55,7 +55,7 @@ pub fn verify_package(
     }
     let signature = verify(cabinet, trust, checks).map_err(|error| error.within("cabinet"))?;
     let files = read_cabinet(cabinet, limits)?;
-    let manifest = read_manifest(&files)?;
+    let manifest = manifest_of(&files)?;
     checks.add(
         MANIFEST,
         format!("canonical, schema {}, sound", manifest.schema),
@@ -101,7 +101,16 @@ pub fn verify_package(
     })
 }
 
-fn read_manifest(files: &[CabinetFile]) -> Result<Manifest, Error> {
+/// Reads the manifest of a package *without verifying anything*, for looking at it or for what can
+/// only be refused because of it.
+///
+/// # Errors
+/// When the bytes are no cabinet with a manifest in it.
+pub fn read_manifest(cabinet: &[u8]) -> Result<Manifest, Error> {
+    manifest_of(&read_cabinet(cabinet, Limits::default())?)
+}
+
+fn manifest_of(files: &[CabinetFile]) -> Result<Manifest, Error> {
     let first = files.first().filter(|file| file.name == MANIFEST);
     let first = first.ok_or_else(|| {
         let found = files.first().map_or("no file", |file| file.name.as_str());

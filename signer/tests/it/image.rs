@@ -112,6 +112,8 @@ fn two_steps_give_the_same_bytes_as_one() {
     let whole = sign(&image, &options, &signer).unwrap();
     let certificates = hpbuild_signer::Certificate::from_pem(&keys.code_signing.certificate);
     let prepared = prepare(&image, &options, &certificates.unwrap()).unwrap();
+    let travelled = hpbuild_signer::Prepared::from_json(&prepared.to_json()).unwrap();
+    assert_eq!(travelled, prepared);
     // The key's owner sees nothing but the digest.
     let key: p256::SecretKey =
         pkcs8::DecodePrivateKey::from_pkcs8_pem(&keys.code_signing.key).unwrap();

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 
 use super::recipe::{Corpus, Project};
 use super::sources;
+use crate::compile::FOR_THE_ORACLE;
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -108,6 +109,7 @@ impl Side<'_> {
                 .arg(format!("--target={}", self.machine.gnu_triple()))
                 .arg(format!("-{}", self.optimisation))
                 .args(&self.corpus.compile)
+                .args(FOR_THE_ORACLE)
                 .args(&self.project.compile)
                 .args(
                     self.project

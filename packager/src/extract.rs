@@ -18,6 +18,7 @@ mod data;
 mod function;
 mod image_base;
 mod previous;
+mod unnamed;
 mod unwind;
 
 use hpbuild_differ::Diff;
@@ -67,6 +68,8 @@ enum Source {
 struct Extraction<'a> {
     diff: &'a Diff,
     comparer: Comparer<'a>,
+    /// Where the base has unnamed writable data.
+    unnamed: unnamed::Unnamed,
     /// Fixed functions that take the place of base functions.
     replaced: FxHashMap<FunctionId<Fixed>, ()>,
     pieces: Vec<Option<Piece>>,
@@ -91,6 +94,7 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
     let mut extraction = Extraction {
         diff,
         comparer: diff.comparer(),
+        unnamed: unnamed::unnamed(diff),
         replaced: changed.iter().map(|change| (change.fixed, ())).collect(),
         pieces: Vec::new(),
         ids: FxHashMap::default(),

@@ -327,6 +327,48 @@ fn arm64_image_verifies_and_reads_as_expected() {
     assert_expected(&text, "arm64_forms");
 }
 
+/// `push rbx; [cmp dword [g], 0]; sub rsp, 20h; [cmp dword [g], 0]; add; pop; ret`, and a leaf.
+#[test]
+fn stubs_unwind_as_the_place_they_stand_for() {
+    let mut code = Assembled::default();
+    code.plain(&[0x53]);
+    code.relative(&[0x83, 0x3d], &[0], Memory(4), DATA);
+    code.plain(&[0x48, 0x83, 0xec, 0x20]);
+    code.relative(&[0x83, 0x3d], &[0], Memory(4), DATA);
+    code.plain(&[0x48, 0x83, 0xc4, 0x20, 0x5b, 0xc3]);
+    let mut leaf = Assembled::default();
+    leaf.relative(&[0x83, 0x3d], &[0], Memory(4), DATA);
+    leaf.plain(&[0xc3]);
+    let unwind = Piece {
+        name: "unwind".into(),
+        room: Room::Unwind,
+        align: 4,
+        // Prologue of 12 bytes: ALLOC_SMALL 20h at 12, PUSH_NONVOL rbx at 1.
+        bytes: vec![0x01, 12, 2, 0, 12, 0x32, 1, 0x30],
+        zeros: 0,
+        references: vec![],
+        page_links: vec![],
+    };
+    let pieces = vec![code.piece("framed"), unwind, leaf.piece("leaf")];
+    let size = pieces[0].size();
+    let mut parts = parts(Machine::X64, pieces);
+    parts.runtime.push(RuntimeEntry {
+        code: PieceId(0),
+        begin: 0,
+        end: size,
+        unwind: UnwindOf::Info(PieceId(1)),
+    });
+    let mut second = parts.redirects[0].clone();
+    second.base = Rva::new(0x1800);
+    second.piece = PieceId(2);
+    second.original = [0x83, 0x3d, 0, 0];
+    parts.redirects.push(second);
+    let file = verified(&parts);
+    if let Some(text) = tools::run("llvm-readobj-22", &["--unwind"], &file) {
+        assert_expected(&text, "stub_unwind");
+    }
+}
+
 fn refused(parts: &Parts) -> Vec<Code> {
     match link(parts) {
         Ok(_) => panic!("linked"),

@@ -260,7 +260,10 @@ impl Extraction<'_> {
         }
     }
 
-    fn read_entries(&self, table: &SwitchTable<Fixed>) -> Result<Vec<Rva<Fixed>>, String> {
+    pub(super) fn read_entries(
+        &self,
+        table: &SwitchTable<Fixed>,
+    ) -> Result<Vec<Rva<Fixed>>, String> {
         let image = &self.diff.fixed;
         let size = u32::from(table.entry.size);
         if !matches!(size, 1 | 2 | 4 | 8) || table.count > MAX_ENTRIES {

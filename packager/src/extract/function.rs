@@ -82,7 +82,10 @@ impl Extraction<'_> {
             index_of: vec![None; body.instructions.len()],
         };
         self.check_relocations(&walk, &body);
-        let image_base = self.image_base_target(&walk, &body, bytes);
+        let image_base = self.image_base_target(&walk, &body);
+        if image_base == Target::PatchImageBase {
+            self.check_image_base_uses(&walk, &body, bytes);
+        }
         for (index, instruction) in body.instructions.iter().enumerate() {
             let Some(reference) = instruction.reference else {
                 continue;

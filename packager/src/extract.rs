@@ -23,6 +23,7 @@ mod unwind;
 
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Changed;
+use hpbuild_differ::image::FunctionKind;
 use hpbuild_differ::meaning::Comparer;
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Sequence};
 use rustc_hash::FxHashMap;
@@ -103,10 +104,17 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         imports: Vec::new(),
         refusals: Vec::new(),
     };
-    let redirects: Vec<_> = changed
+    let mut redirects: Vec<_> = changed
         .iter()
         .map(|change| extraction.redirect(change))
         .collect();
+    redirects.sort_by_key(|redirect: &Redirect| redirect.base);
+    for pair in redirects.windows(2) {
+        if pair[0].base == pair[1].base {
+            let message = "the fixed image has several functions in its place";
+            extraction.refuse(Code::NoEntry, &pair[0].name, None, message);
+        }
+    }
     extraction.run();
     if let Some(previous) = &options.previous {
         let refusals = previous.check(&diff.base, options.sequence, &redirects);
@@ -136,6 +144,12 @@ impl<'a> Extraction<'a> {
                 None,
                 format!("{} bytes", base.function(change.base).size),
             );
+        }
+        let is_cold = base.function(change.base).kind == FunctionKind::Separated
+            || self.diff.fixed.function(change.fixed).kind == FunctionKind::Separated;
+        if is_cold {
+            let message = "a cold part changed, and its function did not";
+            self.refuse(Code::NoEntry, &name, None, message);
         }
         Redirect {
             name,
@@ -172,7 +186,7 @@ impl<'a> Extraction<'a> {
     fn finish(
         mut self,
         options: &Options,
-        mut redirects: Vec<Redirect>,
+        redirects: Vec<Redirect>,
     ) -> Result<Parts, Vec<Refusal>> {
         if !self.refusals.is_empty() {
             self.refusals.sort();
@@ -185,7 +199,6 @@ impl<'a> Extraction<'a> {
             .load_config
             .as_ref()
             .map_or(0, |config| config.guard_flags);
-        redirects.sort_by_key(|redirect| redirect.base);
         self.runtime.sort_by_key(|entry| (entry.code, entry.begin));
         let stem = base
             .path

@@ -239,9 +239,7 @@ impl Extraction<'_> {
         if let Some(base) = self.diff.pairing.base_function(id) {
             return Ok(Target::Base(self.diff.base.function(base).rva));
         }
-        if self.diff.comparison.added.binary_search(&id).is_ok()
-            || self.diff.comparison.added.contains(&id)
-        {
+        if self.diff.comparison.added.contains(&id) {
             return piece(self);
         }
         Err((

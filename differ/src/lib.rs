@@ -26,6 +26,6 @@ mod types;
 pub use error::Error;
 pub use names::display;
 pub use pipeline::{Diff, Differ, Stage, diff};
-pub use read::{Input, SymbolPaths, code_at};
+pub use read::{Input, SymbolPaths, code_at, functions_by_name};
 pub use report::Report;
 pub use types::Types;

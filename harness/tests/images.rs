@@ -371,6 +371,8 @@ args = [5]
         let count: u64 = line.split(' ').next().unwrap().parse().unwrap();
         assert!(count > 0, "{:?}", step.details);
     }
+    let held = "200 times a thread was stopped while it held the heap lock";
+    assert_eq!(step.details.last().unwrap(), held);
 }
 
 #[test]

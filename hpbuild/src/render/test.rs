@@ -115,7 +115,7 @@ fn outcome(outcome: &Outcome) -> String {
             }
             text
         }
-        Outcome::Fault(fault) => fault.to_string(),
+        Outcome::Fault(fault) => format!("fault: {fault}"),
         Outcome::NotRun => "not run".into(),
     }
 }

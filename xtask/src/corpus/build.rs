@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::recipe::{Corpus, Project};
 use super::sources;
@@ -62,7 +61,7 @@ impl Side<'_> {
             fs::remove_dir_all(&self.out)?;
         }
         fs::create_dir_all(self.out.join("obj"))?;
-        in_parallel(compiles)?;
+        run::in_parallel(compiles, |mut command| run::captured(&mut command))?;
         for mut command in [imports, link] {
             run::captured(&mut command)?;
         }
@@ -148,28 +147,4 @@ impl Side<'_> {
             .arg("imports.lib");
         lld
     }
-}
-
-/// Runs the commands on all processors; the first failure ends the rest.
-fn in_parallel(commands: Vec<Command>) -> Result<()> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let queue = Mutex::new(commands.into_iter());
-    let next = || queue.lock().ok()?.next();
-    std::thread::scope(|scope| {
-        let work = || -> Result<()> {
-            while let Some(mut command) = next() {
-                if let Err(error) = run::captured(&mut command) {
-                    // Nobody needs what is still waiting.
-                    while next().is_some() {}
-                    return Err(error);
-                }
-            }
-            Ok(())
-        };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            thread.join().ok().context("a worker panicked")??;
-        }
-        Ok(())
-    })
 }

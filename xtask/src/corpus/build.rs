@@ -23,6 +23,9 @@ const PLATFORM: [&str; 3] = [
     "corpus/chkstk.S",
 ];
 
+/// What the images may import: definitions in `fixtures/corpus/`, by name.
+const IMPORTS: [&str; 2] = ["msvcrt", "kernel32"];
+
 /// One image to be built.
 pub(crate) struct Side<'a> {
     /// The whole recipe.
@@ -46,10 +49,10 @@ impl Side<'_> {
     /// A tool fails: its output is part of the error.
     pub(crate) fn build(&self, tools: &Toolchain, fixtures: &Path) -> Result<()> {
         let (compiles, objects) = self.compiles(tools, fixtures)?;
-        let imports = self.imports(tools, fixtures);
+        let imports = IMPORTS.map(|library| self.imports(tools, fixtures, library));
         let link = self.link(tools, &objects);
         let mut commands: Vec<String> = compiles.iter().map(run::shown).collect();
-        commands.push(run::shown(&imports));
+        commands.extend(imports.iter().map(run::shown));
         commands.push(run::shown(&link));
         let stamp = format!("{}{}\n", tools.version()?, commands.join("\n"));
         let noted = self.out.join("commands.txt");
@@ -62,7 +65,7 @@ impl Side<'_> {
         }
         fs::create_dir_all(self.out.join("obj"))?;
         run::in_parallel(compiles, |mut command| run::captured(&mut command))?;
-        for mut command in [imports, link] {
+        for mut command in imports.into_iter().chain([link]) {
             run::captured(&mut command)?;
         }
         fs::write(noted, stamp)?;
@@ -126,12 +129,18 @@ impl Side<'_> {
         Ok((commands, objects))
     }
 
-    fn imports(&self, tools: &Toolchain, fixtures: &Path) -> Command {
+    fn imports(&self, tools: &Toolchain, fixtures: &Path, library: &str) -> Command {
         let mut dlltool = tools.dlltool();
         dlltool
             .current_dir(&self.out)
-            .args(["-m", self.machine.dlltool(), "-l", "imports.lib", "-d"])
-            .arg(fixtures.join("corpus/msvcrt.def"));
+            .args([
+                "-m",
+                self.machine.dlltool(),
+                "-l",
+                &format!("{library}.lib"),
+                "-d",
+            ])
+            .arg(fixtures.join(format!("corpus/{library}.def")));
         dlltool
     }
 
@@ -144,7 +153,7 @@ impl Side<'_> {
             .arg(format!("/out:{name}.dll"))
             .arg(format!("/pdb:{name}.pdb"))
             .args(objects)
-            .arg("imports.lib");
+            .args(IMPORTS.map(|library| format!("{library}.lib")));
         lld
     }
 }

@@ -494,3 +494,17 @@ after = { returns = 1052 }
     assert_eq!(report.verdict, Verdict::Passed, "{}", print(&report));
     assert!(report.sessions[0].calls[0].fixed.is_some());
 }
+
+#[test]
+fn a_child_without_a_job_says_so_and_ends() {
+    let output = std::process::Command::new(child().program)
+        .arg("/nowhere/job.json")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("{\"failed\":\"child process: reading the job: "),
+        "{said}"
+    );
+}

@@ -19,7 +19,7 @@ use crate::pe::Import;
 
 pub use content::DataChange;
 pub use extent::{Extent, anonymous_extent};
-pub(crate) use table::relative_entries;
+pub use table::relative_entries;
 
 /// What stands at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

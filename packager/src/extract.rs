@@ -18,10 +18,12 @@ mod data;
 mod function;
 mod image_base;
 mod previous;
+mod unnamed;
 mod unwind;
 
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Changed;
+use hpbuild_differ::image::FunctionKind;
 use hpbuild_differ::meaning::Comparer;
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Sequence};
 use rustc_hash::FxHashMap;
@@ -67,6 +69,8 @@ enum Source {
 struct Extraction<'a> {
     diff: &'a Diff,
     comparer: Comparer<'a>,
+    /// Where the base has unnamed writable data.
+    unnamed: unnamed::Unnamed,
     /// Fixed functions that take the place of base functions.
     replaced: FxHashMap<FunctionId<Fixed>, ()>,
     pieces: Vec<Option<Piece>>,
@@ -91,6 +95,7 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
     let mut extraction = Extraction {
         diff,
         comparer: diff.comparer(),
+        unnamed: unnamed::unnamed(diff),
         replaced: changed.iter().map(|change| (change.fixed, ())).collect(),
         pieces: Vec::new(),
         ids: FxHashMap::default(),
@@ -99,10 +104,17 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         imports: Vec::new(),
         refusals: Vec::new(),
     };
-    let redirects: Vec<_> = changed
+    let mut redirects: Vec<_> = changed
         .iter()
         .map(|change| extraction.redirect(change))
         .collect();
+    redirects.sort_by_key(|redirect: &Redirect| redirect.base);
+    for pair in redirects.windows(2) {
+        if pair[0].base == pair[1].base {
+            let message = "the fixed image has several functions in its place";
+            extraction.refuse(Code::NoEntry, &pair[0].name, None, message);
+        }
+    }
     extraction.run();
     if let Some(previous) = &options.previous {
         let refusals = previous.check(&diff.base, options.sequence, &redirects);
@@ -133,6 +145,12 @@ impl<'a> Extraction<'a> {
                 format!("{} bytes", base.function(change.base).size),
             );
         }
+        let is_cold = base.function(change.base).kind == FunctionKind::Separated
+            || self.diff.fixed.function(change.fixed).kind == FunctionKind::Separated;
+        if is_cold {
+            let message = "a cold part changed, and its function did not";
+            self.refuse(Code::NoEntry, &name, None, message);
+        }
         Redirect {
             name,
             base: rva,
@@ -158,7 +176,7 @@ impl<'a> Extraction<'a> {
         while let Some((source, id)) = self.open.pop() {
             let piece = match source {
                 Source::Function(function) => self.function(function, id),
-                Source::Data(rva, size) => self.data(rva, size),
+                Source::Data(rva, size) => self.data(rva, size, id),
                 Source::Unwind(rva) => self.unwind_info(rva),
             };
             self.pieces[id.index()] = Some(piece);
@@ -168,7 +186,7 @@ impl<'a> Extraction<'a> {
     fn finish(
         mut self,
         options: &Options,
-        mut redirects: Vec<Redirect>,
+        redirects: Vec<Redirect>,
     ) -> Result<Parts, Vec<Refusal>> {
         if !self.refusals.is_empty() {
             self.refusals.sort();
@@ -181,7 +199,6 @@ impl<'a> Extraction<'a> {
             .load_config
             .as_ref()
             .map_or(0, |config| config.guard_flags);
-        redirects.sort_by_key(|redirect| redirect.base);
         self.runtime.sort_by_key(|entry| (entry.code, entry.begin));
         let stem = base
             .path

@@ -129,6 +129,9 @@ rules! {
     EntryTooShort "HP078" "the base function is too short to redirect",
         "The base function is shorter than the bytes that a redirection writes.",
         "Restart instead of hotpatching this function.";
+    NoEntry "HP079" "no one entry to redirect",
+        "A cold part that the compiler moved away from its function is jumped into with registers in use, so it has no entry that can be redirected; and where the linker folded functions differently in the two images, one base function may have several replacements.",
+        "Compile without splitting of cold code, and link without identical code folding.";
 }
 
 /// The rule with this code, or `None`.
@@ -148,6 +151,6 @@ mod tests {
                 .iter()
                 .all(|rule| ("HP060".."HP100").contains(&rule.code))
         );
-        assert_eq!(Code::EntryTooShort.name(), "HP078");
+        assert_eq!(Code::NoEntry.name(), "HP079");
     }
 }

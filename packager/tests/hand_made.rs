@@ -29,6 +29,26 @@ fn verified(parts: &Parts) -> Vec<u8> {
     file
 }
 
+/// The code as text, without addresses of the instructions' bytes.
+fn disassembly(file: &[u8]) -> Option<String> {
+    let text = tools::run(
+        "llvm-objdump-22",
+        &["-d", "--no-show-raw-insn", "--x86-asm-syntax=intel"],
+        file,
+    )?;
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            !line.trim().is_empty()
+                && !line.contains("file format")
+                && !line.ends_with("int3")
+                && !line.contains("brk")
+        })
+        .map(str::trim_end)
+        .collect();
+    Some(lines.join("\n") + "\n")
+}
+
 const DATA: Target = Target::Base(Rva::new(0x5010));
 const CALLEE: Target = Target::Base(Rva::new(0x1200));
 
@@ -178,7 +198,7 @@ fn x64_image_verifies_and_parses() {
 #[test]
 fn x64_code_reads_as_expected() {
     let file = verified(&x64_forms());
-    let Some(text) = tools::disassembly(&file) else {
+    let Some(text) = disassembly(&file) else {
         return;
     };
     assert_expected(&text, "x64_forms");
@@ -301,10 +321,52 @@ fn arm64_image_verifies_and_reads_as_expected() {
     let file = verified(&arm64_forms());
     goblin::pe::PE::parse(&file).expect("goblin reads the image");
     tools::readobj(&file);
-    let Some(text) = tools::disassembly(&file) else {
+    let Some(text) = disassembly(&file) else {
         return;
     };
     assert_expected(&text, "arm64_forms");
+}
+
+/// `push rbx; [cmp dword [g], 0]; sub rsp, 20h; [cmp dword [g], 0]; add; pop; ret`, and a leaf.
+#[test]
+fn stubs_unwind_as_the_place_they_stand_for() {
+    let mut code = Assembled::default();
+    code.plain(&[0x53]);
+    code.relative(&[0x83, 0x3d], &[0], Memory(4), DATA);
+    code.plain(&[0x48, 0x83, 0xec, 0x20]);
+    code.relative(&[0x83, 0x3d], &[0], Memory(4), DATA);
+    code.plain(&[0x48, 0x83, 0xc4, 0x20, 0x5b, 0xc3]);
+    let mut leaf = Assembled::default();
+    leaf.relative(&[0x83, 0x3d], &[0], Memory(4), DATA);
+    leaf.plain(&[0xc3]);
+    let unwind = Piece {
+        name: "unwind".into(),
+        room: Room::Unwind,
+        align: 4,
+        // Prologue of 12 bytes: ALLOC_SMALL 20h at 12, PUSH_NONVOL rbx at 1.
+        bytes: vec![0x01, 12, 2, 0, 12, 0x32, 1, 0x30],
+        zeros: 0,
+        references: vec![],
+        page_links: vec![],
+    };
+    let pieces = vec![code.piece("framed"), unwind, leaf.piece("leaf")];
+    let size = pieces[0].size();
+    let mut parts = parts(Machine::X64, pieces);
+    parts.runtime.push(RuntimeEntry {
+        code: PieceId(0),
+        begin: 0,
+        end: size,
+        unwind: UnwindOf::Info(PieceId(1)),
+    });
+    let mut second = parts.redirects[0].clone();
+    second.base = Rva::new(0x1800);
+    second.piece = PieceId(2);
+    second.original = [0x83, 0x3d, 0, 0];
+    parts.redirects.push(second);
+    let file = verified(&parts);
+    if let Some(text) = tools::run("llvm-readobj-22", &["--unwind"], &file) {
+        assert_expected(&text, "stub_unwind");
+    }
 }
 
 fn refused(parts: &Parts) -> Vec<Code> {

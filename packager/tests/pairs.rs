@@ -5,7 +5,8 @@ mod tools;
 
 use hpbuild_differ::{Diff, Differ, Input, diff};
 use hpbuild_fixtures::{Build, Pair, pairs};
-use hpbuild_packager::extract::Options;
+use hpbuild_metadata::Sequence;
+use hpbuild_packager::extract::{Options, Previous};
 use hpbuild_packager::{NoPatch, Patch, build};
 
 fn input(build: &Build) -> Input {
@@ -69,4 +70,40 @@ fn every_pair_gives_a_patch_or_a_reason() {
     assert!(failures.is_empty(), "{failures}");
     assert!(patches > 0, "no pair gave a patch");
     eprintln!("{patches} patches");
+}
+
+/// A newer patch must carry what an older one redirected, with a higher number.
+#[test]
+fn an_older_patch_must_be_carried() {
+    let all = pairs().expect("the prebuilt pairs");
+    let of = |name: &str| {
+        let pair = all
+            .iter()
+            .find(|pair| pair.name == name && pair.machine == hpbuild_fixtures::Machine::X64);
+        let pair = pair.expect("a pair of the edits");
+        (pair, compared(pair).expect("images that can be compared"))
+    };
+    let (pair, diff) = of("edits/call-target");
+    let older = built(pair, &diff).expect("a patch");
+    let previous = Previous::read(&older.file).expect("a patch image");
+    assert_eq!(previous.redirected.len(), 1);
+    let options = |sequence| Options {
+        sequence: Sequence::new(sequence).expect("not zero"),
+        previous: Some(previous.clone()),
+        ..Options::first()
+    };
+    let codes = |diff: &Diff, sequence| match build(diff, &options(sequence)) {
+        Ok(patch) => {
+            assert_eq!(patch.verified.table.sequence.get(), sequence);
+            Vec::new()
+        }
+        Err(NoPatch::Refused(refusals)) => refusals.iter().map(|r| r.rule.name()).collect(),
+        Err(NoPatch::Faulty(faults)) => panic!("{faults:#?}"),
+    };
+    assert_eq!(codes(&diff, 2), [""; 0]);
+    assert_eq!(codes(&diff, 1), ["HP077"]);
+    let (_, other) = of("edits/immediate");
+    assert_eq!(codes(&other, 2), ["HP076"]);
+    assert!(Previous::read(&std::fs::read(&pair.base.dll).expect("the base")).is_err());
+    assert!(Previous::read(b"MZ").is_err());
 }

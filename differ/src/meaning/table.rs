@@ -42,7 +42,7 @@ pub(super) fn entries<S: Side>(image: &Image<S>, table: &SwitchTable<S>) -> Opti
 /// Where such a table ends is not recorded. It ends where something else is known to start, and
 /// what its own entries lead to counts: compilers place the strings of such a table right behind
 /// it. Filler at the end, zeros, would be distances to the table itself.
-pub(crate) fn relative_entries<S: Side>(
+pub fn relative_entries<S: Side>(
     pe: &Pe<S>,
     boundaries: &[Rva<S>],
     table: Rva<S>,

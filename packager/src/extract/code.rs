@@ -37,6 +37,13 @@ impl Extraction<'_> {
         let is_distance = is_distance(field);
         let takes_entry = own == Some(0) && kind == ReferenceKind::Address;
         if let (Some(offset), false) = (own, takes_entry) {
+            if matches!(field, Field::ImageRelative { .. }) && !self.is_switch_table(target) {
+                // Entries of such a table are addresses relative to the image, or indexes into
+                // one; copied as they stand they would lead into nowhere.
+                let message = "a table between its instructions that no symbol describes";
+                self.refuse(Code::JumpTable, walk.name, Some(operand.offset), message);
+                return None;
+            }
             let place = Target::Piece(Place::new(walk.piece, offset.into()));
             return (!is_distance).then_some(place);
         }
@@ -50,6 +57,13 @@ impl Extraction<'_> {
                 None
             }
         }
+    }
+
+    fn is_switch_table(&self, rva: Rva<Fixed>) -> bool {
+        let tables = &self.diff.fixed.switch_tables;
+        tables
+            .binary_search_by_key(&rva, |table| table.table)
+            .is_ok()
     }
 
     fn target(&mut self, rva: Rva<Fixed>, kind: ReferenceKind, operand: &Operand) -> Found {
@@ -131,10 +145,16 @@ impl Extraction<'_> {
         }
         let constant = is_read_only(image, symbol.rva);
         let copy = |this: &mut Self| {
+            if constant && kind == ReferenceKind::Address {
+                this.check_hidden(symbol.rva, symbol.size);
+            }
             let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
-        let Some(base) = self.diff.pairing.base_data(id) else {
+        let base = image
+            .data_aliases(id)
+            .find_map(|alias| self.diff.pairing.base_data(alias));
+        let Some(base) = base else {
             return copy(self);
         };
         if constant && !self.comparer.data_same(base) {
@@ -217,8 +237,7 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// Data without a name: constants are copied, writable data is found by its place in what its
-    /// compiland gave to the section.
+    /// Data without a name: constants are copied, writable data is where unchanged code has it.
     pub(super) fn anonymous_target(&mut self, rva: Rva<Fixed>, kind: ReferenceKind) -> Found {
         let image = &self.diff.fixed;
         let in_code = image
@@ -236,35 +255,18 @@ impl Extraction<'_> {
                     "a constant of unknown extent".to_string(),
                 )
             })?;
+            if kind == ReferenceKind::Address {
+                self.check_hidden(rva, extent.size);
+            }
             return Ok(Target::Piece(Place::start(
                 self.piece_of(Source::Data(rva, extent.size)),
             )));
         }
-        let unknown = || {
-            (
-                Code::NotUnderstood,
-                "writable data without a name".to_string(),
-            )
-        };
-        let own = image.contribution_at(rva).ok_or_else(unknown)?;
-        let name = &image
-            .compilands
-            .get(own.compiland.index())
-            .ok_or_else(unknown)?
-            .short_name;
-        let base = &self.diff.base;
-        let mut same = base.contributions.iter().filter(|other| {
-            other.size == own.size
-                && other.characteristics == own.characteristics
-                && base
-                    .compilands
-                    .get(other.compiland.index())
-                    .is_some_and(|compiland| compiland.short_name == *name)
-        });
-        match (same.next(), same.next()) {
-            (Some(other), None) => place_in_base(other.rva, rva.get() - own.rva.get()),
-            _ => Err(unknown()),
-        }
+        let known = self.unnamed.get(&rva).copied().flatten();
+        known.map(Target::Base).ok_or_else(|| {
+            let message = "writable data without a name, which unchanged code does not reach";
+            (Code::NotUnderstood, message.to_string())
+        })
     }
 }
 

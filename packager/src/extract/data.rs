@@ -2,11 +2,11 @@
 
 use hpbuild_differ::decode::ReferenceKind;
 use hpbuild_differ::image::SwitchTable;
-use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
+use hpbuild_differ::meaning::{Target as Meaning, is_read_only, relative_entries, resolve};
 use hpbuild_metadata::{Fixed, Rva};
 
 use super::{Extraction, Source};
-use crate::piece::{How, Piece, Place, Reference, Room, Target};
+use crate::piece::{How, Piece, PieceId, Place, Reference, Room, Target};
 use crate::refusal::Code;
 
 /// The strictest alignment that vector instructions ask for.
@@ -18,7 +18,7 @@ const MAX_DATA: u32 = 1 << 28;
 
 impl Extraction<'_> {
     /// Makes the piece of data at a place.
-    pub(super) fn data(&mut self, rva: Rva<Fixed>, size: u32) -> Piece {
+    pub(super) fn data(&mut self, rva: Rva<Fixed>, size: u32, piece: PieceId) -> Piece {
         let image = &self.diff.fixed;
         let name = match resolve(image, rva) {
             Meaning::Data { id, .. } => image.data_symbol(id).name.to_string(),
@@ -30,36 +30,32 @@ impl Extraction<'_> {
         } else {
             Room::Writable
         };
-        let bytes = image.pe.bytes_from(rva);
-        let mut bytes = bytes[..bytes.len().min(size as usize)].to_vec();
-        // What a section does not store is zero, and what ends in zeros need not be stored.
-        let zeros = size - bytes.len() as u32;
+        let stored = image.pe.bytes_from(rva);
+        let mut bytes = stored[..stored.len().min(size as usize)].to_vec();
         if size > MAX_DATA {
-            self.refuse(
-                Code::DataNotUnderstood,
-                &name,
-                None,
-                format!("{size:#x} bytes"),
-            );
+            let message = format!("{size:#x} bytes");
+            self.refuse(Code::DataNotUnderstood, &name, None, message);
         }
-        if bytes.iter().all(|byte| *byte == 0)
-            && room == Room::Writable
-            && image.pe.relocations_in(rva, size).is_empty()
-        {
-            bytes.clear();
-        }
-        let zeros = if bytes.is_empty() { size } else { zeros };
         let references = match resolve(image, rva) {
             Meaning::JumpTable(index) => self.table_entries(index, &name).unwrap_or_default(),
-            _ => self.pointers(rva, size, &name),
+            _ => {
+                let mut references = self.pointers(rva, size, &name);
+                references.extend(self.distances(rva, size, piece, &name));
+                references.sort_by_key(|reference| reference.offset);
+                references
+            }
         };
+        // What a section does not store is zero, and what is all zero need not be stored.
+        if room == Room::Writable && references.is_empty() && bytes.iter().all(|byte| *byte == 0) {
+            bytes.clear();
+        }
+        let zeros = size.saturating_sub(bytes.len() as u32);
         let align = 1_u32 << rva.get().trailing_zeros().min(MAX_ALIGN.trailing_zeros());
         // A slot that the base fills must be aligned even where the compiler packed it.
-        let align = if references.is_empty() {
-            align
-        } else {
-            align.max(8)
-        };
+        let holds_slots = references
+            .iter()
+            .any(|reference| reference.how == How::Pointer);
+        let align = if holds_slots { align.max(8) } else { align };
         Piece {
             name: name.into(),
             room,
@@ -68,6 +64,121 @@ impl Extraction<'_> {
             zeros,
             references,
             page_links: Vec::new(),
+        }
+    }
+
+    /// Tables of distances from their own start, which no relocation tells of.
+    fn distances(
+        &mut self,
+        rva: Rva<Fixed>,
+        size: u32,
+        piece: PieceId,
+        name: &str,
+    ) -> Vec<Reference> {
+        let image = &self.diff.fixed;
+        let first = image.relative_tables.partition_point(|table| *table < rva);
+        let mut references = Vec::new();
+        for table in &image.relative_tables[first..] {
+            let start = table.get() - rva.get();
+            if start >= size {
+                break;
+            }
+            let Some(entries) = relative_entries(&image.pe, &image.boundaries, *table) else {
+                let message = "a table of distances that leaves its section";
+                self.refuse(Code::DataNotUnderstood, name, Some(start), message);
+                continue;
+            };
+            let how = How::Difference {
+                size: 4,
+                signed: true,
+                shift: 0,
+                from: Place::new(piece, start.into()),
+            };
+            for (index, entry) in (0..(size - start) / 4).zip(entries) {
+                let offset = start + 4 * index;
+                match self.distance_target(entry) {
+                    Ok(target) => references.push(Reference {
+                        offset,
+                        how,
+                        target,
+                    }),
+                    Err((rule, message)) => self.refuse(rule, name, Some(offset), message),
+                }
+            }
+        }
+        references
+    }
+
+    /// What a distance should lead to: code, by thunk where it is the base's, or a constant, which
+    /// must then be carried.
+    fn distance_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
+        let image = &self.diff.fixed;
+        match resolve(image, rva) {
+            Meaning::Function { id, offset } => {
+                self.function_target(id, offset, ReferenceKind::Address)
+            }
+            Meaning::Data { id, offset } if is_read_only(image, rva) => {
+                let symbol = image.data_symbol(id);
+                let piece = self.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
+                Ok(Target::Piece(Place::new(piece, offset.into())))
+            }
+            Meaning::Anonymous(_) if is_read_only(image, rva) => {
+                self.anonymous_target(rva, ReferenceKind::Address)
+            }
+            _ => Err((
+                Code::DataNotUnderstood,
+                format!("a distance to fixed rva {rva}, which the patch cannot carry"),
+            )),
+        }
+    }
+
+    /// Copies of data with addresses that nothing tells of would lead astray. Where the address of
+    /// the data is taken, words that all lead to places where something is known to start, counted
+    /// from the data or from the image, are too many to be chance.
+    pub(super) fn check_hidden(&mut self, rva: Rva<Fixed>, size: u32) {
+        let image = &self.diff.fixed;
+        let end = u64::from(rva.get()) + u64::from(size);
+        let first = image.relative_tables.partition_point(|table| *table < rva);
+        let is_known = image.relative_tables[first..]
+            .first()
+            .is_some_and(|table| u64::from(table.get()) < end);
+        if is_known || !image.pe.relocations_in(rva, size).is_empty() {
+            return;
+        }
+        let mut words: Vec<i64> = image
+            .pe
+            .bytes(rva, size)
+            .unwrap_or_default()
+            .chunks_exact(4)
+            .filter_map(|word| word.first_chunk())
+            .map(|word| i32::from_le_bytes(*word).into())
+            .filter(|word| *word != 0)
+            .collect();
+        words.sort_unstable();
+        words.dedup();
+        if words.len() < 2 {
+            return;
+        }
+        let starts = |from: u32| {
+            words.iter().all(|word| {
+                let target = Rva::new(from).checked_offset(*word);
+                target.is_some_and(|target| {
+                    target != rva
+                        && (image.boundaries.binary_search(&target).is_ok()
+                            || image
+                                .functions
+                                .binary_search_by_key(&target, |f| f.rva)
+                                .is_ok())
+                })
+            })
+        };
+        if starts(rva.get()) || starts(0) {
+            let name = match resolve(image, rva) {
+                Meaning::Data { id, .. } => image.data_symbol(id).name.to_string(),
+                _ => format!("constant at fixed rva {rva}"),
+            };
+            let message = "its words look like addresses relative to it or to the image";
+            self.refuse(Code::DataNotUnderstood, &name, None, message);
         }
     }
 
@@ -149,7 +260,10 @@ impl Extraction<'_> {
         }
     }
 
-    fn read_entries(&self, table: &SwitchTable<Fixed>) -> Result<Vec<Rva<Fixed>>, String> {
+    pub(super) fn read_entries(
+        &self,
+        table: &SwitchTable<Fixed>,
+    ) -> Result<Vec<Rva<Fixed>>, String> {
         let image = &self.diff.fixed;
         let size = u32::from(table.entry.size);
         if !matches!(size, 1 | 2 | 4 | 8) || table.count > MAX_ENTRIES {

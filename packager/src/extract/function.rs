@@ -82,7 +82,10 @@ impl Extraction<'_> {
             index_of: vec![None; body.instructions.len()],
         };
         self.check_relocations(&walk, &body);
-        let image_base = self.image_base_target(&walk, &body, bytes);
+        let image_base = self.image_base_target(&walk, &body);
+        if image_base == Target::PatchImageBase {
+            self.check_image_base_uses(&walk, &body, bytes);
+        }
         for (index, instruction) in body.instructions.iter().enumerate() {
             let Some(reference) = instruction.reference else {
                 continue;
@@ -236,9 +239,7 @@ impl Extraction<'_> {
         if let Some(base) = self.diff.pairing.base_function(id) {
             return Ok(Target::Base(self.diff.base.function(base).rva));
         }
-        if self.diff.comparison.added.binary_search(&id).is_ok()
-            || self.diff.comparison.added.contains(&id)
-        {
+        if self.diff.comparison.added.contains(&id) {
             return piece(self);
         }
         Err((

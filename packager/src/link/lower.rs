@@ -268,6 +268,13 @@ impl<'a> Lowering<'a> {
                         fill: Fill::Absolute,
                     });
                 }
+                (How::Difference { .. }, Target::Base(base)) => {
+                    let thunk = self.thunk_to(base);
+                    kept.push(Reference {
+                        target: Target::Piece(Place::start(thunk)),
+                        ..*reference
+                    });
+                }
                 (How::ImageRelative, Target::Base(base)) if piece.room == Room::Unwind => {
                     let thunk = self.thunk_to(base);
                     kept.push(Reference {

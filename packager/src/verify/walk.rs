@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use hpbuild_differ::decode::Field;
-use hpbuild_metadata::Machine;
 use hpbuild_metadata::table::{Chunk, ForwardAttach, HotPatchTable};
+use hpbuild_metadata::{Base, Machine, Rva};
 
 use super::pe::View;
 use super::{Fault, Filled, arm64, fault, x64};
@@ -256,6 +256,13 @@ impl Walk<'_> {
         }
     }
 
+    fn expect_thunk(&self, rva: i64, base: Rva<Base>) -> Check {
+        match self.parts.machine {
+            Machine::X64 => x64::expect_thunk(self, rva, Filled::AddressOf(base)),
+            Machine::Arm64 => arm64::expect_thunk(self, rva, base),
+        }
+    }
+
     /// A field in data.
     fn check_data(
         &mut self,
@@ -295,12 +302,9 @@ impl Walk<'_> {
                 };
                 match target {
                     Target::Piece(target) => self.found(target, i64::from(found)),
-                    Target::Base(base) if piece.room == Room::Unwind => match self.parts.machine {
-                        Machine::X64 => {
-                            x64::expect_thunk(self, i64::from(found), Filled::AddressOf(base))
-                        }
-                        Machine::Arm64 => arm64::expect_thunk(self, i64::from(found), base),
-                    },
+                    Target::Base(base) if piece.room == Room::Unwind => {
+                        self.expect_thunk(i64::from(found), base)
+                    }
                     Target::Base(base) if base.get() == found => Ok(()),
                     other => differs(format!("{other:?}"), format!("{found:#x}")),
                 }
@@ -312,24 +316,20 @@ impl Walk<'_> {
                     shift,
                     from,
                 },
-                Target::Piece(target),
+                target,
             ) => {
-                let mut value = [0; 8];
-                let Some(field) = bytes.get(at..at + usize::from(size)) else {
+                let Some(distance) = distance(bytes, at, size, signed) else {
                     return differs("an entry", "the end");
                 };
-                value[..field.len()].copy_from_slice(field);
-                let spare = 64 - 8 * u32::from(size);
-                let value = u64::from_le_bytes(value) << spare;
-                let value = if signed {
-                    value as i64 >> spare
-                } else {
-                    (value >> spare) as i64
-                };
                 let Some(origin) = self.rvas[from.piece.index()] else {
-                    return differs("a jump table whose base is known", "none");
+                    return differs("a table whose base is known", "none");
                 };
-                self.found(target, i64::from(origin) + from.offset + (value << shift))
+                let found = i64::from(origin) + from.offset + (distance << shift);
+                match target {
+                    Target::Piece(target) => self.found(target, found),
+                    Target::Base(base) => self.expect_thunk(found, base),
+                    other => differs("a distance", format!("{other:?}")),
+                }
             }
             (how, target) => differs(
                 "a field that data can hold",
@@ -356,6 +356,20 @@ fn touched(reference: &Reference) -> (usize, usize) {
         How::Instruction { length, .. } => length.into(),
     };
     (offset, offset + length)
+}
+
+/// A distance of `size` bytes as a number.
+fn distance(bytes: &[u8], at: usize, size: u8, signed: bool) -> Option<i64> {
+    let field = bytes.get(at..at + usize::from(size))?;
+    let mut value = [0; 8];
+    value.get_mut(..field.len())?.copy_from_slice(field);
+    let spare = 64_u32.checked_sub(8 * u32::from(size))?;
+    let value = u64::from_le_bytes(value) << spare;
+    Some(if signed {
+        value.cast_signed() >> spare
+    } else {
+        (value >> spare).cast_signed()
+    })
 }
 
 /// Four bytes as a number.

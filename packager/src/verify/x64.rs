@@ -1,11 +1,19 @@
 //! What x64 code in the image reaches, decoded anew.
 
+use std::collections::BTreeSet;
+
 use hpbuild_differ::decode::Field;
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+    OpAccess, OpKind, Register,
+};
 
 use super::Filled;
 use super::walk::{Check, Walk, differs, word};
 use crate::piece::{How, Piece, Reference, Target};
+
+/// More instructions than the linker looks at, stubs and jumps back included.
+const MAX_WAYS: usize = 4096;
 
 fn decode_in(bytes: &[u8], ip: u64) -> Option<Instruction> {
     let instruction = Decoder::with_ip(64, bytes, ip, DecoderOptions::NONE).decode();
@@ -240,8 +248,9 @@ fn check_stub(
         if !right {
             return differs(format!("pop {saved:?}"), format!("`{restore}`"));
         }
-    } else if original.op0_register().full_register() != register && !is_volatile(register) {
-        return differs("a register that a call may change", format!("{register:?}"));
+    } else if !is_free(walk, original, register) {
+        let found = format!("{register:?} for `{original}`");
+        return differs("a register that nothing needs", found);
     }
     let back = step()?;
     if branch_target(&back) == Some(original.next_ip() as i64) && back.mnemonic() == Mnemonic::Jmp {
@@ -251,6 +260,61 @@ fn check_stub(
         format!("a jump back to {:#x}", original.next_ip()),
         format!("`{back}`"),
     )
+}
+
+/// Whether `original` writes all of `register` and reads none of it.
+fn overwrites(original: &Instruction, register: Register) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    let info = factory.info(original);
+    let accesses: Vec<_> = info
+        .used_registers()
+        .iter()
+        .filter(|used| used.register().full_register() == register)
+        .map(|used| (used.access(), used.register().size()))
+        .collect();
+    !accesses.is_empty()
+        && accesses
+            .iter()
+            .all(|(access, size)| *access == OpAccess::Write && *size >= 4)
+}
+
+/// Whether nothing needs what `register` holds around `original`.
+fn is_free(walk: &Walk<'_>, original: &Instruction, register: Register) -> bool {
+    overwrites(original, register)
+        || (is_volatile(register) && is_overwritten_behind(walk, original, register))
+}
+
+/// Whether the code behind `original`, as it stands in the image, overwrites `register` on every
+/// way before an instruction names it otherwise. What cannot be followed counts as a use.
+fn is_overwritten_behind(walk: &Walk<'_>, original: &Instruction, register: Register) -> bool {
+    let mut factory = InstructionInfoFactory::new();
+    let mut seen = BTreeSet::new();
+    let mut ways = vec![original.next_ip() as i64];
+    while let Some(at) = ways.pop() {
+        if seen.contains(&at) {
+            continue;
+        }
+        let Ok(instruction) = decode_at(walk, at) else {
+            return false;
+        };
+        seen.insert(at);
+        if overwrites(&instruction, register) {
+            continue;
+        }
+        let info = factory.info(&instruction);
+        let names = |used: Register| used.full_register() == register;
+        if seen.len() > MAX_WAYS || info.used_registers().iter().any(|u| names(u.register())) {
+            return false;
+        }
+        let next = at + instruction.len() as i64;
+        match (instruction.flow_control(), branch_target(&instruction)) {
+            (FlowControl::Next, _) => ways.push(next),
+            (FlowControl::UnconditionalBranch, Some(target)) => ways.push(target),
+            (FlowControl::ConditionalBranch, Some(target)) => ways.extend([next, target]),
+            _ => return false,
+        }
+    }
+    true
 }
 
 fn is_volatile(register: Register) -> bool {

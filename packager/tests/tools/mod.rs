@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// What the tool prints about `file`, or `None` where it is not installed.
-fn run(tool: &str, arguments: &[&str], file: &[u8]) -> Option<String> {
+pub(crate) fn run(tool: &str, arguments: &[&str], file: &[u8]) -> Option<String> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("patch.dll");
     std::fs::write(&path, file).expect("a written file");
@@ -40,24 +40,4 @@ pub(crate) fn readobj(file: &[u8]) {
     ) {
         assert!(!text.to_lowercase().contains("error"), "{text}");
     }
-}
-
-/// The code as text, without addresses of the instructions' bytes.
-pub(crate) fn disassembly(file: &[u8]) -> Option<String> {
-    let text = run(
-        "llvm-objdump-22",
-        &["-d", "--no-show-raw-insn", "--x86-asm-syntax=intel"],
-        file,
-    )?;
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| {
-            !line.trim().is_empty()
-                && !line.contains("file format")
-                && !line.ends_with("int3")
-                && !line.contains("brk")
-        })
-        .map(str::trim_end)
-        .collect();
-    Some(lines.join("\n") + "\n")
 }

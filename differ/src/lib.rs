@@ -8,5 +8,6 @@ pub mod decode;
 mod error;
 pub mod image;
 pub mod pe;
+pub mod unwind;
 
 pub use error::Error;

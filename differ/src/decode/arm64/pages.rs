@@ -547,7 +547,8 @@ fn page_offset(word: u32) -> Option<AddressField> {
 /// Whether the base register of `word`, a load or store, is not also what it stores.
 fn reads_only_as_base(word: u32, effects: Effects) -> bool {
     let (rt, rn) = (word & 31, (word >> 5) & 31);
-    rt != rn || effects.writes & (1 << rt) != 0
+    let vector = word & (1 << 26) != 0;
+    rt != rn || vector || effects.writes & (1 << rt) != 0
 }
 
 /// Destination and source of `mov xD, xS`.

@@ -138,7 +138,10 @@ impl Record {
         self.handler.map(|_| self.size - 4).into_iter().collect()
     }
 
-    /// The codes from index `start` on, up to and with the one that ends them.
+    /// The codes from index `start` on, up to and with the [`Operation::End`].
+    ///
+    /// Epilogues whose codes have no end occur in released images, and only the end of the codes
+    /// stops an unwinder there.
     ///
     /// # Errors
     /// The index of a code that is reserved or reaches over the end, or the end where no code
@@ -161,7 +164,7 @@ impl Record {
                 ));
             };
             operations.push(operation);
-            if matches!(operation, Operation::End | Operation::EndChained) {
+            if operation == Operation::End {
                 return Ok(operations);
             }
             at += length;
@@ -236,7 +239,8 @@ pub enum Operation {
     Nop,
     /// `end`.
     End,
-    /// `end_c`.
+    /// `end_c`: what this fragment did itself ends here, and what follows was done by the function
+    /// that it was split from.
     EndChained,
     /// `save_next`.
     SaveNext,

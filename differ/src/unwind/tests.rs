@@ -7,7 +7,7 @@ use super::*;
 /// `push rbp; push rbx; sub rsp, 0x98; lea rbp, [rsp+0x80]`, a handler, and its data behind.
 const INFO: [u8; 20] = [
     0x09, 0x11, 0x05, 0x85, // version 1, handler, prologue 0x11, 5 slots, rbp + 0x80
-    0x11, 0x03, // set frame register
+    0x11, 0x83, // set frame register; information bits as MSVC writes them
     0x09, 0x01, 0x13, 0x00, // allocate 0x13 * 8
     0x02, 0x30, // push rbx
     0x01, 0x50, // push rbp
@@ -24,7 +24,7 @@ fn unwind_info() {
         prologue: 0x11,
         frame: Some((Register::Rbp, 0x80)),
         codes: vec![
-            Code::new(0x11, Operation::SetFrameRegister),
+            Code::new(0x11, Operation::SetFrameRegister { info: 8 }),
             Code::new(9, Operation::Allocate(0x98)),
             Code::new(2, Operation::PushNonvolatile(Register::Rbx)),
             Code::new(1, Operation::PushNonvolatile(Register::Rbp)),
@@ -106,7 +106,7 @@ fn numbers_that_do_not_fit_are_not_written() {
     assert!(write(Operation::Allocate(0x8_0000), 3));
     assert!(!write(Operation::SaveNonvolatile(Register::Rbx, 4), 2));
     assert!(!write(Operation::SaveXmm(6, 8), 2) && !write(Operation::SaveXmm(16, 16), 2));
-    assert!(!write(Operation::SetFrameRegister, 2));
+    assert!(!write(Operation::SetFrameRegister { info: 0 }, 2));
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -115,7 +115,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         register.clone().prop_map(Operation::PushNonvolatile),
         (1u32..0x2000_0000).prop_map(|n| Operation::Allocate(n * 8)),
         (1u32..40).prop_map(|n| Operation::Allocate(n * 8)),
-        Just(Operation::SetFrameRegister),
+        (0u8..16).prop_map(|info| Operation::SetFrameRegister { info }),
         (register, 0u32..0x2_0000).prop_map(|(r, n)| Operation::SaveNonvolatile(r, n * 8)),
         (0u8..16, 0u32..0x2_0000).prop_map(|(r, n)| Operation::SaveXmm(r, n * 16)),
         any::<bool>().prop_map(|error_code| Operation::MachineFrame { error_code }),
@@ -272,6 +272,14 @@ fn records_of_other_shapes() {
     long.resize(8 + 4 * 33, 0xe4);
     let record = Record::read(&long).expect("well formed");
     assert_eq!((record.size, record.codes.len()), (140, 132));
+    // A fragment: the codes of the function it was split from follow its own.
+    let chained = [0x40, 0, 0, 8, 0xe1, 0xe5, 0x81, 0xe4];
+    let record = Record::read(&chained).expect("well formed");
+    let operations = record.operations(0).expect("an end");
+    assert_eq!(
+        (operations[1], operations.len()),
+        (ArmOperation::EndChained, 4)
+    );
     // Another version.
     assert!(Record::read(&(0x40u32 | 1 << 18 | 1 << 27).to_le_bytes()).is_err());
 }

@@ -71,7 +71,10 @@ pub enum Operation {
     /// Made room on the stack: bytes, at least 8, a multiple of 8.
     Allocate(u32),
     /// Made the frame register: `rsp` plus the record's frame offset.
-    SetFrameRegister,
+    SetFrameRegister {
+        /// The operation's information bits. They mean nothing; MSVC repeats the frame offset.
+        info: u8,
+    },
     /// Saved a register at this many bytes above the stack pointer, a multiple of 8.
     SaveNonvolatile(Register, u32),
     /// Saved an `xmm` register at this many bytes above the stack pointer, a multiple of 16.
@@ -304,7 +307,7 @@ impl Code {
             }
             (Operation::Allocate(size), 2) => (1, 0, near(size, 8)),
             (Operation::Allocate(size), 3) => (1, 1, far(size)),
-            (Operation::SetFrameRegister, 1) => (3, 0, none),
+            (Operation::SetFrameRegister { info }, 1) => (3, info, none),
             (Operation::SaveNonvolatile(register, at), 2) => (4, register as u8, near(at, 8)),
             (Operation::SaveNonvolatile(register, at), 3) => (5, register as u8, far(at)),
             (Operation::SaveXmm(register, at), 2) => (8, register, near(at, 16)),
@@ -355,7 +358,7 @@ fn read_code(record: &[u8], at: usize, version: u8) -> Result<Code, UnwindError>
         (1, 0) => (Operation::Allocate(near(8)?), 2),
         (1, 1) => (Operation::Allocate(far()?), 3),
         (2, _) => (Operation::Allocate(u32::from(info) * 8 + 8), 1),
-        (3, _) => (Operation::SetFrameRegister, 1),
+        (3, _) => (Operation::SetFrameRegister { info }, 1),
         (4, _) => (Operation::SaveNonvolatile(register, near(8)?), 2),
         (5, _) => (Operation::SaveNonvolatile(register, far()?), 3),
         (6, _) if version == 2 => (Operation::Epilogue { info }, 1),

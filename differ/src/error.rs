@@ -26,4 +26,62 @@ pub enum Error {
         /// What stands there.
         found: String,
     },
+    /// The PE names no PDB.
+    #[error("{path}: debug directory: expected a CodeView entry that names a PDB, found none (HP004)", path = path.display())]
+    NoDebugDirectory {
+        /// The PE.
+        path: PathBuf,
+    },
+    /// The PDB that the PE names is nowhere.
+    #[error("{path}: no PDB found (HP004); looked at {looked}", path = path.display(), looked = list(looked))]
+    NoPdb {
+        /// The PE.
+        path: PathBuf,
+        /// The places looked at.
+        looked: Vec<PathBuf>,
+    },
+    /// The PDB belongs to another build.
+    #[error(
+        "{pdb}: pdb identity: expected {} age {} as {pe} names it, found {} age {} (HP005)",
+        expected.0, expected.1, found.0, found.1, pe = pe.display(), pdb = pdb.display()
+    )]
+    PdbMismatch {
+        /// The PE.
+        pe: PathBuf,
+        /// The PDB.
+        pdb: PathBuf,
+        /// GUID and age in the PE's debug directory.
+        expected: (String, u32),
+        /// GUID and age of the PDB.
+        found: (String, u32),
+    },
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    if shown.is_empty() {
+        "no place".into()
+    } else {
+        shown.join(", ")
+    }
+}
+
+impl Error {
+    /// A broken structure: shorthand for [`Error::Format`].
+    pub(crate) fn format(
+        path: &std::path::Path,
+        place: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> Self {
+        Error::Format {
+            path: path.into(),
+            place: place.into(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
 }

@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 
-use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, Side};
+use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
+use crate::decode::Reference;
 use crate::pe::Pe;
+use crate::types::Types;
 
 /// One side of a pair, read and ordered. Nothing in it changes after `read`.
 #[derive(Debug)]
@@ -33,6 +35,31 @@ pub struct Image<S: Side> {
     /// Addresses in data where something is known to start: targets of references from code and
     /// of base relocations, and symbols. Sorted, unique. They bound data that has no symbol.
     pub boundaries: Vec<Rva<S>>,
+    /// Tables of 32-bit distances from their own start to what their entries mean, as the code
+    /// that reads them shows. Sorted, unique.
+    pub relative_tables: Vec<Rva<S>>,
+    /// Names of functions compiled to reach globals through `__ref_` variables
+    /// (`S_HOTPATCHFUNC`), sorted.
+    pub hotpatch_functions: Vec<Box<str>>,
+    /// Types of functions and data.
+    pub types: Types,
+    /// Every pointing operand of every function, function by function.
+    pub(crate) references: Vec<PlacedReference<S>>,
+    /// For each function the index in `references` where its own begin; one more at the end.
+    pub(crate) reference_starts: Vec<u32>,
+}
+
+/// A pointing operand and the instruction it stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlacedReference<S: Side> {
+    /// Bytes from the start of the function to the instruction.
+    pub offset: u32,
+    /// Bytes of the instruction.
+    pub length: u8,
+    /// Whether other instructions complete the address (Arm64 pages): then they stand for it.
+    pub completed_elsewhere: bool,
+    /// The operand.
+    pub reference: Reference<S>,
 }
 
 /// One body of code: an extent that procedure records, publics or unwind entries agree on.
@@ -60,6 +87,8 @@ pub enum FunctionKind {
     Public,
     /// Only passes on to something else: import, incremental-link or adjustor thunk.
     Thunk,
+    /// A cold part that the compiler moved away from its function.
+    Separated,
     /// Only an unwind entry tells of it.
     Unnamed,
 }
@@ -73,8 +102,18 @@ pub struct Procedure {
     pub decorated: Option<Box<str>>,
     /// Whether other compilands can name it.
     pub global: bool,
-    /// Type index in the PDB's type stream (or item stream for `S_*PROC32_ID`), 0 for none.
+    /// Index of the function's type in [`Image::types`], 0 for none.
     pub type_index: u32,
+}
+
+impl Procedure {
+    /// The name as a person reads it: demangled, with types where the linkage name has them.
+    pub fn display(&self) -> String {
+        match &self.decorated {
+            Some(decorated) if decorated.starts_with('?') => crate::names::display(decorated),
+            _ => self.name.to_string(),
+        }
+    }
 }
 
 /// A named piece of data.
@@ -96,7 +135,9 @@ pub struct DataSymbol<S: Side> {
     pub parent: Option<u32>,
     /// Whether other compilands can name it.
     pub global: bool,
-    /// Type index in the PDB's type stream, 0 for none.
+    /// Whether each thread has its own; then `rva` lies in the TLS template.
+    pub thread_local: bool,
+    /// Index of its type in [`Image::types`], 0 for none.
     pub type_index: u32,
 }
 
@@ -109,6 +150,8 @@ pub struct Compiland {
     pub short_name: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,
+    /// C13 line subsections, as the PDB stores them.
+    pub(crate) lines: Box<[u8]>,
 }
 
 /// What compiled a compiland.
@@ -184,6 +227,14 @@ impl<S: Side> Image<S> {
         (rva.checked_sub(symbol.rva)? < symbol.size.max(1)).then(|| DataId::new(first))
     }
 
+    /// All names of the address that a data symbol has, the symbol included.
+    pub fn data_aliases(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + use<S> {
+        let rva = self.data_symbol(id).rva;
+        let start = self.data.partition_point(|symbol| symbol.rva < rva);
+        let end = self.data.partition_point(|symbol| symbol.rva <= rva);
+        (start..end).map(DataId::new)
+    }
+
     /// The function with this id.
     pub fn function(&self, id: FunctionId<S>) -> &Function<S> {
         &self.functions[id.index()]
@@ -198,6 +249,32 @@ impl<S: Side> Image<S> {
     pub fn procedures_of(&self, id: FunctionId<S>) -> &[Procedure] {
         let range = &self.function(id).procedures;
         &self.procedures[range.start as usize..range.end as usize]
+    }
+
+    /// The pointing operands of a function, in address order.
+    pub fn references_of(&self, id: FunctionId<S>) -> &[PlacedReference<S>] {
+        let start = self.reference_starts[id.index()] as usize;
+        let end = self.reference_starts[id.index() + 1] as usize;
+        &self.references[start..end]
+    }
+
+    /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and
+    /// discarded symbols) or lies outside its section.
+    pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
+        self.pe.rva_of_place(place)
+    }
+
+    /// The readable name of a function: its first name, or its address where it has none.
+    pub fn display_name(&self, id: FunctionId<S>) -> String {
+        match self.procedures_of(id).first() {
+            Some(procedure) => procedure.display(),
+            None => format!("unnamed at rva {}", self.function(id).rva),
+        }
+    }
+
+    /// The ids of all functions, in address order.
+    pub fn function_ids(&self) -> impl ExactSizeIterator<Item = FunctionId<S>> + use<S> {
+        (0..self.functions.len()).map(FunctionId::new)
     }
 
     /// The bytes of a function as they stand in the file.

@@ -1,13 +1,32 @@
-//! Compares two builds of one PE image function by function.
+//! Compares two builds of one PE image function by function, and judges whether the change can be
+//! hotpatched.
 //!
 //! The stages run one way, each a function from earlier values to a new one:
-//! `read -> pair -> compare -> judge`.
+//! `read -> pair -> compare -> judge`. [`diff`] is all of them; [`Report`] is what they found, as
+//! plain data.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod decode;
 mod error;
+pub mod explain;
 pub mod image;
+pub mod judge;
+mod lines;
+pub mod meaning;
+mod names;
+pub mod pair;
 pub mod pe;
+mod pipeline;
+mod read;
+pub mod report;
+pub mod text;
+mod types;
 pub mod unwind;
 
 pub use error::Error;
+pub use names::display;
+pub use pipeline::{Diff, Differ, Stage, diff};
+pub use read::{Input, SymbolPaths, code_at};
+pub use report::Report;
+pub use types::Types;

@@ -18,7 +18,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use hpbuild_metadata::{BaseIdentity, Machine, Rva, Side};
+use hpbuild_metadata::{BaseIdentity, Machine, Rva, SectionOffset, Side};
 
 pub use unsupported::{Opened, Unsupported, UnsupportedKind};
 
@@ -230,6 +230,17 @@ impl<S: Side> Section<S> {
 }
 
 impl<S: Side> Pe<S> {
+    /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and
+    /// discarded symbols) or lies outside its section.
+    pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
+        let index = usize::from(place.section).checked_sub(1)?;
+        let section = self.sections.get(index)?;
+        if place.offset > section.size {
+            return None;
+        }
+        section.rva.checked_add(place.offset)
+    }
+
     /// The section that holds `rva`.
     pub fn section_at(&self, rva: Rva<S>) -> Option<&Section<S>> {
         let index = self

@@ -1,3 +1,44 @@
-//! Under construction.
+//! The command line of hpbuild: arguments, rendering and exit codes. All work is done by the
+//! library crates.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod cli;
+mod commands;
+mod failure;
+mod output;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use failure::{Failure, Outcome};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(Failure::CODE)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Outcome, Failure> {
+    if let Some(jobs) = cli.jobs {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(jobs.get())
+            .build_global();
+        pool.map_err(|error| Failure::new(format!("--jobs {jobs}: {error}")))?;
+    }
+    match cli.command {
+        Command::Diff(arguments) => commands::diff::run(&arguments),
+        Command::Explain(arguments) => commands::explain::run(&arguments),
+        Command::Sign(arguments) => commands::sign::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Package(arguments) => commands::package::run(&arguments),
+        Command::Keygen(arguments) => commands::keygen::run(&arguments),
+    }
+}

@@ -131,6 +131,12 @@ impl<S> serde::Serialize for Rva<S> {
     }
 }
 
+impl<'de, S> serde::Deserialize<'de> for Rva<S> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u32::deserialize(deserializer).map(Self::new)
+    }
+}
+
 /// A place in a file on disk, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileOffset(pub u64);

@@ -51,6 +51,16 @@ impl serde::Serialize for Machine {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Machine {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        [Machine::X64, Machine::Arm64]
+            .into_iter()
+            .find(|machine| machine.name() == name)
+            .ok_or_else(|| serde::de::Error::unknown_variant(&name, &["x64", "arm64"]))
+    }
+}
+
 /// What the kernel compares with the running base before it patches it: the two words that stand
 /// in its headers (format reference, section 1.3).
 ///

@@ -1,5 +1,5 @@
 //! The words every other crate speaks: addresses that know which image they belong to, ids, the
-//! identity of a base image, and the Windows hotpatch table as typed values.
+//! identity of a base image, the Windows hotpatch table and the package manifest as typed values.
 //!
 //! Nothing here opens a file. Encoding and decoding work on byte slices, and every decoder takes
 //! its input as hostile.
@@ -8,6 +8,7 @@
 mod address;
 mod id;
 mod identity;
+pub mod manifest;
 pub mod table;
 
 pub use address::{Base, FileOffset, Fixed, Patch, Rva, SectionOffset, Side};

@@ -5,6 +5,7 @@
 
 mod effects;
 mod field;
+mod listing;
 mod pages;
 mod text;
 
@@ -16,6 +17,8 @@ use hpbuild_metadata::Side;
 use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub use field::{AddressField, FieldError};
+pub use listing::text;
+pub(super) use listing::{constants_differing, relative_tables};
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.

@@ -1,0 +1,299 @@
+//! Pairs of bodies to verdicts.
+//!
+//! Two bodies are the same when they have the same bytes outside the fields of their references,
+//! and every reference means the same. Only bodies that fail this are decoded again, to be
+//! aligned instruction by instruction and explained: see `explain`.
+
+use hpbuild_metadata::{Base, Fixed, FunctionId};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::explain::{self, Explanation};
+use crate::image::Image;
+use crate::meaning::{Comparer, DataChange, Difference, Meaning};
+use crate::pair::{Pairing, Tier};
+
+/// Why a function counts as changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Other instructions.
+    Code,
+    /// The same instructions with another immediate or displacement.
+    Immediate,
+    /// A string with other contents.
+    String,
+    /// A constant with another value.
+    Literal,
+    /// Calls or takes the address of another function.
+    CallTarget,
+    /// Reaches other data.
+    DataTarget,
+    /// Reaches read-only data whose contents changed.
+    DataContent,
+    /// A jump table with other entries.
+    JumpTable,
+    /// Only numbers of source lines changed.
+    LineNumber,
+}
+
+/// A changed body.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The body in the base.
+    pub base: FunctionId<Base>,
+    /// The body in the fixed image.
+    pub fixed: FunctionId<Fixed>,
+    /// How sure the pair is.
+    pub tier: Tier,
+    /// Why it counts as changed; sorted, not empty.
+    pub kinds: Vec<Kind>,
+    /// What exactly changed.
+    pub explanation: Explanation,
+}
+
+impl Changed {
+    /// Whether nothing but numbers of source lines changed.
+    pub fn is_line_number_only(&self) -> bool {
+        self.kinds == [Kind::LineNumber]
+    }
+}
+
+/// A reference that could not be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The body in the base.
+    pub base: FunctionId<Base>,
+    /// The body in the fixed image.
+    pub fixed: FunctionId<Fixed>,
+    /// Bytes from the function's start to the instruction.
+    pub offset: u32,
+}
+
+/// What comparing two images found. Every list is in address order of the base, or of the fixed
+/// image for what the base does not have.
+#[derive(Debug)]
+pub struct Comparison {
+    /// Pairs of bodies that mean the same.
+    pub same: u32,
+    /// How many of them stand at another address.
+    pub moved: u32,
+    /// Bodies that changed.
+    pub changed: Vec<Changed>,
+    /// Fixed bodies that no base body matches.
+    pub added: Vec<FunctionId<Fixed>>,
+    /// Base bodies that no fixed body matches.
+    pub removed: Vec<FunctionId<Base>>,
+    /// Base bodies that have namesakes in the fixed image and could not be told apart.
+    pub unmatched_base: Vec<FunctionId<Base>>,
+    /// Fixed bodies that have namesakes in the base and could not be told apart.
+    pub unmatched_fixed: Vec<FunctionId<Fixed>>,
+    /// Named read-only data whose contents differ.
+    pub data: Vec<DataChange>,
+    /// References that could not be explained.
+    pub unknown: Vec<Unknown>,
+}
+
+/// What looking at one pair found.
+enum Verdict {
+    Same,
+    Changed(Box<Changed>),
+}
+
+/// Compares all pairs of bodies in parallel.
+pub fn compare(comparer: &Comparer<'_>) -> Comparison {
+    let pairing = comparer.pairing;
+    let results: Vec<(Verdict, Vec<Unknown>)> = pairing
+        .bodies()
+        .par_iter()
+        .with_min_len(32)
+        .map(|&(base, fixed, tier)| compare_pair(comparer, base, fixed, tier))
+        .collect();
+    let (mut changed, mut unknown) = (Vec::new(), Vec::new());
+    let (mut same, mut moved) = (0, 0);
+    for ((verdict, doubts), &(base, fixed, _)) in results.into_iter().zip(pairing.bodies()) {
+        unknown.extend(doubts);
+        match verdict {
+            Verdict::Same => {
+                same += 1;
+                let here = comparer.base.function(base).rva.get();
+                moved += u32::from(here != comparer.fixed.function(fixed).rva.get());
+            }
+            Verdict::Changed(change) => changed.push(*change),
+        }
+    }
+    let leftover = Leftover::new(comparer.base, comparer.fixed, pairing);
+    Comparison {
+        same,
+        moved,
+        changed,
+        added: leftover.added,
+        removed: leftover.removed,
+        unmatched_base: leftover.unmatched_base,
+        unmatched_fixed: leftover.unmatched_fixed,
+        data: changed_data(comparer),
+        unknown,
+    }
+}
+
+fn compare_pair(
+    comparer: &Comparer<'_>,
+    base: FunctionId<Base>,
+    fixed: FunctionId<Fixed>,
+    tier: Tier,
+) -> (Verdict, Vec<Unknown>) {
+    let mut unknown = Vec::new();
+    let kinds = match references_differ(comparer, base, fixed, &mut unknown) {
+        Some(kinds) if kinds.is_empty() => return (Verdict::Same, unknown),
+        kinds => kinds,
+    };
+    let explanation = explain::explain(comparer, base, fixed);
+    let mut kinds = kinds.unwrap_or_else(|| explanation.kinds.clone());
+    if kinds.is_empty() {
+        // The bodies differ, and alignment found nothing: say so rather than nothing.
+        kinds.push(Kind::Code);
+    }
+    kinds.sort_unstable();
+    kinds.dedup();
+    (
+        Verdict::Changed(Box::new(Changed {
+            base,
+            fixed,
+            tier,
+            kinds,
+            explanation,
+        })),
+        unknown,
+    )
+}
+
+/// The ways in which references of two otherwise equal bodies differ, or `None` where the bodies
+/// are not otherwise equal.
+fn references_differ(
+    comparer: &Comparer<'_>,
+    base: FunctionId<Base>,
+    fixed: FunctionId<Fixed>,
+    unknown: &mut Vec<Unknown>,
+) -> Option<Vec<Kind>> {
+    let (b_code, f_code) = (comparer.base.code_of(base), comparer.fixed.code_of(fixed));
+    let (b_refs, f_refs) = (
+        comparer.base.references_of(base),
+        comparer.fixed.references_of(fixed),
+    );
+    if b_code.len() != f_code.len() || b_refs.len() != f_refs.len() {
+        return None;
+    }
+    let mut at = 0;
+    for (b, f) in b_refs.iter().zip(f_refs) {
+        let same_shape = (b.offset, b.length, b.reference.field, b.reference.kind)
+            == (f.offset, f.length, f.reference.field, f.reference.kind);
+        let start = b.offset as usize;
+        let end = start + usize::from(b.length);
+        if !same_shape || b_code.get(at..start)? != f_code.get(at..start)? {
+            return None;
+        }
+        let mut b_instruction = [0; 16];
+        let mut f_instruction = [0; 16];
+        let length = usize::from(b.length);
+        b_instruction[..length].copy_from_slice(b_code.get(start..end)?);
+        f_instruction[..length].copy_from_slice(f_code.get(start..end)?);
+        b.reference.field.clear(&mut b_instruction[..length]);
+        f.reference.field.clear(&mut f_instruction[..length]);
+        if b_instruction != f_instruction {
+            return None;
+        }
+        at = end;
+    }
+    if b_code.get(at..)? != f_code.get(at..)? {
+        return None;
+    }
+    let mut kinds = Vec::new();
+    for (b, f) in b_refs.iter().zip(f_refs) {
+        if b.completed_elsewhere && f.completed_elsewhere {
+            continue;
+        }
+        let (from, to) = (b.reference.target, f.reference.target);
+        match comparer.compare(from, to, b.reference.kind) {
+            Meaning::Same => {}
+            Meaning::Different(difference) => kinds.push(kind_of(difference)),
+            Meaning::Unknown => unknown.push(Unknown {
+                base,
+                fixed,
+                offset: b.offset,
+            }),
+        }
+    }
+    Some(kinds)
+}
+
+/// The kind of change that a difference between references makes.
+pub(crate) fn kind_of(difference: Difference) -> Kind {
+    match difference {
+        Difference::Call => Kind::CallTarget,
+        Difference::Data => Kind::DataTarget,
+        Difference::DataContent => Kind::DataContent,
+        Difference::String => Kind::String,
+        Difference::Literal => Kind::Literal,
+        Difference::JumpTable => Kind::JumpTable,
+    }
+}
+
+fn changed_data(comparer: &Comparer<'_>) -> Vec<DataChange> {
+    let change = |index: usize| {
+        let base = hpbuild_metadata::DataId::new(index);
+        let fixed = comparer.pairing.fixed_data(base)?;
+        (!comparer.data_same(base)).then_some(DataChange { base, fixed })
+    };
+    (0..comparer.base.data.len()).filter_map(change).collect()
+}
+
+/// Bodies without a partner.
+struct Leftover {
+    added: Vec<FunctionId<Fixed>>,
+    removed: Vec<FunctionId<Base>>,
+    unmatched_base: Vec<FunctionId<Base>>,
+    unmatched_fixed: Vec<FunctionId<Fixed>>,
+}
+
+impl Leftover {
+    /// A body without a partner is new or gone when nothing of its name is left over on the other
+    /// side; otherwise the two sides could not be told apart.
+    fn new(base: &Image<Base>, fixed: &Image<Fixed>, pairing: &Pairing) -> Self {
+        use rustc_hash::FxHashSet;
+        let lonely_base: Vec<_> = base
+            .function_ids()
+            .filter(|id| pairing.fixed_functions(*id).next().is_none())
+            .collect();
+        let lonely_fixed: Vec<_> = fixed
+            .function_ids()
+            .filter(|id| pairing.base_functions(*id).next().is_none())
+            .collect();
+        let base_names: FxHashSet<&str> = lonely_base
+            .iter()
+            .flat_map(|id| base.procedures_of(*id))
+            .map(|procedure| &*procedure.name)
+            .collect();
+        let fixed_names: FxHashSet<&str> = lonely_fixed
+            .iter()
+            .flat_map(|id| fixed.procedures_of(*id))
+            .map(|procedure| &*procedure.name)
+            .collect();
+        let (unmatched_base, removed) = lonely_base.into_iter().partition(|id| {
+            base.procedures_of(*id)
+                .iter()
+                .any(|procedure| fixed_names.contains(&*procedure.name))
+        });
+        let (unmatched_fixed, added) = lonely_fixed.into_iter().partition(|id| {
+            fixed
+                .procedures_of(*id)
+                .iter()
+                .any(|procedure| base_names.contains(&*procedure.name))
+        });
+        Self {
+            added,
+            removed,
+            unmatched_base,
+            unmatched_fixed,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Whole functions as text.
+
+use hpbuild_metadata::{Rva, Side};
+
+use super::Text;
+use crate::decode::{Body, Code, ReferenceKind};
+
+/// The text of each instruction of `body`; `name` names what operands point at. Where the
+/// disassembler cannot be had, instructions are written as numbers.
+pub fn text<S: Side>(
+    code: Code<'_, S>,
+    body: &Body<S>,
+    name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
+) -> Vec<String> {
+    let disassembler = Text::new().ok();
+    let line = |instruction: &crate::decode::Instruction<S>| {
+        let bytes = code
+            .bytes
+            .get(instruction.offset as usize..)
+            .unwrap_or_default();
+        let Some(word) = bytes.first_chunk().map(|word| u32::from_le_bytes(*word)) else {
+            return ".byte".to_owned();
+        };
+        let address = u64::from(code.rva.get()) + u64::from(instruction.offset);
+        let symbol = |_: &str| {
+            let reference = instruction.reference?;
+            // A page is named by the instructions that complete it.
+            match reference.kind {
+                ReferenceKind::Page => Some("page".to_owned()),
+                kind => name(reference.target, kind),
+            }
+        };
+        match &disassembler {
+            Some(disassembler) => disassembler.line(word, address, symbol),
+            None => format!(".word {word:#010x}"),
+        }
+    };
+    body.instructions.iter().map(line).collect()
+}
+
+/// If two instruction words differ in nothing but a constant, its two values.
+///
+/// Constants are told for the groups that hold numbers of the source: moves of wide immediates,
+/// additions and comparisons, and offsets of loads and stores.
+pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64)> {
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u32::from_le_bytes(*word));
+    let (base, fixed) = (word(base)?, word(fixed)?);
+    // Group mask and value, then the field's lowest bit and its width.
+    const GROUPS: [(u32, u32, u32, u32); 4] = [
+        (0x1f80_0000, 0x1280_0000, 5, 16),
+        (0x1f80_0000, 0x1100_0000, 10, 12),
+        (0x3b00_0000, 0x3900_0000, 10, 12),
+        (0x1f80_0000, 0x1200_0000, 10, 13),
+    ];
+    let group = GROUPS
+        .iter()
+        .find(|(mask, value, ..)| base & mask == *value)?;
+    let field = ((1 << group.3) - 1) << group.2;
+    if base & !field != fixed & !field {
+        return None;
+    }
+    let value = |word: u32| u64::from((word & field) >> group.2);
+    Some((value(base), value(fixed)))
+}
+
+/// How many instructions behind a load from a relative table the address is added at the latest.
+const TABLE_WINDOW: usize = 12;
+
+/// Finds the address of a table in `t`, then `ldrsw x, [t, i, lsl #2]`, then `add` of the two, in
+/// this order; other instructions may stand between.
+pub(in crate::decode) fn relative_tables<S: Side>(
+    code: Code<'_, S>,
+    body: &Body<S>,
+) -> Vec<Rva<S>> {
+    let mut found = Vec::new();
+    // The address each register received last.
+    let mut tables: [Option<Rva<S>>; 32] = [None; 32];
+    let word_at = |index: usize| {
+        let instruction = body.instructions.get(index)?;
+        let bytes = code
+            .bytes
+            .get(instruction.offset as usize..)?
+            .first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    };
+    for (index, instruction) in body.instructions.iter().enumerate() {
+        let Some(word) = word_at(index) else { break };
+        let register = |low: u32| ((word >> low) & 31) as usize;
+        if let Some(reference) = instruction.reference {
+            if reference.kind == ReferenceKind::Address {
+                tables[register(0)] = Some(reference.target);
+            }
+            continue;
+        }
+        // ldrsw xt, [xn, xm or wm, extended, lsl #2]
+        if word & 0xffe0_1c00 != 0xb8a0_1800 {
+            continue;
+        }
+        let (loaded, base) = (register(0), register(5));
+        let Some(table) = tables[base] else { continue };
+        let adds = |word: u32| {
+            // add xd, xn, xm
+            let sources = [((word >> 5) & 31) as usize, ((word >> 16) & 31) as usize];
+            word & 0xffe0_fc00 == 0x8b00_0000
+                && sources.contains(&loaded)
+                && sources.contains(&base)
+        };
+        if (index + 1..)
+            .take(TABLE_WINDOW)
+            .filter_map(word_at)
+            .any(adds)
+        {
+            found.push(table);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants() {
+        let differing =
+            |base: u32, fixed: u32| constants_differing(&base.to_le_bytes(), &fixed.to_le_bytes());
+        // mov w1, #123 and #124; then to another register.
+        assert_eq!(differing(0x5280_0f61, 0x5280_0f81), Some((123, 124)));
+        assert_eq!(differing(0x5280_0f61, 0x5280_0f82), None);
+        // cmp w0, #6 and #5.
+        assert_eq!(differing(0x7100_181f, 0x7100_141f), Some((6, 5)));
+        // ldr x0, [x1, #8] and [x1, #16]: the field counts words of the access.
+        assert_eq!(differing(0xf940_0420, 0xf940_0820), Some((1, 2)));
+        // add x0, x1, x2 holds no constant.
+        assert_eq!(differing(0x8b02_0020, 0x8b03_0020), None);
+    }
+}

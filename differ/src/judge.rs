@@ -1,0 +1,110 @@
+//! Can the change be applied to a running process? Every rule looks at everything it concerns,
+//! so that no refusal hides another.
+
+mod data;
+mod entry;
+mod function;
+mod image;
+mod policy;
+mod rules;
+
+use hpbuild_metadata::{Base, Fixed, FunctionId};
+use serde::Serialize;
+
+use crate::compare::Comparison;
+use crate::meaning::Comparer;
+use crate::pe::{Unsupported, UnsupportedKind};
+
+pub use policy::{Policy, PolicyError, Waiver};
+pub use rules::{RULES, Rule, Severity, rule};
+
+/// A finding of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// `HP0xx`.
+    pub code: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// The function or data it concerns; empty where it concerns the whole image.
+    pub name: String,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// What shows it: places and values.
+    pub evidence: String,
+    /// The reason a policy gives for allowing it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waived: Option<String>,
+}
+
+impl Refusal {
+    /// A finding of the rule with this code, with the rule's own severity.
+    pub fn new(
+        code: &'static str,
+        name: impl Into<String>,
+        message: impl Into<String>,
+        evidence: impl Into<String>,
+    ) -> Self {
+        let severity = rule(code).map_or(Severity::Refuse, |rule| rule.severity);
+        Self {
+            code,
+            severity,
+            name: name.into(),
+            message: message.into(),
+            evidence: evidence.into(),
+            waived: None,
+        }
+    }
+
+    /// Whether it stops the patch.
+    pub fn refuses(&self) -> bool {
+        self.severity == Severity::Refuse && self.waived.is_none()
+    }
+}
+
+/// What was judged, ready for the rules.
+pub(crate) struct Case<'a> {
+    comparer: &'a Comparer<'a>,
+    comparison: &'a Comparison,
+    /// Base bodies that would be redirected.
+    redirected: Vec<(FunctionId<Base>, FunctionId<Fixed>)>,
+}
+
+/// Applies every rule; findings in order of rule, then address.
+pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) -> Vec<Refusal> {
+    let redirected = comparison
+        .changed
+        .iter()
+        .filter(|change| !change.is_line_number_only())
+        .map(|change| (change.base, change.fixed))
+        .collect();
+    let case = Case {
+        comparer,
+        comparison,
+        redirected,
+    };
+    let mut refusals = image::judge(&case);
+    refusals.extend(entry::judge(&case));
+    refusals.extend(function::judge(&case));
+    refusals.extend(data::judge(&case));
+    refusals.sort_by_key(|refusal| refusal.code);
+    refusals
+        .into_iter()
+        .map(|refusal| policy.apply(refusal))
+        .collect()
+}
+
+/// The finding for an image of a kind that cannot be hotpatched.
+pub fn unsupported(side: &str, unsupported: &Unsupported) -> Refusal {
+    let (code, what) = match unsupported.kind {
+        UnsupportedKind::X86 => ("HP001", "a 32-bit x86 image".to_owned()),
+        UnsupportedKind::ChpeX86 => ("HP002", "a hybrid image (CHPE x86)".to_owned()),
+        UnsupportedKind::Arm64Ec => ("HP002", "a hybrid image (Arm64EC)".to_owned()),
+        UnsupportedKind::Arm64X => ("HP002", "a hybrid image (Arm64X)".to_owned()),
+        UnsupportedKind::Managed => ("HP003", "a managed image".to_owned()),
+        UnsupportedKind::OtherMachine(machine) => {
+            ("HP003", format!("an image for machine {machine:#x}"))
+        }
+    };
+    let evidence = format!("{} = {:#x}", unsupported.field, unsupported.value);
+    Refusal::new(code, "", format!("the {side} is {what}"), evidence)
+}

@@ -1,0 +1,148 @@
+//! Rules about functions: folding, signatures, what went, what could not be told apart.
+
+use super::{Case, Refusal};
+
+/// Names of a folded body that a message shows.
+const SHOWN: usize = 8;
+
+pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    folded(case, &mut refusals);
+    signatures(case, &mut refusals);
+    initialisers(case, &mut refusals);
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    for id in &case.comparison.removed {
+        let name = base.display_name(*id);
+        let evidence = format!("rva {} of the base", base.function(*id).rva);
+        refusals.push(Refusal::new(
+            "HP020",
+            name.clone(),
+            format!("{name} is gone"),
+            evidence,
+        ));
+    }
+    for id in &case.comparison.unmatched_base {
+        let evidence = format!("rva {} of the base", base.function(*id).rva);
+        refusals.push(ambiguous(base.display_name(*id), evidence));
+    }
+    for id in &case.comparison.unmatched_fixed {
+        let evidence = format!("rva {} of the fixed image", fixed.function(*id).rva);
+        refusals.push(ambiguous(fixed.display_name(*id), evidence));
+    }
+    for unknown in &case.comparison.unknown {
+        let name = base.display_name(unknown.base);
+        let message = format!("{name}: an operand points to something that is not understood");
+        let evidence = format!("{name}+{:#x}", unknown.offset);
+        refusals.push(Refusal::new("HP029", name, message, evidence));
+    }
+    refusals
+}
+
+fn ambiguous(name: String, evidence: String) -> Refusal {
+    let message = format!("{name} has namesakes that could not be told apart");
+    Refusal::new("HP028", name, message, evidence)
+}
+
+/// A changed body with several names, whose names do not all lead to the same new body.
+fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, pairing) = (case.comparer.base, case.comparer.pairing);
+    let mut last = None;
+    for (id, _) in &case.redirected {
+        if last.replace(*id) == Some(*id) {
+            continue;
+        }
+        let range = base.function(*id).procedures.clone();
+        let partners = pairing.fixed_functions(*id).count();
+        let unpaired = range
+            .clone()
+            .filter(|i| pairing.fixed_procedure(*i).is_none())
+            .count();
+        if range.len() < 2 || (partners == 1 && unpaired == 0) {
+            continue;
+        }
+        let name = base.display_name(*id);
+        let procedures = base.procedures_of(*id);
+        let mut names: Vec<_> = procedures
+            .iter()
+            .map(|procedure| procedure.display())
+            .collect();
+        names.sort();
+        let shown = names
+            .iter()
+            .take(SHOWN)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let more = match names.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        refusals.push(Refusal::new(
+            "HP018",
+            name.clone(),
+            format!("{name} shares its body with functions that did not change alike"),
+            format!("rva {}: {shown}{more}", base.function(*id).rva),
+        ));
+    }
+}
+
+/// Paired procedures whose types differ. Where a side has no type, nothing can be said.
+fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    for (index, procedure) in (0_u32..).zip(&base.procedures) {
+        let Some((partner, _)) = case.comparer.pairing.fixed_procedure(index) else {
+            continue;
+        };
+        let partner = &fixed.procedures[partner as usize];
+        if procedure.type_index == 0 || partner.type_index == 0 {
+            continue;
+        }
+        let before = base.types.layout_hash(procedure.type_index);
+        let after = fixed.types.layout_hash(partner.type_index);
+        if before != after {
+            let name = procedure.display();
+            let message = format!("{name}: its parameters, result or calling convention changed");
+            let evidence = format!(
+                "type {:#x} of the base, {:#x} of the fixed image",
+                procedure.type_index, partner.type_index
+            );
+            refusals.push(Refusal::new("HP021", name, message, evidence));
+        }
+    }
+}
+
+/// Functions that run once, before anything can be patched.
+fn initialisers(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let is_initialiser = |name: &str| {
+        name.starts_with("??__E")
+            || name.contains("dynamic initializer for")
+            || name.starts_with("_GLOBAL__sub_I_")
+    };
+    let mut refuse = |name: String, evidence: String| {
+        let message = format!("{name} is a static initialiser, which has run");
+        refusals.push(Refusal::new("HP026", name, message, evidence));
+    };
+    for (id, _) in &case.redirected {
+        let names = base.procedures_of(*id);
+        if names
+            .iter()
+            .any(|p| is_initialiser(p.decorated.as_deref().unwrap_or(&p.name)))
+        {
+            refuse(
+                base.display_name(*id),
+                format!("rva {} of the base", base.function(*id).rva),
+            );
+        }
+    }
+    for id in &case.comparison.added {
+        let names = fixed.procedures_of(*id);
+        if names
+            .iter()
+            .any(|p| is_initialiser(p.decorated.as_deref().unwrap_or(&p.name)))
+        {
+            let evidence = format!("rva {} of the fixed image", fixed.function(*id).rva);
+            refuse(fixed.display_name(*id), evidence);
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The rules, with what `hpbuild explain` says of each.
+
+use serde::Serialize;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// No patch is made.
+    Refuse,
+    /// A patch is made; somebody should look.
+    Warn,
+    /// Worth knowing.
+    Note,
+}
+
+impl Severity {
+    /// The word used in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Refuse => "refuse",
+            Severity::Warn => "warn",
+            Severity::Note => "note",
+        }
+    }
+}
+
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// `HP0xx`; never reused.
+    pub code: &'static str,
+    /// How much a finding matters.
+    pub severity: Severity,
+    /// In a few words.
+    pub title: &'static str,
+    /// Why it is a rule.
+    pub why: &'static str,
+    /// What to do about a finding.
+    pub remedy: &'static str,
+}
+
+/// The rule with this code.
+pub fn rule(code: &str) -> Option<&'static Rule> {
+    RULES
+        .iter()
+        .find(|rule| rule.code.eq_ignore_ascii_case(code))
+}
+
+macro_rules! rules {
+    ($($code:literal $severity:ident $title:literal why $why:literal do $remedy:literal)*) => {
+        /// Every rule of comparing and judging, by code. The packager adds its own from HP060 on.
+        pub const RULES: &[Rule] = &[$(Rule {
+            code: $code,
+            severity: Severity::$severity,
+            title: $title,
+            why: $why,
+            remedy: $remedy,
+        }),*];
+    };
+}
+
+rules! {
+    "HP001" Refuse "32-bit x86 image"
+        why "Patches are made for x64 and Arm64. An x86 image has other redirection code, other \
+             relocations and no unwind tables."
+        do "Build the x64 or Arm64 flavour."
+    "HP002" Refuse "hybrid image (CHPE)"
+        why "An image with a CHPEMetadataPointer holds code for two machines: Arm64EC looks like \
+             x64, Arm64X like Arm64, CHPE x86 like x86. Patch images with CHPE metadata are \
+             refused by the systems that load them, and a record for code of one machine must not \
+             be applied to code of the other."
+        do "Build the component for one machine, without /arm64EC or /machine:arm64x."
+    "HP003" Refuse "not native x64 or Arm64 code"
+        why "A managed image holds no machine code to redirect, and other machines have no \
+             hotpatch format."
+        do "Patch native x64 or Arm64 images only."
+    "HP004" Refuse "no PDB"
+        why "Without symbols functions cannot be told apart, and a guess would be worse than a \
+             refusal. This ends the run as an error, because there is nothing to report on."
+        do "Give the PDB with --base-pdb or --fixed-pdb, or its folder with --symbols; link with \
+            /DEBUG."
+    "HP005" Refuse "PDB of another build"
+        why "GUID and age in the PE name its PDB. A PDB of another build describes other \
+             addresses. This ends the run as an error."
+        do "Find the PDB that was written together with the PE."
+    "HP006" Refuse "image rewritten after linking"
+        why "OMAP streams in the PDB say that a tool moved code after linking, so the addresses of \
+             its symbols are not those of the image. This ends the run as an error."
+        do "Compare the images as the linker wrote them."
+    "HP008" Warn "base has no checksum"
+        why "A running base is recognised by time stamp and checksum. A checksum of zero, which \
+             linkers write unless told otherwise, is shared by every build, so only the time stamp \
+             is left to tell them apart."
+        do "Link the base with /RELEASE."
+    "HP010" Refuse "no padding before the entry"
+        why "On x64 a redirected function jumps through six bytes before its entry. Whatever \
+             stands there is overwritten, so it must be filler and nothing else."
+        do "Link the base with /FUNCTIONPADMIN:6 or more, and compile it with /hotpatch (clang: \
+            -fms-hotpatch, with debug info)."
+    "HP011" Refuse "first instruction too short"
+        why "The redirection replaces two bytes at the entry at once. If the first instruction has \
+             one byte, a thread that is about to run the second would run half of a jump."
+        do "Compile the base with /hotpatch (clang: -fms-hotpatch)."
+    "HP012" Refuse "branch back to the entry"
+        why "A jump inside the function to its first bytes would enter the replacement in the \
+             middle of its work, with registers that are not those of a call."
+        do "Compile the base with /hotpatch (clang: -fms-hotpatch)."
+    "HP013" Refuse "entry looks redirected"
+        why "An entry that starts with EB EE to EB FF is what a redirected one looks like; the \
+             system takes it for one and refuses the patch."
+        do "Compile the base with /hotpatch."
+    "HP014" Refuse "landing pad at the entry"
+        why "ENDBR64 or BTI at the entry would be overwritten, and indirect branches to the \
+             function would then fault where the processor checks them."
+        do "Build the base without landing pads, or leave this function out."
+    "HP015" Refuse "XFG hash before the entry"
+        why "With XFG the eight bytes before an entry hold a type hash; the redirection would \
+             overwrite it."
+        do "Build the base with /guard:cf without XFG."
+    "HP016" Refuse "function too short"
+        why "The redirection would reach over the end of the function."
+        do "Leave this function out, or patch its callers."
+    "HP017" Refuse "function in a discardable section"
+        why "Pages of a discardable section may be gone once the image has started."
+        do "Move the function to a section that stays."
+    "HP018" Refuse "folded body"
+        why "The linker folded several functions into one body. Redirecting it redirects them all, \
+             and not all of them changed alike."
+        do "Link the base with /OPT:NOICF (/PROFILE does), or see that all of them may change."
+    "HP019" Refuse "base too large for an Arm64 branch"
+        why "An entry is redirected by one branch, which reaches 128 MB, to a table right behind \
+             the image."
+        do "Nothing but a smaller image helps."
+    "HP020" Note "function gone"
+        why "The fixed image has a function no more. Base code that still calls it keeps calling \
+             it; that it went usually means that it was inlined or is no longer used."
+        do "Nothing, unless it was meant to be unreachable."
+    "HP021" Refuse "signature changed"
+        why "Unchanged callers in the base pass what the old signature says."
+        do "Give the new signature to a new function, and keep the old one."
+    "HP022" Refuse "exports changed"
+        why "Other modules have bound to the base's exports; a patch cannot add, remove or move \
+             one."
+        do "Leave the exports as they are."
+    "HP023" Refuse "new import"
+        why "A patch reaches imports through the base's import table; what is not there would have \
+             to be loaded while code runs."
+        do "Use functions that the base imports, or resolve the new one at run time."
+    "HP025" Refuse "thread-local storage"
+        why "The patch's thread-local slot is not the base's. A changed function that uses \
+             thread-local variables would read and write storage of its own."
+        do "Move the access into a function that does not change, and call that."
+    "HP026" Refuse "initialiser changed"
+        why "Static initialisers of the base have run; a patched one would not run again, and its \
+             effect would be missing."
+        do "Make the change where it takes effect later."
+    "HP027" Refuse "vtable changed"
+        why "Live objects point at the base's vtable. If its entries change number or meaning, \
+             they keep the old ones."
+        do "Leave virtual functions in place and change their bodies."
+    "HP028" Refuse "functions that could not be told apart"
+        why "Several functions of one name stand on both sides and nothing tells which is which. \
+             Any of them may have changed."
+        do "Give them names of their own, or build without the option that hides their difference."
+    "HP029" Refuse "reference that is not understood"
+        why "An operand points to something that could not be explained, so it cannot be said \
+             whether it still means the same. What is not known to be equal is not reported equal."
+        do "Report the case; a build with /DEBUGTYPE:CV,FIXUP usually tells more."
+    "HP030" Refuse "initial value of writable data changed"
+        why "The running base keeps its own variables with the values they have; a new initial \
+             value has no effect."
+        do "Set the value in code that runs, or keep it."
+    "HP031" Refuse "layout of a type changed"
+        why "Objects made by the base have the old layout, and unchanged code keeps using it."
+        do "Keep the type, and put what is new elsewhere."
+    "HP033" Refuse "changed constant reached by unchanged code"
+        why "A table changed, and a writable pointer or an export leads to it. Code that goes that \
+             way keeps the base's table."
+        do "Change the code that reads the table instead."
+    "HP034" Note "resources changed"
+        why "Resources are read from the base image; a patch does not carry any."
+        do "Ship a full update if the resources matter."
+    "HP040" Warn "another compiler"
+        why "The two sides were compiled by different compilers or versions. Most of what differs \
+             is then the compiler's doing, and the patch is larger than the fix."
+        do "Build both sides with the same tools."
+}

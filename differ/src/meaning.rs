@@ -1,0 +1,336 @@
+//! What an address means, and whether two addresses of two images mean the same.
+//!
+//! An address means a paired function or data symbol plus an offset, an import by DLL and name,
+//! the image base, a jump table by the blocks it leads to, or, where it has no name, the bytes
+//! that stand there. Equal numbers prove nothing and different ones mean nothing.
+
+mod content;
+mod extent;
+mod table;
+
+use std::sync::Arc;
+
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
+
+use crate::decode::ReferenceKind;
+use crate::image::{FunctionKind, Image};
+use crate::pair::Pairing;
+use crate::pe::Import;
+
+pub use content::DataChange;
+pub use extent::{Extent, anonymous_extent};
+pub(crate) use table::relative_entries;
+
+/// What stands at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target<S: Side> {
+    /// A function, or a place inside one.
+    Function {
+        /// Which.
+        id: FunctionId<S>,
+        /// Bytes from its entry.
+        offset: u32,
+    },
+    /// Named data, or a place inside it.
+    Data {
+        /// Which.
+        id: DataId<S>,
+        /// Bytes from its start.
+        offset: u32,
+    },
+    /// A slot of the import address table: an index of `pe.imports`.
+    Import(usize),
+    /// The image base itself.
+    ImageBase,
+    /// A jump table: an index of [`Image::switch_tables`].
+    JumpTable(usize),
+    /// A place in a section without a name.
+    Anonymous(Rva<S>),
+    /// No place in any section.
+    Outside,
+}
+
+/// What stands at `rva`.
+pub fn resolve<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
+    if rva.get() == 0 {
+        return Target::ImageBase;
+    }
+    let Some(section) = image.pe.section_at(rva) else {
+        return Target::Outside;
+    };
+    if section.is_code() {
+        if let Some(id) = image.function_at(rva) {
+            return Target::Function {
+                id,
+                offset: rva.get() - image.function(id).rva.get(),
+            };
+        }
+    } else if let Ok(index) = image
+        .pe
+        .imports
+        .binary_search_by_key(&rva, |import| import.slot)
+    {
+        return Target::Import(index);
+    }
+    if let Ok(index) = image
+        .switch_tables
+        .binary_search_by_key(&rva, |table| table.table)
+    {
+        return Target::JumpTable(index);
+    }
+    if let Some(id) = image.data_at(rva) {
+        return Target::Data {
+            id,
+            offset: rva.get() - image.data_symbol(id).rva.get(),
+        };
+    }
+    Target::Anonymous(rva)
+}
+
+/// How two addresses compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Meaning {
+    /// They mean the same.
+    Same,
+    /// They mean different things; the word says of what kind.
+    Different(Difference),
+    /// What one of them means is not understood.
+    Unknown,
+}
+
+/// In what two references differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Difference {
+    /// Another function, or another place in it.
+    Call,
+    /// Other data.
+    Data,
+    /// The same read-only data with other contents.
+    DataContent,
+    /// A string with other contents.
+    String,
+    /// A constant with another value.
+    Literal,
+    /// A jump table with other entries.
+    JumpTable,
+}
+
+/// Two images and what is known of their correspondence.
+pub struct Comparer<'a> {
+    /// The base image.
+    pub base: &'a Image<Base>,
+    /// The fixed image.
+    pub fixed: &'a Image<Fixed>,
+    /// Which is which.
+    pub pairing: &'a Pairing,
+    /// For each base data symbol whether its contents, and all that they lead to, are the same in
+    /// its fixed partner.
+    data_same: Arc<[bool]>,
+}
+
+impl<'a> Comparer<'a> {
+    /// Prepares to compare: compares the contents of all paired read-only data.
+    pub fn new(base: &'a Image<Base>, fixed: &'a Image<Fixed>, pairing: &'a Pairing) -> Self {
+        let mut comparer = Self {
+            base,
+            fixed,
+            pairing,
+            data_same: Arc::default(),
+        };
+        comparer.data_same = content::compare_symbols(&comparer).into();
+        comparer
+    }
+
+    /// A comparer that takes the verdicts on data from an earlier one of the same images.
+    pub fn resume(
+        base: &'a Image<Base>,
+        fixed: &'a Image<Fixed>,
+        pairing: &'a Pairing,
+        data_same: Arc<[bool]>,
+    ) -> Self {
+        Self {
+            base,
+            fixed,
+            pairing,
+            data_same,
+        }
+    }
+
+    /// The verdicts on data, for [`Comparer::resume`].
+    pub fn verdicts(&self) -> Arc<[bool]> {
+        self.data_same.clone()
+    }
+
+    /// Whether the contents of a base data symbol are the same in its partner. Writable data is
+    /// the same when it is paired: its contents at run time are the program's business.
+    pub fn data_same(&self, id: DataId<Base>) -> bool {
+        self.data_same.get(id.index()).copied().unwrap_or(true)
+    }
+
+    /// Compares what stands at two addresses, reached by an instruction of this kind.
+    pub fn compare(&self, base: Rva<Base>, fixed: Rva<Fixed>, kind: ReferenceKind) -> Meaning {
+        let mut visit = content::Visit::new();
+        self.compare_in(base, fixed, kind, &mut visit)
+    }
+
+    fn compare_in(
+        &self,
+        base: Rva<Base>,
+        fixed: Rva<Fixed>,
+        kind: ReferenceKind,
+        visit: &mut content::Visit,
+    ) -> Meaning {
+        let same_if = |same: bool, difference| {
+            if same {
+                Meaning::Same
+            } else {
+                Meaning::Different(difference)
+            }
+        };
+        match (resolve(self.base, base), resolve(self.fixed, fixed)) {
+            (Target::Function { id: b, offset: at }, Target::Function { id: f, offset: of }) => {
+                let same = at == of && self.same_function(b, f);
+                same_if(same || self.same_thunks(b, f), Difference::Call)
+            }
+            (Target::Import(b), Target::Import(f)) => {
+                let (b, f) = (&self.base.pe.imports[b], &self.fixed.pe.imports[f]);
+                same_if(same_import(b, f), Difference::Call)
+            }
+            (Target::ImageBase, Target::ImageBase) => Meaning::Same,
+            (Target::Outside, Target::Outside) => {
+                same_if(base.get() == fixed.get(), Difference::Data)
+            }
+            (Target::JumpTable(b), Target::JumpTable(f)) => {
+                same_if(self.same_table(b, f), Difference::JumpTable)
+            }
+            (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of })
+                if self.paired_data(b, f).is_some() =>
+            {
+                if at != of {
+                    return Meaning::Different(Difference::Data);
+                }
+                let b = self.paired_data(b, f).unwrap_or(b);
+                same_if(self.data_same_in(b, visit), Difference::DataContent)
+            }
+            (b, f) => self.compare_by_content((base, b), (fixed, f), kind, visit),
+        }
+    }
+
+    /// Of the names of two addresses a base one whose partner is among the fixed ones.
+    fn paired_data(&self, base: DataId<Base>, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        let rva = self.fixed.data_symbol(fixed).rva;
+        self.base.data_aliases(base).find(|alias| {
+            let partner = self.pairing.fixed_data(*alias);
+            partner.is_some_and(|partner| self.fixed.data_symbol(partner).rva == rva)
+        })
+    }
+
+    /// What has no common name is compared by what stands there, if it cannot change.
+    fn compare_by_content(
+        &self,
+        (base, b): (Rva<Base>, Target<Base>),
+        (fixed, f): (Rva<Fixed>, Target<Fixed>),
+        kind: ReferenceKind,
+        visit: &mut content::Visit,
+    ) -> Meaning {
+        let is_constant = (
+            is_read_only(self.base, base),
+            is_read_only(self.fixed, fixed),
+        );
+        match (b, f) {
+            (
+                Target::Data { .. } | Target::Anonymous(_) | Target::JumpTable(_),
+                Target::Data { .. } | Target::Anonymous(_) | Target::JumpTable(_),
+            ) => match is_constant {
+                (true, true) => self.compare_contents(base, fixed, kind, visit),
+                (false, false) => self.compare_unnamed_writable(base, b, fixed, f),
+                _ => Meaning::Different(Difference::Data),
+            },
+            (Target::Outside, _) | (_, Target::Outside) => Meaning::Unknown,
+            (Target::Function { .. } | Target::Import(_), _)
+            | (_, Target::Function { .. } | Target::Import(_)) => {
+                Meaning::Different(Difference::Call)
+            }
+            _ => Meaning::Different(Difference::Data),
+        }
+    }
+
+    /// Writable data without a name is known only by its place in the contribution of its
+    /// compiland, and only while that contribution keeps its size.
+    fn compare_unnamed_writable(
+        &self,
+        base: Rva<Base>,
+        b: Target<Base>,
+        fixed: Rva<Fixed>,
+        f: Target<Fixed>,
+    ) -> Meaning {
+        let (Target::Anonymous(_), Target::Anonymous(_)) = (b, f) else {
+            return Meaning::Different(Difference::Data);
+        };
+        let (Some(b), Some(f)) = (
+            self.base.contribution_at(base),
+            self.fixed.contribution_at(fixed),
+        ) else {
+            return Meaning::Unknown;
+        };
+        let name = |name: Option<&crate::image::Compiland>| {
+            name.map(|compiland| compiland.short_name.clone())
+        };
+        let same_compiland = name(self.base.compilands.get(b.compiland.index()))
+            == name(self.fixed.compilands.get(f.compiland.index()));
+        if !same_compiland || b.size != f.size || b.characteristics != f.characteristics {
+            return Meaning::Unknown;
+        }
+        if base.get() - b.rva.get() == fixed.get() - f.rva.get() {
+            Meaning::Same
+        } else {
+            Meaning::Different(Difference::Data)
+        }
+    }
+
+    fn same_function(&self, base: FunctionId<Base>, fixed: FunctionId<Fixed>) -> bool {
+        self.pairing.linked(base, fixed)
+    }
+
+    /// Whether both are thunks that lead to the same place.
+    fn same_thunks(&self, base: FunctionId<Base>, fixed: FunctionId<Fixed>) -> bool {
+        let is_thunk = self.base.function(base).kind == FunctionKind::Thunk
+            && self.fixed.function(fixed).kind == FunctionKind::Thunk;
+        if !is_thunk {
+            return false;
+        }
+        let (b, f) = (
+            self.base.references_of(base),
+            self.fixed.references_of(fixed),
+        );
+        match (b, f) {
+            // The targets of thunks are functions or imports, not thunks again: this ends.
+            ([b], [f]) => match (
+                resolve(self.base, b.reference.target),
+                resolve(self.fixed, f.reference.target),
+            ) {
+                (
+                    Target::Function { id: b, offset: at },
+                    Target::Function { id: f, offset: of },
+                ) => at == of && self.same_function(b, f),
+                (Target::Import(b), Target::Import(f)) => {
+                    same_import(&self.base.pe.imports[b], &self.fixed.pe.imports[f])
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {
+    base.dll.eq_ignore_ascii_case(&fixed.dll) && base.symbol == fixed.symbol
+}
+
+/// Whether the program cannot write at `rva`. Code counts: constants may stand between functions.
+pub fn is_read_only<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+    image
+        .pe
+        .section_at(rva)
+        .is_some_and(|section| !section.is_writable())
+}

@@ -1,0 +1,298 @@
+//! Read-only data by what it contains: bytes, and what its pointers mean.
+//!
+//! Tables lead to tables, in circles too. Two circles are equal when nothing in them differs, so
+//! every comparison assumes the pairs it is in the middle of to be equal and looks for a
+//! difference. For named data this is done once for the whole image: each pair is looked at by
+//! itself, noting which other pairs it leads to, and differences are then carried back along
+//! those edges until nothing changes any more.
+
+use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+use rayon::prelude::*;
+use rustc_hash::FxHashSet;
+
+use super::extent::{anonymous_extent, is_text};
+use super::table::relative_entries;
+use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
+use crate::decode::ReferenceKind;
+
+/// Unnamed data that leads to unnamed data is followed this far; deeper is not understood.
+const MAX_DEPTH: u32 = 32;
+
+/// Alignment filler that may follow unnamed data: less than the largest vector's alignment.
+const MAX_FILLER: usize = 64;
+
+/// A comparison under way.
+pub(super) struct Visit {
+    /// Pairs of unnamed places being compared, assumed equal.
+    assumed: FxHashSet<(Rva<Base>, Rva<Fixed>)>,
+    depth: u32,
+    /// Named pairs met, where these are collected rather than looked up.
+    collect: Option<Vec<DataId<Base>>>,
+}
+
+impl Visit {
+    pub(super) fn new() -> Self {
+        Self {
+            assumed: FxHashSet::default(),
+            depth: 0,
+            collect: None,
+        }
+    }
+}
+
+/// A pair of data symbols whose contents differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataChange {
+    /// The base symbol.
+    pub base: DataId<Base>,
+    /// Its partner.
+    pub fixed: DataId<Fixed>,
+}
+
+/// For each base symbol whether its contents and all they lead to are the same in its partner.
+pub(super) fn compare_symbols(comparer: &Comparer<'_>) -> Vec<bool> {
+    let count = comparer.base.data.len();
+    let looked: Vec<(bool, Vec<DataId<Base>>)> = (0..count)
+        .into_par_iter()
+        .with_min_len(64)
+        .map(|index| compare_symbol(comparer, DataId::new(index)))
+        .collect();
+    let mut same: Vec<bool> = looked.iter().map(|(same, _)| *same).collect();
+    // Carry differences back along the edges.
+    let mut readers = vec![Vec::new(); count];
+    for (index, (_, edges)) in looked.iter().enumerate() {
+        for edge in edges {
+            readers[edge.index()].push(index);
+        }
+    }
+    let mut changed: Vec<usize> = (0..count).filter(|index| !same[*index]).collect();
+    while let Some(index) = changed.pop() {
+        for reader in std::mem::take(&mut readers[index]) {
+            if std::mem::replace(&mut same[reader], false) {
+                changed.push(reader);
+            }
+        }
+    }
+    same
+}
+
+/// Compares one symbol's own contents; returns the symbols its pointers lead to.
+fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataId<Base>>) {
+    let base = comparer.base.data_symbol(id);
+    let Some(partner) = comparer.pairing.fixed_data(id) else {
+        return (true, Vec::new());
+    };
+    let fixed = comparer.fixed.data_symbol(partner);
+    if crate::names::is_linker_made(base.decorated.as_deref().unwrap_or(&base.name)) {
+        return (true, Vec::new());
+    }
+    let constant = (
+        is_read_only(comparer.base, base.rva),
+        is_read_only(comparer.fixed, fixed.rva),
+    );
+    match constant {
+        (false, false) => return (true, Vec::new()),
+        (true, true) => {}
+        _ => return (false, Vec::new()),
+    }
+    let mut visit = Visit::new();
+    visit.collect = Some(Vec::new());
+    let exact = base.sized_by_type && fixed.sized_by_type;
+    let meaning = comparer.compare_extents(
+        Extent {
+            rva: base.rva,
+            size: base.size,
+            exact,
+        },
+        Extent {
+            rva: fixed.rva,
+            size: fixed.size,
+            exact,
+        },
+        &mut visit,
+    );
+    (meaning == Meaning::Same, visit.collect.unwrap_or_default())
+}
+
+impl Comparer<'_> {
+    /// As [`Comparer::data_same`], or, while symbols are first compared, an edge to be followed
+    /// later.
+    pub(super) fn data_same_in(&self, id: DataId<Base>, visit: &mut Visit) -> bool {
+        match &mut visit.collect {
+            Some(edges) => {
+                edges.push(id);
+                true
+            }
+            None => self.data_same(id),
+        }
+    }
+
+    /// Compares read-only data without a common name.
+    pub(super) fn compare_contents(
+        &self,
+        base: Rva<Base>,
+        fixed: Rva<Fixed>,
+        kind: ReferenceKind,
+        visit: &mut Visit,
+    ) -> Meaning {
+        if !visit.assumed.insert((base, fixed)) {
+            return Meaning::Same;
+        }
+        if visit.depth >= MAX_DEPTH {
+            return Meaning::Unknown;
+        }
+        let (b, f) = (self.extent(base, kind), self.extent_fixed(fixed, kind));
+        let (Some(b), Some(f)) = (b, f) else {
+            return Meaning::Unknown;
+        };
+        let is_relative = self.base.relative_tables.binary_search(&base).is_ok()
+            && self.fixed.relative_tables.binary_search(&fixed).is_ok();
+        visit.depth += 1;
+        let meaning = if is_relative {
+            self.compare_relative(base, fixed, visit)
+        } else {
+            self.compare_extents(b, f, visit)
+        };
+        visit.depth -= 1;
+        match meaning {
+            Meaning::Different(_) => Meaning::Different(self.describe(b, kind)),
+            other => other,
+        }
+    }
+
+    fn extent(&self, rva: Rva<Base>, kind: ReferenceKind) -> Option<Extent<Base>> {
+        match resolve(self.base, rva) {
+            Target::Data { id, offset } => {
+                let symbol = self.base.data_symbol(id);
+                Some(Extent {
+                    rva,
+                    size: symbol.size - offset,
+                    exact: symbol.sized_by_type,
+                })
+            }
+            _ => anonymous_extent(self.base, rva, kind),
+        }
+    }
+
+    fn extent_fixed(&self, rva: Rva<Fixed>, kind: ReferenceKind) -> Option<Extent<Fixed>> {
+        match resolve(self.fixed, rva) {
+            Target::Data { id, offset } => {
+                let symbol = self.fixed.data_symbol(id);
+                Some(Extent {
+                    rva,
+                    size: symbol.size - offset,
+                    exact: symbol.sized_by_type,
+                })
+            }
+            _ => anonymous_extent(self.fixed, rva, kind),
+        }
+    }
+
+    fn compare_extents(
+        &self,
+        base: Extent<Base>,
+        fixed: Extent<Fixed>,
+        visit: &mut Visit,
+    ) -> Meaning {
+        let different = Meaning::Different(Difference::DataContent);
+        if base.exact && fixed.exact && base.size != fixed.size {
+            return different;
+        }
+        let (Some(b), Some(f)) = (
+            self.base.pe.bytes(base.rva, base.size),
+            self.fixed.pe.bytes(fixed.rva, fixed.size),
+        ) else {
+            // Beyond the initialised part of a section: zeros, or nothing at all.
+            return if base.size == fixed.size {
+                Meaning::Same
+            } else {
+                Meaning::Unknown
+            };
+        };
+        let common = b.len().min(f.len());
+        let rest = if b.len() > common {
+            &b[common..]
+        } else {
+            &f[common..]
+        };
+        if rest.len() >= MAX_FILLER || rest.iter().any(|byte| *byte != 0) {
+            return different;
+        }
+        let b_pointers = self.base.pe.relocations_in(base.rva, base.size);
+        let f_pointers = self.fixed.pe.relocations_in(fixed.rva, fixed.size);
+        if b_pointers.len() != f_pointers.len() {
+            return different;
+        }
+        let mut at = 0;
+        let mut worst = Meaning::Same;
+        for (b_place, f_place) in b_pointers.iter().zip(f_pointers) {
+            let offset = (b_place.get() - base.rva.get()) as usize;
+            if offset != (f_place.get() - fixed.rva.get()) as usize || offset < at {
+                return different;
+            }
+            if b[at..offset.min(common)] != f[at..offset.min(common)] {
+                return different;
+            }
+            let pointer = |bytes: &[u8]| {
+                bytes
+                    .get(offset..)?
+                    .first_chunk()
+                    .map(|word| u64::from_le_bytes(*word))
+            };
+            let (Some(b_value), Some(f_value)) = (pointer(b), pointer(f)) else {
+                return Meaning::Unknown;
+            };
+            match self.compare_pointers(b_value, f_value, visit) {
+                Meaning::Different(_) => return different,
+                other => worst = worst.max(other),
+            }
+            at = offset + 8;
+        }
+        if at < common && b[at..common] != f[at..common] {
+            return different;
+        }
+        worst
+    }
+
+    /// Compares tables of distances by what their entries lead to.
+    fn compare_relative(&self, base: Rva<Base>, fixed: Rva<Fixed>, visit: &mut Visit) -> Meaning {
+        let (Some(b), Some(f)) = (
+            relative_entries(&self.base.pe, &self.base.boundaries, base),
+            relative_entries(&self.fixed.pe, &self.fixed.boundaries, fixed),
+        ) else {
+            return Meaning::Unknown;
+        };
+        if b.len() != f.len() {
+            return Meaning::Different(Difference::DataContent);
+        }
+        let mut worst = Meaning::Same;
+        for (b, f) in b.into_iter().zip(f) {
+            match self.compare_in(b, f, ReferenceKind::Address, visit) {
+                Meaning::Different(_) => return Meaning::Different(Difference::DataContent),
+                other => worst = worst.max(other),
+            }
+        }
+        worst
+    }
+
+    fn compare_pointers(&self, base: u64, fixed: u64, visit: &mut Visit) -> Meaning {
+        match (self.base.pe.rva_of(base), self.fixed.pe.rva_of(fixed)) {
+            (Some(b), Some(f)) => self.compare_in(b, f, ReferenceKind::Address, visit),
+            _ => Meaning::Unknown,
+        }
+    }
+
+    /// The word for a difference in unnamed data.
+    fn describe(&self, base: Extent<Base>, kind: ReferenceKind) -> Difference {
+        if matches!(kind, ReferenceKind::Memory(_)) {
+            return Difference::Literal;
+        }
+        let bytes = self.base.pe.bytes_from(base.rva);
+        let text = bytes.iter().take_while(|byte| is_text(**byte)).count();
+        if text > 0 && bytes.get(text) == Some(&0) {
+            Difference::String
+        } else {
+            Difference::DataContent
+        }
+    }
+}

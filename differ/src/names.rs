@@ -1,0 +1,122 @@
+//! Names as a person reads them.
+
+use undname::Flags;
+
+/// A linkage name made readable: MSVC's through `undname`, anything else as it is.
+pub fn display(decorated: &str) -> String {
+    if !decorated.starts_with('?') {
+        return decorated.to_owned();
+    }
+    undname::demangle(decorated, Flags::default())
+        .map_or_else(|_| decorated.to_owned(), |name| name.to_string())
+}
+
+/// Whether the linkage name `decorated` stands for the procedure record's name `name`, which has
+/// its scopes but no types.
+pub(crate) fn matches(decorated: &str, name: &str) -> bool {
+    if decorated == name {
+        return true;
+    }
+    if !decorated.starts_with('?') {
+        return false;
+    }
+    undname::demangle(decorated, Flags::NAME_ONLY)
+        .is_ok_and(|readable| readable.to_string() == name)
+}
+
+/// Whether a linkage name is an encoding of a readable one, rather than a plain name.
+pub(crate) fn is_mangled(name: &str) -> bool {
+    name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")
+}
+
+/// Whether the linker makes and fills what has this name: its contents are addresses of its own
+/// choosing and tell nothing about the program.
+pub(crate) fn is_linker_made(name: &str) -> bool {
+    const PREFIXES: [&str; 7] = [
+        "__guard_",
+        "__imp_",
+        "__IMPORT_DESCRIPTOR_",
+        "__NULL_IMPORT_DESCRIPTOR",
+        "__DELAY_IMPORT_",
+        "_DELAY_IMPORT_",
+        "__volatile_metadata",
+    ];
+    matches!(
+        name,
+        "_load_config_used" | "__enclave_config" | "__hybrid_auxiliary_iat"
+    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || name.ends_with("_NULL_THUNK_DATA")
+}
+
+/// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
+/// funclets, dynamic initialisers and the like.
+pub(crate) fn is_generated(name: &str) -> bool {
+    const MARKS: [&str; 10] = [
+        "<lambda_",
+        "<lambda>",
+        "$catch$",
+        "$dtor$",
+        "$fin$",
+        "$filt$",
+        "dynamic initializer for",
+        "dynamic atexit destructor",
+        "::__l",
+        "{{closure}}",
+    ];
+    MARKS.iter().any(|mark| name.contains(mark)) || without_generated_parts(name).is_some()
+}
+
+/// The name without the parts that compilers number or hash: LLVM's `.llvm.123` and `.cold`
+/// numbering, Rust's `::h0123456789abcdef`, MSVC's lambda hashes. `None` where it has none.
+pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
+    let mut stable = name.to_owned();
+    if let Some(at) = stable.find(".llvm.") {
+        let digits = stable[at + 6..]
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .count();
+        stable.replace_range(at..at + 6 + digits, "");
+    }
+    if let Some(at) = stable.rfind("::h") {
+        let hash = &stable[at + 3..];
+        if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            stable.truncate(at);
+        }
+    }
+    while let Some(at) = stable.find("<lambda_") {
+        let Some(end) = stable[at..].find('>') else {
+            break;
+        };
+        stable.replace_range(at..=at + end, "<lambda>");
+    }
+    (stable != name).then_some(stable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_parts() {
+        assert_eq!(without_generated_parts("plain"), None);
+        assert_eq!(
+            without_generated_parts("f.llvm.1234.cold").as_deref(),
+            Some("f.cold")
+        );
+        assert_eq!(
+            without_generated_parts("krate::f::h0123456789abcdef").as_deref(),
+            Some("krate::f")
+        );
+        assert_eq!(
+            without_generated_parts("<lambda_0f>::operator()<<lambda_1e>>").as_deref(),
+            Some("<lambda>::operator()<<lambda>>")
+        );
+    }
+
+    #[test]
+    fn linkage_names() {
+        assert!(matches("?open@File@@QEAAHPEBD@Z", "File::open"));
+        assert!(!matches("?open@File@@QEAAHPEBD@Z", "File::close"));
+        assert!(matches("plain", "plain"));
+    }
+}

@@ -1,0 +1,390 @@
+//! Which function of the fixed image is which function of the base.
+//!
+//! Names are what pairs are made of, so it is procedures that are paired, one to one; bodies
+//! follow (several names may share one body where the linker folded). Tiers run from sure to
+//! likely. In each tier a key that occurs once among the unpaired of both sides makes a pair; a
+//! key that occurs more often makes none, and is left to the next tier, which looks at more. What
+//! is left at the end is unmatched and reported as such: a guess would be worse.
+//!
+//! | tier | key |
+//! |---|---|
+//! | decorated | linkage name |
+//! | name-compiland | name and compiland |
+//! | name-type-compiland | name, type layout and compiland |
+//! | name | name alone: a function that moved to another compiland |
+//! | generated | name without the parts a compiler numbers or hashes, and compiland |
+//! | name-content | name and meaning of the body |
+//! | order | name, compiland and position among its namesakes, where both sides have as many and a compiler made the names |
+//! | content | meaning of the body alone |
+
+mod content;
+mod data;
+
+use std::hash::Hash;
+
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+
+use crate::image::{Function, Image, Procedure};
+
+/// How sure a pair is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    /// The linkage name, unique on both sides.
+    Decorated,
+    /// Name and compiland.
+    NameCompiland,
+    /// Name, type layout and compiland.
+    NameTypeCompiland,
+    /// The name alone, unique on both sides.
+    Name,
+    /// The name without what a compiler numbers or hashes, and compiland.
+    Generated,
+    /// Name and meaning of the body.
+    NameContent,
+    /// Position among compiler-made namesakes of one compiland.
+    Order,
+    /// Meaning of the body.
+    Content,
+}
+
+/// Everything that was matched.
+#[derive(Debug)]
+pub struct Pairing {
+    /// For each base procedure its partner and the tier.
+    base_procedures: Vec<Option<(u32, Tier)>>,
+    /// For each fixed procedure its partner.
+    fixed_procedures: Vec<Option<u32>>,
+    /// Bodies that share a pair of names, or were matched by content; sorted.
+    bodies: Vec<(FunctionId<Base>, FunctionId<Fixed>, Tier)>,
+    /// The same the other way round; sorted.
+    bodies_by_fixed: Vec<(FunctionId<Fixed>, FunctionId<Base>)>,
+    base_data: Vec<Option<DataId<Fixed>>>,
+    fixed_data: Vec<Option<DataId<Base>>>,
+}
+
+impl Pairing {
+    /// The fixed procedure paired with a base procedure (both as indexes of
+    /// [`Image::procedures`]), and the tier.
+    pub fn fixed_procedure(&self, base: u32) -> Option<(u32, Tier)> {
+        self.base_procedures.get(base as usize).copied().flatten()
+    }
+
+    /// The base procedure paired with a fixed procedure.
+    pub fn base_procedure(&self, fixed: u32) -> Option<u32> {
+        self.fixed_procedures.get(fixed as usize).copied().flatten()
+    }
+
+    /// Pairs of bodies, sorted by base, then fixed.
+    pub fn bodies(&self) -> &[(FunctionId<Base>, FunctionId<Fixed>, Tier)] {
+        &self.bodies
+    }
+
+    /// Whether some name of the base body is paired with some name of the fixed body.
+    pub fn linked(&self, base: FunctionId<Base>, fixed: FunctionId<Fixed>) -> bool {
+        self.bodies
+            .binary_search_by_key(&(base, fixed), |&(b, f, _)| (b, f))
+            .is_ok()
+    }
+
+    /// The fixed bodies paired with a base body; several where folding differs.
+    pub fn fixed_functions(
+        &self,
+        base: FunctionId<Base>,
+    ) -> impl Iterator<Item = FunctionId<Fixed>> + '_ {
+        let start = self.bodies.partition_point(|pair| pair.0 < base);
+        self.bodies[start..]
+            .iter()
+            .take_while(move |pair| pair.0 == base)
+            .map(|pair| pair.1)
+    }
+
+    /// The base bodies paired with a fixed body; several where folding differs.
+    pub fn base_functions(
+        &self,
+        fixed: FunctionId<Fixed>,
+    ) -> impl Iterator<Item = FunctionId<Base>> + '_ {
+        let start = self.bodies_by_fixed.partition_point(|pair| pair.0 < fixed);
+        let rest = &self.bodies_by_fixed[start..];
+        rest.iter()
+            .take_while(move |pair| pair.0 == fixed)
+            .map(|pair| pair.1)
+    }
+
+    /// The base body that stands for a fixed body; the first where folding made several.
+    pub fn base_function(&self, fixed: FunctionId<Fixed>) -> Option<FunctionId<Base>> {
+        self.base_functions(fixed).next()
+    }
+
+    /// The fixed data symbol paired with a base one.
+    pub fn fixed_data(&self, base: DataId<Base>) -> Option<DataId<Fixed>> {
+        self.base_data[base.index()]
+    }
+
+    /// The base data symbol paired with a fixed one.
+    pub fn base_data(&self, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        self.fixed_data[fixed.index()]
+    }
+}
+
+/// Pairs the functions and the data of two images.
+pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
+    let (base_owners, fixed_owners) = (owners(base), owners(fixed));
+    let mut pairs = Pairs::new(base.procedures.len(), fixed.procedures.len());
+    let b = Names {
+        image: base,
+        owners: &base_owners,
+    };
+    let f = Names {
+        image: fixed,
+        owners: &fixed_owners,
+    };
+
+    pairs.tier(Tier::Decorated, |i| b.decorated(i), |i| f.decorated(i));
+    pairs.tier(
+        Tier::NameCompiland,
+        |i| b.in_compiland(i),
+        |i| f.in_compiland(i),
+    );
+    pairs.tier(
+        Tier::NameTypeCompiland,
+        |i| b.with_type(i),
+        |i| f.with_type(i),
+    );
+    pairs.tier(Tier::Name, |i| Some(b.name(i)), |i| Some(f.name(i)));
+    pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
+
+    // The meaning of a body is told by the names of what it refers to, which no later tier
+    // changes, so these need no repetition to reach a fixed point.
+    let contents = content::Contents::of_unpaired(base, fixed, &b, &f, &pairs);
+    let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
+    pairs.tier(
+        Tier::NameContent,
+        |i| by_name(b.name(i), contents.base(b.owners[i as usize])),
+        |i| by_name(f.name(i), contents.fixed(f.owners[i as usize])),
+    );
+    pairs.order(&b, &f);
+    pairs.tier(
+        Tier::Content,
+        |i| contents.base(b.owners[i as usize]),
+        |i| contents.fixed(f.owners[i as usize]),
+    );
+
+    let bodies = bodies(base, fixed, &pairs, &b, &f, &contents);
+    let mut bodies_by_fixed: Vec<_> = bodies.iter().map(|&(b, f, _)| (f, b)).collect();
+    bodies_by_fixed.sort_unstable();
+    let (base_data, fixed_data) = data::pair_data(base, fixed, &pairs.fixed);
+    Pairing {
+        base_procedures: pairs.base,
+        fixed_procedures: pairs.fixed,
+        bodies,
+        bodies_by_fixed,
+        base_data,
+        fixed_data,
+    }
+}
+
+/// For each procedure of an image the function it names.
+pub(crate) fn owners<S: Side>(image: &Image<S>) -> Vec<FunctionId<S>> {
+    let mut owners = vec![FunctionId::new(0); image.procedures.len()];
+    for id in image.function_ids() {
+        for index in image.function(id).procedures.clone() {
+            owners[index as usize] = id;
+        }
+    }
+    owners
+}
+
+/// The procedures of one image as keys.
+struct Names<'a, S: Side> {
+    image: &'a Image<S>,
+    owners: &'a [FunctionId<S>],
+}
+
+impl<'a, S: Side> Names<'a, S> {
+    fn procedure(&self, index: u32) -> &'a Procedure {
+        &self.image.procedures[index as usize]
+    }
+
+    fn function(&self, index: u32) -> &'a Function<S> {
+        self.image.function(self.owners[index as usize])
+    }
+
+    fn name(&self, index: u32) -> &'a str {
+        &self.procedure(index).name
+    }
+
+    fn decorated(&self, index: u32) -> Option<&'a str> {
+        self.procedure(index).decorated.as_deref()
+    }
+
+    fn compiland(&self, index: u32) -> Option<&'a str> {
+        let id = self.function(index).compiland?;
+        self.image
+            .compilands
+            .get(id.index())
+            .map(|compiland| &*compiland.short_name)
+    }
+
+    fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.name(index), self.compiland(index)?))
+    }
+
+    fn with_type(&self, index: u32) -> Option<(&'a str, u64, &'a str)> {
+        let kind = self
+            .image
+            .types
+            .layout_hash(self.procedure(index).type_index);
+        Some((self.name(index), kind, self.compiland(index)?))
+    }
+
+    fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
+        let stable = crate::names::without_generated_parts(self.name(index))?;
+        Some((stable, self.compiland(index)))
+    }
+}
+
+/// Pairs made so far.
+struct Pairs {
+    base: Vec<Option<(u32, Tier)>>,
+    fixed: Vec<Option<u32>>,
+}
+
+/// The procedures of one side that share a key.
+type Bucket = (Vec<u32>, Vec<u32>);
+
+impl Pairs {
+    fn new(base: usize, fixed: usize) -> Self {
+        Self {
+            base: vec![None; base],
+            fixed: vec![None; fixed],
+        }
+    }
+
+    fn link(&mut self, base: u32, fixed: u32, tier: Tier) {
+        self.base[base as usize] = Some((fixed, tier));
+        self.fixed[fixed as usize] = Some(base);
+    }
+
+    fn unpaired_base(&self) -> impl Iterator<Item = u32> + '_ {
+        (0_u32..)
+            .zip(&self.base)
+            .filter(|(_, pair)| pair.is_none())
+            .map(|(index, _)| index)
+    }
+
+    fn unpaired_fixed(&self) -> impl Iterator<Item = u32> + '_ {
+        (0_u32..)
+            .zip(&self.fixed)
+            .filter(|(_, pair)| pair.is_none())
+            .map(|(index, _)| index)
+    }
+
+    fn buckets<K: Hash + Eq>(
+        &self,
+        base_key: impl Fn(u32) -> Option<K>,
+        fixed_key: impl Fn(u32) -> Option<K>,
+    ) -> FxHashMap<K, Bucket> {
+        let mut buckets: FxHashMap<K, Bucket> = FxHashMap::default();
+        for index in self.unpaired_base() {
+            if let Some(key) = base_key(index) {
+                buckets.entry(key).or_default().0.push(index);
+            }
+        }
+        for index in self.unpaired_fixed() {
+            // A key of one side alone makes no pair.
+            if let Some(bucket) = fixed_key(index).and_then(|key| buckets.get_mut(&key)) {
+                bucket.1.push(index);
+            }
+        }
+        buckets
+    }
+
+    /// Pairs what has a key that occurs once on each side.
+    fn tier<K: Hash + Eq>(
+        &mut self,
+        tier: Tier,
+        base_key: impl Fn(u32) -> Option<K>,
+        fixed_key: impl Fn(u32) -> Option<K>,
+    ) {
+        let buckets = self.buckets(base_key, fixed_key);
+        // Each pair stands alone, so the order of the table does not show.
+        #[allow(clippy::iter_over_hash_type)]
+        for (base, fixed) in buckets.into_values() {
+            if let ([base], [fixed]) = (&base[..], &fixed[..]) {
+                self.link(*base, *fixed, tier);
+            }
+        }
+    }
+
+    /// Pairs compiler-made namesakes of one compiland in the order of their addresses, where both
+    /// sides have the same number of them.
+    fn order(&mut self, base: &Names<'_, Base>, fixed: &Names<'_, Fixed>) {
+        let made = |name| crate::names::is_generated(name);
+        let buckets = self.buckets(
+            |i| base.in_compiland(i).filter(|(name, _)| made(name)),
+            |i| fixed.in_compiland(i).filter(|(name, _)| made(name)),
+        );
+        #[allow(clippy::iter_over_hash_type)]
+        for (base, fixed) in buckets.into_values() {
+            if base.len() == fixed.len() {
+                base.into_iter()
+                    .zip(fixed)
+                    .for_each(|(b, f)| self.link(b, f, Tier::Order));
+            }
+        }
+    }
+}
+
+fn bodies(
+    base: &Image<Base>,
+    fixed: &Image<Fixed>,
+    pairs: &Pairs,
+    b: &Names<'_, Base>,
+    f: &Names<'_, Fixed>,
+    contents: &content::Contents,
+) -> Vec<(FunctionId<Base>, FunctionId<Fixed>, Tier)> {
+    let mut bodies: Vec<_> = (0_usize..)
+        .zip(&pairs.base)
+        .filter_map(|(index, pair)| {
+            let (fixed, tier) = (*pair)?;
+            Some((b.owners[index], f.owners[fixed as usize], tier))
+        })
+        .collect();
+    // Bodies that only an unwind entry tells of have no name to be paired by.
+    let unnamed = |range: &std::ops::Range<u32>| range.is_empty();
+    let mut buckets: FxHashMap<u64, (Vec<_>, Vec<_>)> = FxHashMap::default();
+    for id in base
+        .function_ids()
+        .filter(|id| unnamed(&base.function(*id).procedures))
+    {
+        if let Some(content) = contents.base(id) {
+            buckets.entry(content).or_default().0.push(id);
+        }
+    }
+    for id in fixed
+        .function_ids()
+        .filter(|id| unnamed(&fixed.function(*id).procedures))
+    {
+        if let Some(bucket) = contents.fixed(id).and_then(|key| buckets.get_mut(&key)) {
+            bucket.1.push(id);
+        }
+    }
+    #[allow(clippy::iter_over_hash_type)]
+    for (base, fixed) in buckets.into_values() {
+        // Bodies without a name and of equal meaning are interchangeable.
+        if base.len() == fixed.len() {
+            bodies.extend(
+                base.into_iter()
+                    .zip(fixed)
+                    .map(|(b, f)| (b, f, Tier::Content)),
+            );
+        }
+    }
+    bodies.sort_unstable();
+    // Several names may link the same two bodies; the surest counts.
+    bodies.dedup_by_key(|pair| (pair.0, pair.1));
+    bodies
+}

@@ -1,0 +1,87 @@
+//! The meaning of a body as a number, for bodies that names did not pair.
+//!
+//! Bytes outside reference fields, and for each reference the name of what it points at. Bodies
+//! of equal number are only candidates for a pair: comparing still looks at everything.
+
+use std::hash::{Hash, Hasher};
+
+use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::{Names, Pairs};
+use crate::image::Image;
+
+/// Meanings of the bodies that have an unpaired name, or none.
+pub(super) struct Contents {
+    base: FxHashMap<FunctionId<Base>, u64>,
+    fixed: FxHashMap<FunctionId<Fixed>, u64>,
+}
+
+impl Contents {
+    pub(super) fn of_unpaired(
+        base: &Image<Base>,
+        fixed: &Image<Fixed>,
+        b: &Names<'_, Base>,
+        f: &Names<'_, Fixed>,
+        pairs: &Pairs,
+    ) -> Self {
+        let named_base = pairs.unpaired_base().map(|index| b.owners[index as usize]);
+        let named_fixed = pairs.unpaired_fixed().map(|index| f.owners[index as usize]);
+        Self {
+            base: named_base
+                .chain(unnamed(base))
+                .map(|id| (id, meaning(base, id)))
+                .collect(),
+            fixed: named_fixed
+                .chain(unnamed(fixed))
+                .map(|id| (id, meaning(fixed, id)))
+                .collect(),
+        }
+    }
+
+    pub(super) fn base(&self, id: FunctionId<Base>) -> Option<u64> {
+        self.base.get(&id).copied()
+    }
+
+    pub(super) fn fixed(&self, id: FunctionId<Fixed>) -> Option<u64> {
+        self.fixed.get(&id).copied()
+    }
+}
+
+fn unnamed<S: Side>(image: &Image<S>) -> impl Iterator<Item = FunctionId<S>> + '_ {
+    image
+        .function_ids()
+        .filter(|id| image.function(*id).procedures.is_empty())
+}
+
+fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> u64 {
+    let mut hash = FxHasher::default();
+    let mut code = image.code_of(id).to_vec();
+    for placed in image.references_of(id) {
+        let end = placed.offset as usize + usize::from(placed.length);
+        if let Some(instruction) = code.get_mut(placed.offset as usize..end) {
+            placed.reference.field.clear(instruction);
+        }
+        if !placed.completed_elsewhere {
+            name_of(image, placed.reference.target).hash(&mut hash);
+        }
+    }
+    code.hash(&mut hash);
+    hash.finish()
+}
+
+/// A name for what stands at `rva` that another build would also have.
+fn name_of<S: Side>(image: &Image<S>, rva: hpbuild_metadata::Rva<S>) -> Option<(&str, u32)> {
+    if let Some(id) = image.function_at(rva) {
+        let offset = rva.get() - image.function(id).rva.get();
+        return Some((
+            image
+                .procedures_of(id)
+                .first()
+                .map_or("", |name| &name.name),
+            offset,
+        ));
+    }
+    let symbol = image.data_symbol(image.data_at(rva)?);
+    Some((&symbol.name, rva.get() - symbol.rva.get()))
+}

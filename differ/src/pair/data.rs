@@ -1,0 +1,127 @@
+//! Pairing of named data, in tiers like those of functions.
+
+use std::hash::Hash;
+
+use hpbuild_metadata::{Base, DataId, Fixed, Side};
+use rustc_hash::FxHashMap;
+
+use crate::image::{DataSymbol, Image};
+
+type Paired = (Vec<Option<DataId<Fixed>>>, Vec<Option<DataId<Base>>>);
+
+/// Pairs data symbols. `base_procedures` gives the partner of each fixed procedure, because a
+/// static local is known by the function it lives in.
+pub(super) fn pair_data(
+    base: &Image<Base>,
+    fixed: &Image<Fixed>,
+    base_procedures: &[Option<u32>],
+) -> Paired {
+    let mut paired: Paired = (vec![None; base.data.len()], vec![None; fixed.data.len()]);
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| s.decorated.clone(),
+        |s, _| s.decorated.clone(),
+    );
+    // A static local's parent is known by its index in the base.
+    let base_parent =
+        |symbol: &DataSymbol<Base>, _: &str| Some((symbol.name.clone(), symbol.parent?));
+    let fixed_parent = |symbol: &DataSymbol<Fixed>, _: &str| {
+        let parent = base_procedures
+            .get(symbol.parent? as usize)
+            .copied()
+            .flatten()?;
+        Some((symbol.name.clone(), parent))
+    };
+    tier(&mut paired, base, fixed, base_parent, fixed_parent);
+    let in_compiland = |name: &str, compiland: &str| Some((name.to_owned(), compiland.to_owned()));
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, compiland| in_compiland(&s.name, compiland).filter(|_| s.parent.is_none()),
+        |s, compiland| in_compiland(&s.name, compiland).filter(|_| s.parent.is_none()),
+    );
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| Some(s.name.clone()),
+        |s, _| Some(s.name.clone()),
+    );
+    // Namesakes of one function, in inner blocks: paired in order where there are as many.
+    in_order(&mut paired, base, fixed, base_parent, fixed_parent);
+    paired
+}
+
+fn keys<S: Side, K: Hash + Eq, P>(
+    image: &Image<S>,
+    paired: &[Option<P>],
+    key: impl Fn(&DataSymbol<S>, &str) -> Option<K>,
+) -> FxHashMap<K, Vec<DataId<S>>> {
+    let mut found: FxHashMap<K, Vec<DataId<S>>> = FxHashMap::default();
+    for (index, symbol) in image.data.iter().enumerate() {
+        if paired[index].is_some() {
+            continue;
+        }
+        let compiland = symbol
+            .compiland
+            .and_then(|id| image.compilands.get(id.index()))
+            .map_or("", |compiland| &compiland.short_name);
+        if let Some(key) = key(symbol, compiland) {
+            found.entry(key).or_default().push(DataId::new(index));
+        }
+    }
+    found
+}
+
+fn tier<K: Hash + Eq>(
+    paired: &mut Paired,
+    base: &Image<Base>,
+    fixed: &Image<Fixed>,
+    base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
+    fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
+) {
+    link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
+        base == 1 && fixed == 1
+    });
+}
+
+fn in_order<K: Hash + Eq>(
+    paired: &mut Paired,
+    base: &Image<Base>,
+    fixed: &Image<Fixed>,
+    base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
+    fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
+) {
+    link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
+        base == fixed
+    });
+}
+
+fn link<K: Hash + Eq>(
+    paired: &mut Paired,
+    base: &Image<Base>,
+    fixed: &Image<Fixed>,
+    base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
+    fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
+    accept: impl Fn(usize, usize) -> bool,
+) {
+    let ours = keys(base, &paired.0, base_key);
+    let theirs = keys(fixed, &paired.1, fixed_key);
+    // Each pair stands alone, so the order of the table does not show.
+    #[allow(clippy::iter_over_hash_type)]
+    for (key, base) in ours {
+        let Some(fixed) = theirs.get(&key) else {
+            continue;
+        };
+        if !accept(base.len(), fixed.len()) {
+            continue;
+        }
+        for (base, fixed) in base.into_iter().zip(fixed) {
+            paired.0[base.index()] = Some(*fixed);
+            paired.1[fixed.index()] = Some(base);
+        }
+    }
+}

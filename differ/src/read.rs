@@ -1,0 +1,268 @@
+//! Files to [`Image`]: the PE, its PDB, and the order made of both.
+
+mod carve;
+mod data;
+mod locate;
+mod pdb;
+mod scan;
+mod symbols;
+
+use std::path::{Path, PathBuf};
+
+use hpbuild_metadata::{CompilandId, Rva, Side};
+use ms_pdb::tpi::TypeStream;
+use ms_pdb::types::TypeIndex;
+use rayon::prelude::*;
+
+use crate::error::Error;
+use crate::image::{Compiland, Contribution, Image, SwitchTable};
+use crate::pe::{Opened, Pe, Unsupported};
+use crate::types::Types;
+use pdb::{PdbStreams, RawContribution};
+use symbols::ModuleSymbols;
+
+pub use locate::SymbolPaths;
+pub use scan::code_at;
+
+/// One side as the user named it.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// The PE.
+    pub pe: PathBuf,
+    /// Its PDB, where the user says which; searched for otherwise.
+    pub pdb: Option<PathBuf>,
+}
+
+/// What reading a side gives.
+#[derive(Debug)]
+pub(crate) enum Read<S: Side> {
+    /// An image that can be compared.
+    Image(Box<Image<S>>),
+    /// A file that is understood and of a kind that cannot be hotpatched.
+    Unsupported(Unsupported),
+}
+
+/// Reads the PE of `input` and the PDB that belongs to it.
+///
+/// # Errors
+/// Where a file cannot be read or is broken, where no PDB is found, and where the PDB is that of
+/// another build.
+pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S>, Error> {
+    let bytes = read_file(&input.pe)?;
+    let pe = match Pe::parse(&input.pe, bytes)? {
+        Opened::Pe(pe) => *pe,
+        Opened::Unsupported(unsupported) => return Ok(Read::Unsupported(unsupported)),
+    };
+    let (pdb_path, streams) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
+    assemble(pe, pdb_path, streams).map(|image| Read::Image(Box::new(image)))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    let fail = |source| Error::Read {
+        path: path.into(),
+        source,
+    };
+    // A device or a pipe could be endless.
+    if !std::fs::metadata(path).map_err(fail)?.is_file() {
+        return Err(Error::format(path, "input", "a file", "a folder or device"));
+    }
+    std::fs::read(path).map_err(fail)
+}
+
+/// The first PDB in the places to look whose identity is the one the PE names.
+fn find_pdb<S: Side>(
+    pe: &Pe<S>,
+    named: Option<&Path>,
+    paths: &SymbolPaths,
+) -> Result<(PathBuf, PdbStreams), Error> {
+    let Some(codeview) = &pe.codeview else {
+        return Err(Error::NoDebugDirectory {
+            path: pe.path.clone(),
+        });
+    };
+    let candidates = match named {
+        Some(path) => vec![path.to_owned()],
+        None => locate::candidates(&pe.path, codeview, paths),
+    };
+    let mut mismatch = None;
+    for path in &candidates {
+        if named.is_none() && !path.is_file() {
+            continue;
+        }
+        let streams = pdb::read_streams(path)?;
+        if streams.guid == codeview.guid && streams.age == codeview.age {
+            return Ok((path.clone(), streams));
+        }
+        // A stale file beside the PE must not hide the right one in a store.
+        mismatch.get_or_insert(Error::PdbMismatch {
+            pe: pe.path.clone(),
+            pdb: path.clone(),
+            expected: (codeview.guid.clone(), codeview.age),
+            found: (streams.guid, streams.age),
+        });
+    }
+    Err(mismatch.unwrap_or(Error::NoPdb {
+        path: pe.path.clone(),
+        looked: candidates,
+    }))
+}
+
+fn assemble<S: Side>(
+    pe: Pe<S>,
+    pdb_path: PathBuf,
+    mut streams: PdbStreams,
+) -> Result<Image<S>, Error> {
+    let modules: Vec<ModuleSymbols> = streams
+        .modules
+        .par_iter()
+        .map(|module| symbols::module_symbols(&pdb_path, module))
+        .collect::<Result<_, _>>()?;
+    let (publics, globals) = symbols::global_symbols(&pdb_path, &streams.globals)?;
+    let types = read_types(&pdb_path, &mut streams)?;
+    let compilands = compilands(&streams, &modules);
+    let contributions = contributions(&pdb_path, &pe, &streams)?;
+    let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
+    let mut switch_tables = switch_tables(&pe, &modules);
+    let scanned = scan::scan(&pe, &functions);
+    let data = data::data_symbols(
+        &pe,
+        &modules,
+        (&globals, &publics),
+        (&functions, &procedures),
+        &contributions,
+        &types,
+    );
+    switch_tables.sort_by_key(|table| (table.table, table.branch));
+    let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
+    let mut hotpatch_functions: Vec<_> = modules
+        .into_iter()
+        .flat_map(|module| module.hotpatch_functions)
+        .collect();
+    hotpatch_functions.sort();
+    Ok(Image {
+        path: pe.path.clone(),
+        pdb_path,
+        pdb_identity: (streams.guid, streams.age),
+        pe,
+        functions,
+        procedures,
+        data,
+        compilands,
+        contributions,
+        switch_tables,
+        boundaries,
+        hotpatch_functions,
+        types,
+        relative_tables: scanned.relative_tables,
+        references: scanned.references,
+        reference_starts: scanned.starts,
+    })
+}
+
+fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
+    let parse = |stream, bytes: &mut Vec<u8>| {
+        TypeStream::parse(stream, std::mem::take(bytes)).map_err(|cause| {
+            Error::format(
+                path,
+                "pdb type stream header",
+                "sizes inside the stream",
+                cause,
+            )
+        })
+    };
+    let types = parse(ms_pdb::Stream::TPI, &mut streams.types)?;
+    let items = parse(ms_pdb::Stream::IPI, &mut streams.items)?;
+    // What the header promises has to be there, or a type would be taken for another.
+    for stream in [&types, &items] {
+        let expected = stream.type_index_end().0 - stream.type_index_begin().0;
+        let found = stream.iter_type_records().count();
+        if found != expected as usize {
+            let begin = TypeIndex(stream.type_index_begin().0).0;
+            let place = format!("pdb type records from {begin:#x}");
+            return Err(Error::format(
+                path,
+                place,
+                format!("{expected} records"),
+                found,
+            ));
+        }
+    }
+    Ok(Types::new(&types, &items))
+}
+
+fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {
+    let compiland = |(stream, symbols): (&pdb::ModuleStream, &ModuleSymbols)| {
+        // An import library's member is called after its DLL, an archive's after its object
+        // file; both keep the folder of the build out of the name.
+        let short = stream.name.rsplit(['/', '\\']).next().unwrap_or_default();
+        Compiland {
+            name: stream.name.as_str().into(),
+            short_name: short.into(),
+            tool: symbols.tool.clone(),
+            lines: stream.lines.as_slice().into(),
+        }
+    };
+    streams.modules.iter().zip(modules).map(compiland).collect()
+}
+
+/// Contributions sorted by address. The table is also what tells where unnamed code ends, so
+/// overlaps are errors: one of the two must be wrong.
+fn contributions<S: Side>(
+    path: &Path,
+    pe: &Pe<S>,
+    streams: &PdbStreams,
+) -> Result<Vec<Contribution<S>>, Error> {
+    let contribution = |raw: &RawContribution| {
+        let rva: Rva<S> = pe.rva_of_place(raw.place)?;
+        (raw.size > 0).then(|| Contribution {
+            rva,
+            size: raw.size,
+            compiland: CompilandId::new(raw.module.into()),
+            characteristics: raw.characteristics,
+        })
+    };
+    let mut found: Vec<_> = streams
+        .contributions
+        .iter()
+        .filter_map(contribution)
+        .collect();
+    found.sort_by_key(|contribution| (contribution.rva, contribution.size));
+    for index in 1..found.len() {
+        let (first, second) = (found[index - 1], found[index]);
+        let distance = second.rva.get() - first.rva.get();
+        if distance < first.size {
+            let name = |c: Contribution<S>| {
+                streams
+                    .modules
+                    .get(c.compiland.index())
+                    .map_or("?", |module| &module.name)
+            };
+            let place = format!(
+                "pdb section contribution at rva {} ({})",
+                first.rva,
+                name(first)
+            );
+            let found = format!("one of {} at rva {}", name(second), second.rva);
+            let expected = format!("none other before {:#x}", first.rva.get() + first.size);
+            return Err(Error::format(path, place, expected, found));
+        }
+    }
+    Ok(found)
+}
+
+fn switch_tables<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<SwitchTable<S>> {
+    let table = |raw: &symbols::RawSwitchTable| {
+        Some(SwitchTable {
+            table: pe.rva_of_place(raw.table)?,
+            base: pe.rva_of_place(raw.base)?,
+            branch: pe.rva_of_place(raw.branch)?,
+            entry: raw.entry,
+            count: raw.count,
+        })
+    };
+    modules
+        .iter()
+        .flat_map(|module| &module.switch_tables)
+        .filter_map(table)
+        .collect()
+}

@@ -1,0 +1,298 @@
+//! Symbols, publics and unwind entries to disjoint functions.
+//!
+//! The sources overlap and none is complete: procedure records miss assembly, publics miss
+//! statics and have no size, unwind entries miss leaf functions. The surest source wins:
+//! procedure, then thunk, then cold part, then public, then unwind entry.
+
+use hpbuild_metadata::{Machine, Rva, Side};
+
+use super::symbols::{ModuleSymbols, RawPublic};
+use crate::image::{Contribution, Function, FunctionKind, Procedure};
+use crate::pe::Pe;
+use crate::types::Types;
+
+/// A start of code that some source vouches for.
+struct Start<S: Side> {
+    rva: Rva<S>,
+    /// Bytes, where the source says.
+    size: Option<u32>,
+    kind: FunctionKind,
+    name: Option<Procedure>,
+}
+
+/// The functions of an image, sorted and disjoint, with their names.
+pub(super) fn carve<S: Side>(
+    pe: &Pe<S>,
+    modules: &[ModuleSymbols],
+    publics: &[RawPublic],
+    contributions: &[Contribution<S>],
+    types: &Types,
+) -> (Vec<Function<S>>, Vec<Procedure>) {
+    let mut starts = procedure_starts(pe, modules, types);
+    starts.extend(public_starts(pe, publics));
+    starts.retain(|start| {
+        pe.section_at(start.rva)
+            .is_some_and(|section| section.is_code())
+    });
+    starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
+    add_unwind_starts(pe, &mut starts);
+
+    let mut functions: Vec<Function<S>> = Vec::new();
+    let mut procedures = Vec::new();
+    let mut rest = starts.into_iter().peekable();
+    while let Some(first) = rest.next() {
+        let rva = first.rva;
+        let (mut size, kind) = (first.size, first.kind);
+        let mut names: Vec<Procedure> = first.name.into_iter().collect();
+        while let Some(other) = rest.next_if(|other| other.rva == rva) {
+            // A record of the same rank may be larger where bodies were folded; a lower rank
+            // only adds its name.
+            if other.kind == kind {
+                size = size.max(other.size);
+            }
+            if let Some(name) = other.name {
+                add_name(&mut names, name);
+            }
+        }
+        if let Some(previous) = functions.last_mut() {
+            let inside = rva
+                .checked_sub(previous.rva)
+                .is_some_and(|at| at < previous.size);
+            if inside && kind != FunctionKind::Procedure {
+                // A label inside a function: an offset into it is meaning enough.
+                continue;
+            }
+            if inside {
+                previous.size = rva.get() - previous.rva.get();
+            }
+        }
+        let next = rest.peek().map(|next| next.rva);
+        let size = size.unwrap_or_else(|| guess_size(pe, contributions, rva, next));
+        let available = pe.bytes_from(rva).len();
+        let size = size.min(u32::try_from(available).unwrap_or(u32::MAX));
+        if size == 0 {
+            continue;
+        }
+        let first_name = id(procedures.len());
+        procedures.extend(names);
+        functions.push(Function {
+            rva,
+            size,
+            compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+            procedures: first_name..id(procedures.len()),
+            kind,
+        });
+    }
+    (functions, procedures)
+}
+
+fn id(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 2^32 names")
+}
+
+/// Lower is surer.
+fn rank(kind: FunctionKind) -> u8 {
+    match kind {
+        FunctionKind::Procedure => 0,
+        FunctionKind::Thunk => 1,
+        FunctionKind::Separated => 2,
+        FunctionKind::Public => 3,
+        FunctionKind::Unnamed => 4,
+    }
+}
+
+fn procedure_starts<S: Side>(
+    pe: &Pe<S>,
+    modules: &[ModuleSymbols],
+    types: &Types,
+) -> Vec<Start<S>> {
+    let mut starts = Vec::new();
+    for module in modules {
+        for procedure in &module.procedures {
+            let Some(rva) = pe.rva_of_place(procedure.place) else {
+                continue;
+            };
+            starts.push(Start {
+                rva,
+                size: (procedure.size > 0).then_some(procedure.size),
+                kind: if procedure.size > 0 {
+                    FunctionKind::Procedure
+                } else {
+                    FunctionKind::Public
+                },
+                name: Some(Procedure {
+                    name: procedure.name.clone(),
+                    decorated: None,
+                    global: procedure.global,
+                    type_index: types.function_type(procedure.type_index, procedure.is_item),
+                }),
+            });
+        }
+        for thunk in &module.thunks {
+            let Some(rva) = pe.rva_of_place(thunk.place) else {
+                continue;
+            };
+            let name = (!thunk.name.is_empty()).then(|| unnamed_type(thunk.name.clone()));
+            starts.push(Start {
+                rva,
+                size: Some(thunk.size),
+                kind: FunctionKind::Thunk,
+                name,
+            });
+        }
+        for part in &module.separated {
+            let Some(rva) = pe.rva_of_place(part.place) else {
+                continue;
+            };
+            let parent = module.procedures.iter().find(|p| p.place == part.parent);
+            let name =
+                parent.map(|parent| unnamed_type(format!("{} (cold part)", parent.name).into()));
+            starts.push(Start {
+                rva,
+                size: Some(part.size),
+                kind: FunctionKind::Separated,
+                name,
+            });
+        }
+    }
+    starts
+}
+
+fn unnamed_type(name: Box<str>) -> Procedure {
+    Procedure {
+        name,
+        decorated: None,
+        global: false,
+        type_index: 0,
+    }
+}
+
+fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
+    let start = |public: &RawPublic| {
+        Some(Start {
+            rva: pe.rva_of_place(public.place)?,
+            size: None,
+            kind: FunctionKind::Public,
+            name: Some(Procedure {
+                name: public.name.clone(),
+                decorated: Some(public.name.clone()),
+                global: true,
+                type_index: 0,
+            }),
+        })
+    };
+    publics.iter().filter_map(start).collect()
+}
+
+/// Adds unwind entries whose code no other source knows. `starts` is sorted and stays so.
+fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
+    let mut unknown = Vec::new();
+    for function in &pe.runtime_functions {
+        let index = starts.partition_point(|start| start.rva <= function.begin);
+        let known = index
+            .checked_sub(1)
+            .map(|index| &starts[index])
+            .is_some_and(|start| {
+                let distance = function.begin.get() - start.rva.get();
+                distance == 0 || start.size.is_some_and(|size| distance < size)
+            });
+        let size = function.end.checked_sub(function.begin);
+        if !known
+            && pe
+                .section_at(function.begin)
+                .is_some_and(|section| section.is_code())
+        {
+            unknown.push(Start {
+                rva: function.begin,
+                size,
+                kind: FunctionKind::Unnamed,
+                name: None,
+            });
+        }
+    }
+    starts.extend(unknown);
+    starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
+}
+
+/// Joins a name with one already there: a public gives its procedure the linkage name.
+fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
+    let Some(decorated) = &name.decorated else {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+        return;
+    };
+    let undecorated = names
+        .iter()
+        .filter(|known| known.decorated.is_none())
+        .count();
+    // The only record of an address has its mangled name, however that is written.
+    let is_only = undecorated == 1 && crate::names::is_mangled(decorated);
+    let matching = names.iter_mut().find(|known| {
+        known.decorated.is_none() && (is_only || crate::names::matches(decorated, &known.name))
+    });
+    match matching {
+        Some(known) => known.decorated = name.decorated,
+        None => names.push(name),
+    }
+}
+
+/// The extent of code that has only a name: to the end of its unwind entry, or to whatever
+/// follows, less padding.
+fn guess_size<S: Side>(
+    pe: &Pe<S>,
+    contributions: &[Contribution<S>],
+    rva: Rva<S>,
+    next: Option<Rva<S>>,
+) -> u32 {
+    if let Some(entry) = pe
+        .runtime_function_at(rva)
+        .filter(|entry| entry.begin == rva)
+    {
+        return entry.end.checked_sub(entry.begin).unwrap_or(0);
+    }
+    let available = pe.bytes_from(rva);
+    let mut size = u32::try_from(available.len()).unwrap_or(u32::MAX);
+    if let Some(next) = next.and_then(|next| next.checked_sub(rva)) {
+        size = size.min(next);
+    }
+    if let Some(contribution) = find(contributions, rva) {
+        let end = contribution.rva.get().saturating_add(contribution.size);
+        size = size.min(end - rva.get());
+    }
+    let bytes = &available[..size as usize];
+    size - padding_behind(pe.machine, bytes)
+}
+
+/// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.
+fn padding_behind(machine: Machine, bytes: &[u8]) -> u32 {
+    let filler = match machine {
+        Machine::X64 => bytes
+            .iter()
+            .rev()
+            .take_while(|byte| matches!(**byte, 0xcc | 0))
+            .count(),
+        Machine::Arm64 => {
+            let is_filler = |word: &&[u8]| {
+                matches!(
+                    **word,
+                    [0, 0, 0, 0] | [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0x3e, 0xd4]
+                )
+            };
+            4 * bytes.chunks_exact(4).rev().take_while(is_filler).count()
+        }
+    };
+    u32::try_from(filler).expect("no more than the bytes given")
+}
+
+/// The contribution that holds `rva`.
+pub(super) fn find<S: Side>(
+    contributions: &[Contribution<S>],
+    rva: Rva<S>,
+) -> Option<&Contribution<S>> {
+    let index = contributions
+        .partition_point(|c| c.rva <= rva)
+        .checked_sub(1)?;
+    let contribution = &contributions[index];
+    (rva.checked_sub(contribution.rva)? < contribution.size).then_some(contribution)
+}

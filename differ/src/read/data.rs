@@ -1,0 +1,215 @@
+//! Named data, and the boundaries that tell unnamed data apart.
+
+use hpbuild_metadata::{Rva, Side};
+use rustc_hash::FxHashMap;
+
+use super::carve::find;
+use super::scan::Scanned;
+use super::symbols::{ModuleSymbols, RawData, RawPublic};
+use crate::decode::ReferenceKind;
+use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
+use crate::meaning::relative_entries;
+use crate::pe::Pe;
+use crate::types::Types;
+
+/// The data symbols of an image, sorted by address; of several names of one address those with a
+/// type come first.
+pub(super) fn data_symbols<S: Side>(
+    pe: &Pe<S>,
+    modules: &[ModuleSymbols],
+    (globals, publics): (&[RawData], &[RawPublic]),
+    code: (&[Function<S>], &[Procedure]),
+    contributions: &[Contribution<S>],
+    types: &Types,
+) -> Vec<DataSymbol<S>> {
+    let parents = Parents::new(code.0, code.1);
+    let mut symbols = Vec::new();
+    let mut add = |raw: &RawData, parent: Option<u32>| {
+        let Some(rva) = pe.rva_of_place(raw.place) else {
+            return;
+        };
+        let size = types.size(raw.type_index);
+        symbols.push(DataSymbol {
+            rva,
+            size: size.unwrap_or(0),
+            sized_by_type: size.is_some(),
+            name: raw.name.clone(),
+            decorated: None,
+            compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+            parent,
+            global: raw.global,
+            thread_local: raw.thread_local,
+            type_index: raw.type_index,
+        });
+    };
+    for module in modules {
+        for raw in &module.data {
+            let procedure = raw
+                .parent
+                .and_then(|index| module.procedures.get(index as usize));
+            let parent = procedure.and_then(|procedure| {
+                parents.find(pe.rva_of_place(procedure.place)?, &procedure.name)
+            });
+            add(raw, parent);
+        }
+    }
+    globals.iter().for_each(|raw| add(raw, None));
+    // The global stream repeats what compilands say; theirs come first and know the parent.
+    symbols.sort_by(|a, b| (a.rva, &a.name).cmp(&(b.rva, &b.name)));
+    symbols.dedup_by(|later, first| {
+        let same = later.rva == first.rva && later.name == first.name;
+        if same {
+            first.parent = first.parent.or(later.parent);
+        }
+        same
+    });
+    add_publics(pe, publics, contributions, &mut symbols);
+    symbols.sort_by(|a, b| {
+        (a.rva, !a.sized_by_type, &a.name).cmp(&(b.rva, !b.sized_by_type, &b.name))
+    });
+    size_the_rest(pe, contributions, &mut symbols);
+    symbols
+}
+
+/// Finds the procedure that a static local belongs to.
+struct Parents<'a, S: Side>(FxHashMap<(Rva<S>, &'a str), u32>);
+
+impl<'a, S: Side> Parents<'a, S> {
+    fn new(functions: &[Function<S>], procedures: &'a [Procedure]) -> Self {
+        let mut map = FxHashMap::default();
+        for function in functions {
+            for index in function.procedures.clone() {
+                map.insert((function.rva, &*procedures[index as usize].name), index);
+            }
+        }
+        Self(map)
+    }
+
+    fn find(&self, rva: Rva<S>, name: &str) -> Option<u32> {
+        self.0.get(&(rva, name)).copied()
+    }
+}
+
+/// Gives symbols their linkage names, and adds publics that no record knows.
+fn add_publics<S: Side>(
+    pe: &Pe<S>,
+    publics: &[RawPublic],
+    contributions: &[Contribution<S>],
+    symbols: &mut Vec<DataSymbol<S>>,
+) {
+    let known = symbols.len();
+    for public in publics {
+        let Some(rva) = pe.rva_of_place(public.place) else {
+            continue;
+        };
+        if pe.section_at(rva).is_none_or(|section| section.is_code()) {
+            continue;
+        }
+        let start = symbols[..known].partition_point(|symbol| symbol.rva < rva);
+        let end = symbols[..known].partition_point(|symbol| symbol.rva <= rva);
+        let here = &mut symbols[start..end];
+        let count = here.len();
+        let matching = here.iter_mut().find(|symbol| {
+            // The only record of an address has its mangled name, however that is written.
+            symbol.decorated.is_none()
+                && (count == 1 && crate::names::is_mangled(&public.name)
+                    || crate::names::matches(&public.name, &symbol.name))
+        });
+        if let Some(symbol) = matching {
+            symbol.decorated = Some(public.name.clone());
+            continue;
+        }
+        symbols.push(DataSymbol {
+            rva,
+            size: 0,
+            sized_by_type: false,
+            name: public.name.clone(),
+            decorated: Some(public.name.clone()),
+            compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+            parent: None,
+            global: true,
+            thread_local: false,
+            type_index: 0,
+        });
+    }
+}
+
+/// Data without a type reaches to the next symbol or to the end of its contribution.
+fn size_the_rest<S: Side>(
+    pe: &Pe<S>,
+    contributions: &[Contribution<S>],
+    symbols: &mut [DataSymbol<S>],
+) {
+    let mut next: Option<Rva<S>> = None;
+    let mut here: Option<Rva<S>> = None;
+    for symbol in symbols.iter_mut().rev() {
+        if here.is_some_and(|here| here != symbol.rva) {
+            next = here;
+        }
+        here = Some(symbol.rva);
+        let end = match find(contributions, symbol.rva) {
+            Some(contribution) => contribution.rva.get().saturating_add(contribution.size),
+            None => pe
+                .section_at(symbol.rva)
+                .map_or(0, |section| section.rva.get().saturating_add(section.size)),
+        };
+        let room = end.saturating_sub(symbol.rva.get());
+        if symbol.sized_by_type {
+            continue;
+        }
+        let to_next = next.and_then(|next| next.checked_sub(symbol.rva));
+        symbol.size = to_next.map_or(room, |bytes| bytes.min(room));
+    }
+}
+
+/// Every address in data where something starts.
+pub(super) fn boundaries<S: Side>(
+    pe: &Pe<S>,
+    data: &[DataSymbol<S>],
+    contributions: &[Contribution<S>],
+    scanned: &Scanned<S>,
+    switch_tables: &[SwitchTable<S>],
+) -> Vec<Rva<S>> {
+    let mut found: Vec<Rva<S>> = data.iter().map(|symbol| symbol.rva).collect();
+    for contribution in contributions {
+        found.push(contribution.rva);
+        found.extend(contribution.rva.checked_add(contribution.size));
+    }
+    for reference in &scanned.references {
+        if reference.reference.kind != ReferenceKind::Page {
+            found.push(reference.reference.target);
+        }
+    }
+    for place in &pe.base_relocations {
+        let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
+        found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));
+    }
+    for table in switch_tables {
+        found.push(table.table);
+        let bytes = table.count.saturating_mul(table.entry.size.into());
+        found.extend(table.table.checked_add(bytes));
+    }
+    let mut found = in_data(pe, found);
+    // What tables lead to starts something, too; the tables' own ends are told by the rest.
+    let entries = |table: &Rva<S>| relative_entries(pe, &found, *table);
+    let led_to: Vec<Rva<S>> = scanned
+        .relative_tables
+        .iter()
+        .filter_map(entries)
+        .flatten()
+        .collect();
+    found.extend(led_to);
+    in_data(pe, found)
+}
+
+/// The addresses that lie in data, sorted and unique.
+fn in_data<S: Side>(pe: &Pe<S>, mut found: Vec<Rva<S>>) -> Vec<Rva<S>> {
+    let is_data = |rva: &Rva<S>| {
+        pe.section_at(*rva)
+            .is_some_and(|section| !section.is_code())
+    };
+    found.retain(is_data);
+    found.sort_unstable();
+    found.dedup();
+    found
+}

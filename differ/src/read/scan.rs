@@ -1,0 +1,106 @@
+//! Decodes every function once and keeps what points somewhere.
+//!
+//! Two bodies are equal when their bytes are equal outside the fields of their references and the
+//! references mean the same. So the references are all that comparing needs of the instructions,
+//! and no function is decoded twice unless it changed.
+
+use hpbuild_metadata::{Machine, Rva, Side};
+use rayon::prelude::*;
+
+use crate::decode::{Body, Code, ReferenceKind, decode, relative_tables};
+use crate::image::{Function, PlacedReference};
+use crate::pe::Pe;
+
+/// What the code of an image points at.
+pub(super) struct Scanned<S: Side> {
+    /// The references of all functions, flat.
+    pub(super) references: Vec<PlacedReference<S>>,
+    /// Where each function's references begin, with an end mark.
+    pub(super) starts: Vec<u32>,
+    /// Tables of distances from their own start; sorted, unique.
+    pub(super) relative_tables: Vec<Rva<S>>,
+}
+
+/// Decodes all `functions` in parallel.
+pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
+    let found: Vec<(Vec<PlacedReference<S>>, Vec<Rva<S>>)> = functions
+        .par_iter()
+        .with_min_len(16)
+        .map_init(Body::default, |body, function| {
+            references(pe, function, body)
+        })
+        .collect();
+    let mut scanned = Scanned {
+        references: Vec::with_capacity(found.iter().map(|(references, _)| references.len()).sum()),
+        starts: Vec::with_capacity(functions.len() + 1),
+        relative_tables: Vec::new(),
+    };
+    for (references, tables) in found {
+        scanned.starts.push(index(scanned.references.len()));
+        scanned.references.extend(references);
+        scanned.relative_tables.extend(tables);
+    }
+    scanned.starts.push(index(scanned.references.len()));
+    scanned.relative_tables.sort_unstable();
+    scanned.relative_tables.dedup();
+    scanned
+}
+
+fn index(length: usize) -> u32 {
+    u32::try_from(length).expect("an image of 4 GiB has fewer than 2^32 references")
+}
+
+fn references<S: Side>(
+    pe: &Pe<S>,
+    function: &Function<S>,
+    body: &mut Body<S>,
+) -> (Vec<PlacedReference<S>>, Vec<Rva<S>>) {
+    let code = code_at(pe, function);
+    decode(pe.machine, code, body);
+    let tables = relative_tables(pe.machine, code, body);
+    let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
+    pages.sort_unstable();
+    let placed = (0_u32..)
+        .zip(&body.instructions)
+        .filter_map(|(index, instruction)| {
+            let reference = instruction.reference?;
+            Some(PlacedReference {
+                offset: instruction.offset,
+                length: instruction.length,
+                completed_elsewhere: reference.kind == ReferenceKind::Page
+                    && pages.binary_search(&index).is_ok(),
+                reference,
+            })
+        });
+    // Branches inside the function move with it and are plain bytes on both machines: an x64
+    // displacement and an Arm64 offset both count from the instruction.
+    let end = u64::from(function.rva.get()) + u64::from(function.size);
+    let inside = |reference: &PlacedReference<S>| {
+        let target = reference.reference.target;
+        target >= function.rva && u64::from(target.get()) < end && is_branch(reference)
+    };
+    (
+        placed.filter(|reference| !inside(reference)).collect(),
+        tables,
+    )
+}
+
+fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {
+    use ReferenceKind::{Call, ConditionalJump, Jump};
+    matches!(reference.reference.kind, Call | Jump | ConditionalJump)
+}
+
+/// The code of a function, ready to be decoded.
+pub fn code_at<'a, S: Side>(pe: &'a Pe<S>, function: &Function<S>) -> Code<'a, S> {
+    // Arm64 code has no room for an absolute address.
+    let relocated = match pe.machine {
+        Machine::X64 => pe.relocations_in(function.rva, function.size),
+        Machine::Arm64 => &[],
+    };
+    Code {
+        bytes: pe.bytes(function.rva, function.size).unwrap_or_default(),
+        rva: function.rva,
+        image_base: pe.image_base,
+        relocated,
+    }
+}

@@ -1,0 +1,308 @@
+//! The report: what was found, as plain data. Its JSON form is a contract, versioned by
+//! [`SCHEMA`]; fields are only ever added under one version.
+
+use hpbuild_metadata::{Base, Fixed, FunctionId, Machine, Rva, Side};
+use serde::Serialize;
+
+use crate::compare::{Changed, Kind};
+use crate::explain::DiffLine;
+use crate::image::Image;
+use crate::judge::Refusal;
+use crate::pair::Tier;
+use crate::pipeline::Diff;
+
+/// Version of the JSON form.
+pub const SCHEMA: &str = "hpbuild-diff-1";
+
+/// What comparing and judging found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The result in a word.
+    pub verdict: Verdict,
+    /// The base; absent where it is of a kind that is not read.
+    pub base: Option<ImageReport>,
+    /// The fixed image; absent where it is of a kind that is not read.
+    pub fixed: Option<ImageReport>,
+    /// Functions.
+    pub functions: Functions,
+    /// Named data whose contents changed.
+    pub data: Vec<DataReport>,
+    /// What the rules say.
+    pub refusals: Vec<Refusal>,
+    /// References that could not be explained.
+    pub unknown: Vec<UnknownReport>,
+}
+
+/// The result in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Nothing changed, or nothing but numbers of source lines.
+    Same,
+    /// Something changed, and it can be hotpatched.
+    Hotpatchable,
+    /// It cannot be hotpatched.
+    Refused,
+}
+
+/// One image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageReport {
+    /// The file as the user named it.
+    pub path: String,
+    /// The PDB that was used.
+    pub pdb: String,
+    /// `x64` or `arm64`.
+    pub machine: Machine,
+    /// TimeDateStamp of the COFF header.
+    pub time_stamp: u32,
+    /// CheckSum of the optional header.
+    pub checksum: u32,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// GUID of the PDB.
+    pub pdb_guid: String,
+    /// Age of the PDB.
+    pub pdb_age: u32,
+}
+
+/// All functions of the pair.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Functions {
+    /// How many mean the same.
+    pub same: u32,
+    /// How many of these stand at another address.
+    pub moved: u32,
+    /// In order of their base addresses.
+    pub changed: Vec<FunctionReport>,
+    /// In order of their fixed addresses.
+    pub added: Vec<FunctionReport>,
+    /// In order of their base addresses.
+    pub removed: Vec<FunctionReport>,
+    /// Functions with namesakes that could not be told apart; base first.
+    pub unmatched: Vec<FunctionReport>,
+}
+
+/// One function.
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionReport {
+    /// The procedure record's name.
+    pub name: String,
+    /// The linkage name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decorated: Option<String>,
+    /// The name as a person reads it.
+    pub display: String,
+    /// Further names of the same body.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The object file it came from.
+    pub compiland: Option<String>,
+    /// Address in the base.
+    pub base_rva: Option<Rva<Base>>,
+    /// Address in the fixed image.
+    pub fixed_rva: Option<Rva<Fixed>>,
+    /// Bytes in the base.
+    pub base_size: Option<u32>,
+    /// Bytes in the fixed image.
+    pub fixed_size: Option<u32>,
+    /// Why it counts as changed.
+    pub kinds: Vec<Kind>,
+    /// How sure the pair is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Whether the patch carries it.
+    pub in_patch: bool,
+    /// What changed, instruction by instruction.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diff: Vec<DiffLine>,
+}
+
+/// One piece of named data.
+#[derive(Clone, Debug, Serialize)]
+pub struct DataReport {
+    /// The record's name.
+    pub name: String,
+    /// The linkage name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decorated: Option<String>,
+    /// Address in the base.
+    pub base_rva: Rva<Base>,
+    /// Address in the fixed image.
+    pub fixed_rva: Rva<Fixed>,
+    /// Bytes in the base.
+    pub base_size: u32,
+    /// Bytes in the fixed image.
+    pub fixed_size: u32,
+}
+
+/// A reference that could not be explained.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnknownReport {
+    /// The function it stands in.
+    pub name: String,
+    /// Bytes from the function's start in the base.
+    pub offset: u32,
+}
+
+impl Report {
+    /// The report of a finished comparison. `with_lines` counts functions in which only numbers
+    /// of source lines changed among those to be patched.
+    pub fn new(diff: &Diff, with_lines: bool) -> Self {
+        let (base, fixed) = (&diff.base, &diff.fixed);
+        let comparison = &diff.comparison;
+        let in_patch = |change: &Changed| with_lines || !change.is_line_number_only();
+        let patched = comparison.changed.iter().any(in_patch);
+        let mut functions = Functions {
+            same: comparison.same,
+            moved: comparison.moved,
+            changed: comparison
+                .changed
+                .iter()
+                .map(|change| FunctionReport {
+                    kinds: change.kinds.clone(),
+                    tier: Some(change.tier),
+                    in_patch: in_patch(change),
+                    diff: change.explanation.lines.clone(),
+                    fixed_rva: Some(fixed.function(change.fixed).rva),
+                    fixed_size: Some(fixed.function(change.fixed).size),
+                    ..of_base(base, change.base)
+                })
+                .collect(),
+            added: comparison
+                .added
+                .iter()
+                .map(|id| of_fixed(fixed, *id, patched))
+                .collect(),
+            removed: comparison
+                .removed
+                .iter()
+                .map(|id| of_base(base, *id))
+                .collect(),
+            unmatched: Vec::new(),
+        };
+        functions.unmatched.extend(
+            comparison
+                .unmatched_base
+                .iter()
+                .map(|id| of_base(base, *id)),
+        );
+        let unmatched_fixed = comparison.unmatched_fixed.iter();
+        functions
+            .unmatched
+            .extend(unmatched_fixed.map(|id| of_fixed(fixed, *id, false)));
+        let data = comparison.data.iter().map(|change| {
+            let (b, f) = (
+                base.data_symbol(change.base),
+                fixed.data_symbol(change.fixed),
+            );
+            DataReport {
+                name: b.name.to_string(),
+                decorated: b.decorated.as_deref().map(str::to_owned),
+                base_rva: b.rva,
+                fixed_rva: f.rva,
+                base_size: b.size,
+                fixed_size: f.size,
+            }
+        });
+        let unknown = comparison.unknown.iter().map(|unknown| UnknownReport {
+            name: base.display_name(unknown.base),
+            offset: unknown.offset,
+        });
+        let verdict = if diff.refusals.iter().any(Refusal::refuses) {
+            Verdict::Refused
+        } else if patched {
+            Verdict::Hotpatchable
+        } else {
+            Verdict::Same
+        };
+        Self {
+            schema: SCHEMA,
+            verdict,
+            base: Some(image(base)),
+            fixed: Some(image(fixed)),
+            functions,
+            data: data.collect(),
+            refusals: diff.refusals.clone(),
+            unknown: unknown.collect(),
+        }
+    }
+
+    /// The report where an image is of a kind that is not read.
+    pub fn refused(refusals: Vec<Refusal>) -> Self {
+        Self {
+            schema: SCHEMA,
+            verdict: Verdict::Refused,
+            base: None,
+            fixed: None,
+            functions: Functions::default(),
+            data: Vec::new(),
+            refusals,
+            unknown: Vec::new(),
+        }
+    }
+}
+
+fn image<S: Side>(image: &Image<S>) -> ImageReport {
+    let pe = &image.pe;
+    ImageReport {
+        path: image.path.display().to_string(),
+        pdb: image.pdb_path.display().to_string(),
+        machine: pe.machine,
+        time_stamp: pe.identity.time_date_stamp,
+        checksum: pe.identity.checksum,
+        sha256: pe.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        pdb_guid: image.pdb_identity.0.clone(),
+        pdb_age: image.pdb_identity.1,
+    }
+}
+
+fn of_base(image: &Image<Base>, id: FunctionId<Base>) -> FunctionReport {
+    let function = image.function(id);
+    FunctionReport {
+        base_rva: Some(function.rva),
+        base_size: Some(function.size),
+        ..named(image, id)
+    }
+}
+
+fn of_fixed(image: &Image<Fixed>, id: FunctionId<Fixed>, in_patch: bool) -> FunctionReport {
+    let function = image.function(id);
+    FunctionReport {
+        fixed_rva: Some(function.rva),
+        fixed_size: Some(function.size),
+        in_patch,
+        ..named(image, id)
+    }
+}
+
+fn named<S: Side>(image: &Image<S>, id: FunctionId<S>) -> FunctionReport {
+    let names = image.procedures_of(id);
+    let first = names.first();
+    let compiland = image.function(id).compiland;
+    FunctionReport {
+        name: first.map_or_else(|| image.display_name(id), |name| name.name.to_string()),
+        decorated: first
+            .and_then(|name| name.decorated.as_deref())
+            .map(str::to_owned),
+        display: image.display_name(id),
+        aliases: names
+            .iter()
+            .skip(1)
+            .map(|name| name.name.to_string())
+            .collect(),
+        compiland: compiland
+            .and_then(|id| image.compilands.get(id.index()))
+            .map(|compiland| compiland.short_name.to_string()),
+        base_rva: None,
+        fixed_rva: None,
+        base_size: None,
+        fixed_size: None,
+        kinds: Vec::new(),
+        tier: None,
+        in_patch: false,
+        diff: Vec::new(),
+    }
+}

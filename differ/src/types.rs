@@ -1,0 +1,349 @@
+//! Types of one PDB: how many bytes they have, and a hash of their layout that means the same in
+//! another PDB.
+//!
+//! Type indexes are worthless across PDBs, so two types are compared by structural hash: members
+//! by name, offset and type. Behind a pointer only the name of a structure counts, because a
+//! pointer does not change when what it points at grows; that also ends every cycle.
+
+use std::hash::{Hash, Hasher};
+
+use ms_pdb::tpi::TypeStream;
+use ms_pdb::types::fields::Field;
+use ms_pdb::types::{TypeData, TypeIndex, TypeRecord, TypesIter};
+use rustc_hash::{FxHashMap, FxHasher};
+
+/// Nesting of arrays and structures by value that is followed before giving up.
+const MAX_DEPTH: u32 = 64;
+
+/// The type records of one PDB.
+pub struct Types {
+    stream: Records,
+    items: Records,
+    /// Full definitions of structures, unions and enumerations by unique name.
+    definitions: FxHashMap<Box<[u8]>, TypeIndex>,
+}
+
+impl std::fmt::Debug for Types {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Types")
+            .field("count", &self.stream.starts.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Types {
+    /// Indexes a type stream and an item stream.
+    pub(crate) fn new(types: &TypeStream<Vec<u8>>, items: &TypeStream<Vec<u8>>) -> Self {
+        let stream = Records::new(types);
+        let mut definitions = FxHashMap::default();
+        for (index, record) in (stream.begin..).zip(TypesIter::new(&stream.bytes)) {
+            let Ok(data) = record.parse() else { continue };
+            if let Some((name, true)) = definition_name(&data) {
+                definitions.entry(name.into()).or_insert(TypeIndex(index));
+            }
+        }
+        Self {
+            stream,
+            items: Records::new(items),
+            definitions,
+        }
+    }
+
+    fn data(&self, index: TypeIndex) -> Option<TypeData<'_>> {
+        self.stream.record(index)?.parse().ok()
+    }
+
+    /// Bytes of a value of this type; `None` where the records do not tell.
+    pub fn size(&self, index: u32) -> Option<u32> {
+        self.size_at(TypeIndex(index), 0).filter(|size| *size > 0)
+    }
+
+    fn size_at(&self, index: TypeIndex, depth: u32) -> Option<u32> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        if self.stream.is_primitive(index) {
+            return primitive_size(index.0);
+        }
+        match self.data(index)? {
+            TypeData::Array(array) => array.len.try_into().ok(),
+            TypeData::Struct(structure) if !structure.fixed.property.get().fwdref() => {
+                structure.length.try_into().ok()
+            }
+            TypeData::Union(union) if !union.fixed.property.get().fwdref() => {
+                union.length.try_into().ok()
+            }
+            TypeData::Enum(enumeration) => {
+                self.size_at(enumeration.fixed.underlying_type.get(), depth + 1)
+            }
+            TypeData::Modifier(modifier) => self.size_at(modifier.underlying_type.get(), depth + 1),
+            TypeData::Pointer(pointer) => Some(pointer.fixed.attr().size()),
+            data => {
+                let (name, _) = definition_name(&data)?;
+                let definition = *self.definitions.get(name)?;
+                (definition != index).then(|| self.size_at(definition, depth + 1))?
+            }
+        }
+    }
+
+    /// The function type behind the index of a procedure record: for `S_*PROC32_ID` records the
+    /// index names an item, which names the type.
+    pub fn function_type(&self, index: u32, is_item: bool) -> u32 {
+        if !is_item {
+            return index;
+        }
+        match self
+            .items
+            .record(TypeIndex(index))
+            .and_then(|record| record.parse().ok())
+        {
+            Some(TypeData::FuncId(id)) => id.fixed.func_type.get().0,
+            Some(TypeData::MFuncId(id)) => id.fixed.func_type.get().0,
+            _ => 0,
+        }
+    }
+
+    /// A hash of the type's layout that equal types of two PDBs share.
+    pub fn layout_hash(&self, index: u32) -> u64 {
+        let mut hasher = FxHasher::default();
+        self.hash_into(TypeIndex(index), false, 0, &mut hasher);
+        hasher.finish()
+    }
+
+    fn hash_into(&self, index: TypeIndex, behind_pointer: bool, depth: u32, hash: &mut FxHasher) {
+        if depth > MAX_DEPTH || self.stream.is_primitive(index) {
+            (depth > MAX_DEPTH, index.0).hash(hash);
+            return;
+        }
+        let Some(data) = self.data(index) else {
+            u32::MAX.hash(hash);
+            return;
+        };
+        let mut next = |index: TypeIndex, behind| self.hash_into(index, behind, depth + 1, hash);
+        match data {
+            TypeData::Pointer(pointer) => {
+                next(pointer.fixed.ty.get(), true);
+                let attr = pointer.fixed.attr();
+                (2_u8, attr.size(), attr.mode()).hash(hash);
+            }
+            TypeData::Modifier(modifier) => next(modifier.underlying_type.get(), behind_pointer),
+            TypeData::Array(array) => {
+                next(array.fixed.element_type.get(), behind_pointer);
+                (3_u8, array.len.as_bytes()).hash(hash);
+            }
+            TypeData::Bitfield(bits) => {
+                next(bits.underlying_type.get(), false);
+                (4_u8, bits.length, bits.position).hash(hash);
+            }
+            TypeData::Proc(procedure) => {
+                next(procedure.return_value.get(), behind_pointer);
+                next(procedure.arg_list.get(), behind_pointer);
+                (5_u8, procedure.call, procedure.num_params.get()).hash(hash);
+            }
+            TypeData::MemberFunc(function) => {
+                next(function.return_value.get(), behind_pointer);
+                next(function.class.get(), true);
+                next(function.this.get(), true);
+                next(function.arg_list.get(), behind_pointer);
+                (6_u8, function.call, function.this_adjust.get()).hash(hash);
+            }
+            TypeData::ArgList(list) => {
+                list.args
+                    .iter()
+                    .for_each(|argument| next(argument.get(), behind_pointer));
+                7_u8.hash(hash);
+            }
+            data => self.hash_definition(index, &data, behind_pointer, depth, hash),
+        }
+    }
+
+    /// Structures, unions and enumerations.
+    fn hash_definition(
+        &self,
+        index: TypeIndex,
+        data: &TypeData<'_>,
+        behind_pointer: bool,
+        depth: u32,
+        hash: &mut FxHasher,
+    ) {
+        let Some((name, is_definition)) = definition_name(data) else {
+            // A kind of record that has no layout (or none known here): its kind must do.
+            std::mem::discriminant(data).hash(hash);
+            return;
+        };
+        name.hash(hash);
+        if behind_pointer {
+            return;
+        }
+        if !is_definition {
+            match self.definitions.get(name) {
+                Some(definition) if *definition != index => {
+                    self.hash_into(*definition, false, depth + 1, hash);
+                }
+                _ => 8_u8.hash(hash),
+            }
+            return;
+        }
+        let fields = match data {
+            TypeData::Struct(structure) => {
+                structure.length.as_bytes().hash(hash);
+                structure.fixed.field_list.get()
+            }
+            TypeData::Union(union) => {
+                union.length.as_bytes().hash(hash);
+                union.fixed.fields.get()
+            }
+            TypeData::Enum(enumeration) => {
+                self.hash_into(
+                    enumeration.fixed.underlying_type.get(),
+                    false,
+                    depth + 1,
+                    hash,
+                );
+                return;
+            }
+            _ => return,
+        };
+        for field in self.fields(fields) {
+            match field {
+                Field::Member(member) => {
+                    (&**member.name, member.offset.as_bytes()).hash(hash);
+                    self.hash_into(member.ty, false, depth + 1, hash);
+                }
+                Field::BaseClass(base) => {
+                    base.offset.as_bytes().hash(hash);
+                    self.hash_into(base.ty, false, depth + 1, hash);
+                }
+                Field::DirectVirtualBaseClass(base) => {
+                    (9_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
+                }
+                Field::IndirectVirtualBaseClass(base) => {
+                    (10_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
+                }
+                Field::VFuncTable(_) => 11_u8.hash(hash),
+                // Methods, static members, nested types and enumerators take no room.
+                _ => {}
+            }
+        }
+    }
+
+    /// The fields of a field list, its continuations included.
+    fn fields(&self, list: TypeIndex) -> Vec<Field<'_>> {
+        let mut fields = Vec::new();
+        let mut next = Some(list);
+        // A continuation has a lower index than what it continues, or the chain could be endless.
+        let mut last = TypeIndex(u32::MAX);
+        while let Some(index) = next.take().filter(|index| *index < last) {
+            last = index;
+            let Some(TypeData::FieldList(list)) = self.data(index) else {
+                break;
+            };
+            for field in list.iter() {
+                match field {
+                    Field::Index(index) => next = Some(index),
+                    field => fields.push(field),
+                }
+            }
+        }
+        fields
+    }
+
+    /// Full definitions of structures and unions as (unique name, type index), in name order.
+    pub fn definitions(&self) -> Vec<(&[u8], u32)> {
+        let mut all: Vec<_> = self
+            .definitions
+            .iter()
+            .map(|(name, index)| (&**name, index.0))
+            .collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The index of the full definition with this unique name.
+    pub fn definition(&self, name: &[u8]) -> Option<u32> {
+        self.definitions.get(name).map(|index| index.0)
+    }
+
+    /// Names of structures and unions that a value or pointer of this type leads to directly.
+    pub fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
+        let mut index = TypeIndex(index);
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                return None;
+            }
+            index = match self.data(index)? {
+                TypeData::Pointer(pointer) => pointer.fixed.ty.get(),
+                TypeData::Modifier(modifier) => modifier.underlying_type.get(),
+                TypeData::Array(array) => array.fixed.element_type.get(),
+                data => return definition_name(&data).map(|(name, _)| name.to_vec()),
+            };
+        }
+        None
+    }
+}
+
+/// The records of one type or item stream, found by index.
+///
+/// `ms_pdb` finds them through a table behind a cell, which cannot be shared between threads.
+struct Records {
+    bytes: Vec<u8>,
+    /// The index of the first record.
+    begin: u32,
+    /// Offset of each record in `bytes`.
+    starts: Vec<u32>,
+}
+
+impl Records {
+    fn new(stream: &TypeStream<Vec<u8>>) -> Self {
+        let map = stream.build_types_starts();
+        Self {
+            bytes: stream.type_records_bytes().to_vec(),
+            begin: map.type_index_begin.0,
+            starts: map.starts,
+        }
+    }
+
+    fn is_primitive(&self, index: TypeIndex) -> bool {
+        index.0 < self.begin
+    }
+
+    fn record(&self, index: TypeIndex) -> Option<TypeRecord<'_>> {
+        let start = *self.starts.get(index.0.checked_sub(self.begin)? as usize)?;
+        TypesIter::new(self.bytes.get(start as usize..)?).next()
+    }
+}
+
+/// The unique name of a structure, union or enumeration (its plain name where it has none), and
+/// whether the record is the full definition.
+fn definition_name<'a>(data: &TypeData<'a>) -> Option<(&'a [u8], bool)> {
+    let (unique, name, properties) = match data {
+        TypeData::Struct(s) => (s.unique_name, s.name, s.fixed.property.get()),
+        TypeData::Union(u) => (u.unique_name, u.name, u.fixed.property.get()),
+        TypeData::Enum(e) => (e.unique_name, e.name, e.fixed.property.get()),
+        _ => return None,
+    };
+    Some((
+        unique.map_or(&**name, |unique| &**unique),
+        !properties.fwdref(),
+    ))
+}
+
+/// Bytes of a primitive type, from the subtype and mode bits of its index.
+fn primitive_size(index: u32) -> Option<u32> {
+    match (index >> 8) & 0xf {
+        0 => {}
+        4 => return Some(4),
+        6 => return Some(8),
+        7 => return Some(16),
+        _ => return None,
+    }
+    Some(match index & 0xff {
+        0x10 | 0x20 | 0x68 | 0x69 | 0x70 | 0x7c | 0x30 => 1,
+        0x11 | 0x21 | 0x72 | 0x73 | 0x71 | 0x7a | 0x31 | 0x46 => 2,
+        0x12 | 0x22 | 0x74 | 0x75 | 0x7b | 0x32 | 0x40 | 0x08 => 4,
+        0x13 | 0x23 | 0x76 | 0x77 | 0x33 | 0x41 | 0x50 => 8,
+        0x14 | 0x24 | 0x78 | 0x79 | 0x43 | 0x51 => 16,
+        0x42 => 10,
+        _ => return None,
+    })
+}

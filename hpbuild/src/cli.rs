@@ -1,0 +1,140 @@
+//! What can be typed.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hpbuild_differ::{Input, SymbolPaths};
+
+use crate::commands::keygen::KeygenArguments;
+use crate::commands::package::PackageArguments;
+use crate::commands::sign::SignArguments;
+use crate::commands::verify::VerifyArguments;
+
+/// Builds Windows hotpatches from two builds of one binary.
+///
+/// Exit codes: 0 done, 1 refused, 2 error, 3 nothing changed.
+#[derive(Debug, Parser)]
+#[command(name = "hpbuild", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Use this many threads; the output does not depend on it
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) jobs: Option<NonZeroUsize>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what changed between two builds, and whether it can be hotpatched
+    Diff(DiffArguments),
+    /// Say what a rule means and what to do about it
+    Explain(ExplainArguments),
+    /// Sign an image or a cabinet (Authenticode)
+    Sign(Box<SignArguments>),
+    /// Check that a package, a cabinet or an image is what a trusted signer made
+    Verify(VerifyArguments),
+    /// Put patch images into one signed package
+    Package(Box<PackageArguments>),
+    /// Make throw-away keys and certificates for trying things out
+    Keygen(KeygenArguments),
+}
+
+/// The two builds.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PairArguments {
+    /// The build that is running everywhere (PE file)
+    pub(crate) base: PathBuf,
+
+    /// The same build with the fix (PE file)
+    pub(crate) fixed: PathBuf,
+
+    /// The PDB of the base
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base_pdb: Option<PathBuf>,
+
+    /// The PDB of the fixed build
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fixed_pdb: Option<PathBuf>,
+
+    /// Look for PDBs in this folder, too: as files or as a symbol store (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+
+    /// Allow the findings this policy names (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+impl PairArguments {
+    pub(crate) fn base(&self) -> Input {
+        Input {
+            pe: self.base.clone(),
+            pdb: self.base_pdb.clone(),
+        }
+    }
+
+    pub(crate) fn fixed(&self) -> Input {
+        Input {
+            pe: self.fixed.clone(),
+            pdb: self.fixed_pdb.clone(),
+        }
+    }
+
+    pub(crate) fn symbol_paths(&self) -> SymbolPaths {
+        let symbol_path = std::env::var("_NT_SYMBOL_PATH").ok();
+        SymbolPaths::new(self.symbols.clone(), symbol_path.as_deref())
+    }
+}
+
+/// How the result is given.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OutputArguments {
+    /// The form of the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    /// Write the report to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print how long each stage took
+    #[arg(long)]
+    pub(crate) time: bool,
+
+    /// Print no report, only errors
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Print everything: all functions and whole diffs
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DiffArguments {
+    #[command(flatten)]
+    pub(crate) pair: PairArguments,
+
+    /// Count functions in which only numbers of source lines changed as changed
+    #[arg(long)]
+    pub(crate) with_line_numbers: bool,
+
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// The rule, such as HP010; all rules where none is given
+    pub(crate) code: Option<String>,
+}

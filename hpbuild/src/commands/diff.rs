@@ -1,0 +1,75 @@
+//! `hpbuild diff`: what changed, and can it be hotpatched.
+
+use std::path::Path;
+
+use hpbuild_differ::judge::{Policy, Refusal};
+use hpbuild_differ::report::Verdict;
+use hpbuild_differ::{Diff, Differ, Report, Stage};
+
+use crate::cli::{DiffArguments, Format, OutputArguments, PairArguments};
+use crate::failure::{Failure, Outcome};
+use crate::{output, render};
+
+pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
+    let mut stages = Vec::new();
+    let report = match compare(&arguments.pair, &mut stages)? {
+        Ok(diff) => Report::new(&diff, arguments.with_line_numbers),
+        Err(refusals) => Report::refused(refusals),
+    };
+    print_times(&arguments.output, &stages);
+    deliver(&report, &arguments.output)?;
+    Ok(match report.verdict {
+        Verdict::Same => Outcome::Same,
+        Verdict::Hotpatchable => Outcome::Done,
+        Verdict::Refused => Outcome::Refused,
+    })
+}
+
+/// Reads and compares the pair the user named.
+pub(crate) fn compare(
+    pair: &PairArguments,
+    stages: &mut Vec<Stage>,
+) -> Result<Result<Box<Diff>, Vec<Refusal>>, Failure> {
+    let differ = Differ {
+        base: pair.base(),
+        fixed: pair.fixed(),
+        symbols: pair.symbol_paths(),
+        policy: pair
+            .policy
+            .as_deref()
+            .map(read_policy)
+            .transpose()?
+            .unwrap_or_default(),
+    };
+    Ok(hpbuild_differ::diff(&differ, stages)?)
+}
+
+fn read_policy(path: &Path) -> Result<Policy, Failure> {
+    let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+    Policy::parse(&text).map_err(|error| fail(&error))
+}
+
+fn deliver(report: &Report, arguments: &OutputArguments) -> Result<(), Failure> {
+    if arguments.quiet && arguments.output.is_none() {
+        return Ok(());
+    }
+    let text = match arguments.format {
+        Format::Text => render::diff::text(report, arguments.verbose),
+        Format::Json => render::json(report),
+    };
+    output::deliver(&text, arguments.output.as_deref())
+}
+
+/// Times go to standard error: they differ from run to run, and reports do not.
+pub(crate) fn print_times(arguments: &OutputArguments, stages: &[Stage]) {
+    if arguments.time {
+        for stage in stages {
+            anstream::eprintln!(
+                "{:>10.1} ms  {}",
+                stage.time.as_secs_f64() * 1e3,
+                stage.name
+            );
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `hpbuild explain`: what a rule means and what to do.
+
+use std::fmt::Write;
+
+use hpbuild_differ::judge::{RULES, Rule};
+
+use crate::cli::ExplainArguments;
+use crate::failure::{Failure, Outcome};
+use crate::output;
+
+pub(crate) fn run(arguments: &ExplainArguments) -> Result<Outcome, Failure> {
+    let Some(code) = &arguments.code else {
+        let mut text = String::new();
+        for rule in rules() {
+            let _ = writeln!(
+                text,
+                "{}  {:6}  {}",
+                rule.code,
+                rule.severity.name(),
+                rule.title
+            );
+        }
+        output::print(&text)?;
+        return Ok(Outcome::Done);
+    };
+    let rule = rules()
+        .find(|rule| rule.code.eq_ignore_ascii_case(code))
+        .ok_or_else(|| {
+            Failure::new(format!("{code}: expected the code of a rule such as HP010"))
+                .hint("hpbuild explain lists them all")
+        })?;
+    output::print(&page(rule))?;
+    Ok(Outcome::Done)
+}
+
+/// Every rule there is, by code.
+pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
+    RULES.iter()
+}
+
+fn page(rule: &Rule) -> String {
+    format!(
+        "{} ({}): {}\n\n{}\nWhat to do:\n{}",
+        rule.code,
+        rule.severity.name(),
+        rule.title,
+        wrapped(rule.why),
+        wrapped(rule.remedy)
+    )
+}
+
+/// The text in lines of at most 80 columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = String::new();
+    let mut width = 0;
+    for word in text.split_whitespace() {
+        if width > 0 && width + 1 + word.len() > 80 {
+            lines.push('\n');
+            width = 0;
+        } else if width > 0 {
+            lines.push(' ');
+            width += 1;
+        }
+        lines.push_str(word);
+        width += word.len();
+    }
+    lines.push('\n');
+    lines
+}

@@ -1,0 +1,212 @@
+//! What a PE needs beside code and data, as pieces: exception directory, load config, guard
+//! table, debug directory, and room for the hotpatch table.
+
+use hpbuild_differ::decode::ReferenceKind;
+use hpbuild_metadata::Machine;
+
+use super::imports::Fields;
+use super::lower::{Lowered, new_piece};
+use crate::attach;
+use crate::piece::{
+    How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target, UnwindOf,
+};
+
+/// All pieces of the image, and which of them the headers name.
+pub(super) struct Furnished {
+    pub(super) lowered: Lowered,
+    pub(super) load_config: PieceId,
+    pub(super) table: PieceId,
+    pub(super) debug: PieceId,
+    pub(super) codeview: PieceId,
+    pub(super) repro: PieceId,
+    pub(super) debug_data: [PieceId; 3],
+    pub(super) exceptions: Option<PieceId>,
+    /// Whether control flow guard is on.
+    pub(super) guard_cf: bool,
+}
+
+/// Bytes of the load config: up to `GuardMemcpyFunctionPointer`.
+const LOAD_CONFIG_SIZE: u32 = 0x140;
+/// Bytes of one entry of the debug directory.
+const DEBUG_ENTRY_SIZE: usize = 28;
+/// `IMAGE_GUARD_CF_INSTRUMENTED | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT`.
+const GUARD_FLAGS: u32 = 0x500;
+/// `IMAGE_DLLCHARACTERISTICS_EX_HOTPATCH_COMPATIBLE`.
+const EX_HOTPATCH_COMPATIBLE: u32 = 0x80;
+/// Shadow stack and forward-edge promises of the base that patch code keeps: thunks and stubs
+/// only jump.
+const EX_KEPT: u32 = 0x4f;
+
+pub(super) fn furnish(parts: &Parts, mut lowered: Lowered) -> Furnished {
+    let table_size = attach::table_size(parts, &lowered.attaches);
+    let mut add = |piece: Piece| {
+        let id = PieceId(lowered.pieces.len() as u32);
+        lowered.pieces.push(piece);
+        id
+    };
+    let table = add(new_piece(
+        "hotpatch table",
+        Room::ReadOnly,
+        8,
+        vec![0; table_size],
+        Vec::new(),
+    ));
+    let [codeview, repro, ex] = debug_data(parts);
+    let debug_data = [add(codeview), add(repro), add(ex)];
+    let debug = debug_directory(&lowered.pieces, debug_data);
+    let debug = push(&mut lowered, debug);
+    let exceptions =
+        exception_directory(parts.machine, &lowered).map(|piece| push(&mut lowered, piece));
+    let guard = parts.base.guard_cf.then(|| guard_table(parts, &lowered));
+    let guard = guard.map(|piece| {
+        let count = piece.references.len();
+        (push(&mut lowered, piece), count)
+    });
+    let load_config = push(&mut lowered, load_config(table, guard));
+    Furnished {
+        lowered,
+        load_config,
+        table,
+        debug,
+        codeview: debug_data[0],
+        repro: debug_data[1],
+        debug_data,
+        exceptions,
+        guard_cf: parts.base.guard_cf,
+    }
+}
+
+fn push(lowered: &mut Lowered, piece: Piece) -> PieceId {
+    let id = PieceId(lowered.pieces.len() as u32);
+    lowered.pieces.push(piece);
+    id
+}
+
+/// The load config, of which a patch needs its size, the guard table and the hotpatch table.
+fn load_config(table: PieceId, guard: Option<(PieceId, usize)>) -> Piece {
+    let mut bytes = vec![0; LOAD_CONFIG_SIZE as usize];
+    bytes[..4].copy_from_slice(&LOAD_CONFIG_SIZE.to_le_bytes());
+    let mut references = Vec::new();
+    if let Some((guard, count)) = guard {
+        bytes[0x90..0x94].copy_from_slice(&GUARD_FLAGS.to_le_bytes());
+        if count > 0 {
+            bytes[0x88..0x90].copy_from_slice(&(count as u64).to_le_bytes());
+            references.push(Reference {
+                offset: 0x80,
+                how: How::Pointer,
+                target: Target::Piece(Place::start(guard)),
+            });
+        }
+    }
+    references.push(Reference {
+        offset: 0xf0,
+        how: How::ImageRelative,
+        target: Target::Piece(Place::start(table)),
+    });
+    new_piece("load config", Room::ReadOnly, 8, bytes, references)
+}
+
+/// Functions of the patch whose address is taken: valid targets of indirect calls. In address
+/// order, as the loader searches it.
+fn guard_table(parts: &Parts, lowered: &Lowered) -> Piece {
+    let mut taken = vec![false; parts.pieces.len()];
+    for (index, piece) in lowered.pieces.iter().enumerate() {
+        for reference in &piece.references {
+            let takes_address = match reference.how {
+                How::Pointer => true,
+                How::Instruction { kind, .. } => kind == ReferenceKind::Address,
+                How::ImageRelative | How::Difference { .. } => false,
+            };
+            let Target::Piece(Place { piece, offset: 0 }) = reference.target else {
+                continue;
+            };
+            if takes_address && piece.index() != index && piece.index() < taken.len() {
+                taken[piece.index()] |= parts.piece(piece).room == Room::Code;
+            }
+        }
+    }
+    let mut fields = Fields::default();
+    for id in &lowered.code_order {
+        if taken.get(id.index()).copied().unwrap_or(false) {
+            fields.image_relative(Place::start(*id));
+        }
+    }
+    new_piece(
+        "guard function table",
+        Room::ReadOnly,
+        4,
+        fields.bytes,
+        fields.references,
+    )
+}
+
+/// The exception directory, sorted by address.
+fn exception_directory(machine: Machine, lowered: &Lowered) -> Option<Piece> {
+    let mut rank = vec![u32::MAX; lowered.pieces.len()];
+    for (position, id) in lowered.code_order.iter().enumerate() {
+        rank[id.index()] = position as u32;
+    }
+    let mut entries: Vec<&RuntimeEntry> = lowered.runtime.iter().collect();
+    entries.sort_by_key(|entry| (rank[entry.code.index()], entry.begin));
+    let mut fields = Fields::default();
+    for entry in entries {
+        fields.image_relative(Place::new(entry.code, entry.begin.into()));
+        if machine == Machine::X64 {
+            fields.image_relative(Place::new(entry.code, entry.end.into()));
+        }
+        match entry.unwind {
+            UnwindOf::Info(info) => fields.image_relative(Place::start(info)),
+            UnwindOf::Packed(word) => fields.bytes.extend(word.to_le_bytes()),
+        }
+    }
+    let piece = || {
+        new_piece(
+            "exception directory",
+            Room::ReadOnly,
+            4,
+            fields.bytes.clone(),
+            fields.references.clone(),
+        )
+    };
+    (!fields.bytes.is_empty()).then(piece)
+}
+
+/// CodeView record, content hash and extended characteristics; GUID and hash are filled when the
+/// rest of the file is known.
+fn debug_data(parts: &Parts) -> [Piece; 3] {
+    let mut codeview = b"RSDS".to_vec();
+    codeview.extend([0; 16]);
+    codeview.extend(1_u32.to_le_bytes());
+    codeview.extend(crate::write::pdb_name(parts).as_bytes());
+    codeview.push(0);
+    let mut repro = 32_u32.to_le_bytes().to_vec();
+    repro.extend([0; 32]);
+    let ex = parts.base.ex_characteristics & EX_KEPT | EX_HOTPATCH_COMPATIBLE;
+    let piece = |name, bytes| new_piece(name, Room::ReadOnly, 4, bytes, Vec::new());
+    [
+        piece("codeview", codeview),
+        piece("content hash", repro),
+        piece("extended characteristics", ex.to_le_bytes().to_vec()),
+    ]
+}
+
+/// The debug directory; file offsets and time stamps are filled when the file is laid out.
+fn debug_directory(pieces: &[Piece], data: [PieceId; 3]) -> Piece {
+    let mut fields = Fields::default();
+    // IMAGE_DEBUG_TYPE_CODEVIEW, _REPRO and _EX_DLLCHARACTERISTICS.
+    for (kind, id) in [2_u32, 16, 20].into_iter().zip(data) {
+        fields.bytes.extend([0; 12]);
+        fields.bytes.extend(kind.to_le_bytes());
+        fields.bytes.extend(pieces[id.index()].size().to_le_bytes());
+        fields.image_relative(Place::start(id));
+        fields.bytes.extend([0; 4]);
+    }
+    debug_assert_eq!(fields.bytes.len(), 3 * DEBUG_ENTRY_SIZE);
+    new_piece(
+        "debug directory",
+        Room::ReadOnly,
+        4,
+        fields.bytes,
+        fields.references,
+    )
+}

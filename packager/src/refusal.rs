@@ -1,0 +1,153 @@
+//! Why a change that is understood cannot become a patch image.
+//!
+//! The codes HP060 to HP099 belong to this crate; [`RULES`] says for each what it means and what
+//! to do. A refusal is a value: all of them are collected, and none hides another.
+
+use std::fmt;
+
+/// One reason why no patch image can be made, at one place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    /// One of [`RULES`].
+    pub rule: Code,
+    /// The function or data it is about.
+    pub name: Box<str>,
+    /// Bytes from the start of the function or data, where one place is meant.
+    pub offset: Option<u32>,
+    /// What was found there.
+    pub message: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule.name(), self.name)?;
+        if let Some(offset) = self.offset {
+            write!(f, "+{offset:#x}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// What a code means, as `hpbuild explain` prints it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// `HP0xx`.
+    pub code: &'static str,
+    /// One line.
+    pub title: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// What the author of the patch can do.
+    pub remedy: &'static str,
+}
+
+macro_rules! rules {
+    ($($variant:ident $code:literal $title:literal, $meaning:literal, $remedy:literal;)*) => {
+        /// The rules of this crate.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $variant,)*
+        }
+
+        impl Code {
+            /// The rule behind the code.
+            pub const fn rule(self) -> &'static Rule {
+                &RULES[self as usize]
+            }
+
+            /// `HP0xx`.
+            pub const fn name(self) -> &'static str {
+                self.rule().code
+            }
+        }
+
+        /// Every rule of this crate, in the order of the codes.
+        pub const RULES: &[Rule] = &[$(Rule {
+            code: $code,
+            title: $title,
+            meaning: $meaning,
+            remedy: $remedy,
+        },)*];
+    };
+}
+
+rules! {
+    NotUnderstood "HP060" "a reference is not understood",
+        "An operand or pointer of a function that goes into the patch points at something that no symbol, constant, import or jump table explains. What it should reach in the base is unknown, so nothing is guessed.",
+        "Build both images with full debug information; if the place is data without a symbol, give it one.";
+    NotInBase "HP061" "the base has no counterpart",
+        "The fixed function uses something that the running base does not have and that cannot be carried by the patch: an import, a thread-local variable, or data whose counterpart is not known.",
+        "Write the fix with what the base already has.";
+    ShortBranch "HP062" "a short branch leaves the function",
+        "A one-byte branch goes to code outside the function; it cannot reach a thunk, and no instruction may be moved.",
+        "Compile the fixed build so that the function does not fall or branch into a neighbour (no tail merging across functions).";
+    InstructionForm "HP063" "an instruction cannot reach the base",
+        "The instruction addresses base data in a form that has no equivalent of the same length and no stub: an address-size or segment prefix, a store through a stack push, or an encoding that the assembler cannot reproduce.",
+        "Change the source or the optimisation level so that another instruction is chosen.";
+    StackOperand "HP064" "no register is free for a stack instruction",
+        "The instruction names the stack pointer as well as base data. The stub would have to save a register on the stack, which changes that operand, and no register is proven to be free.",
+        "Change the source or the optimisation level so that another instruction is chosen.";
+    MayRaise "HP065" "an instruction that may raise leaves its handler's range",
+        "The instruction reads base data through a stub, may raise an exception (a division), and the function has an exception handler whose ranges do not cover the stub.",
+        "Load the value into a variable outside the guarded block.";
+    HandlerData "HP066" "the exception handler's data is not understood",
+        "The function has an exception handler whose data holds image-relative addresses in a layout this version does not rewrite, such as the C++ frame handlers.",
+        "Keep the change out of functions with C++ exception handling, or restart instead.";
+    UnwindInfo "HP067" "unwind info is not understood",
+        "The unwind info of the function is malformed, has an unknown version, or does not agree with its extent.",
+        "Report the compiler and version that produced it.";
+    PageSplit "HP068" "one page register serves places that are no longer on one page",
+        "Several instructions share one page-forming instruction, and what they reach lies on different pages in the base or the patch.",
+        "Compile the function with less sharing (for instance without link-time optimisation).";
+    OutOfReach "HP069" "a target is out of reach",
+        "The distance between an instruction and its target in the patch does not fit the instruction.",
+        "Split the patch; it is larger than the instruction can span.";
+    MixedImageBase "HP070" "image-relative operands of two images in one function",
+        "The function adds image-relative addresses of both base data and patch data to one register that holds the image base.",
+        "Compile the function without jump tables, or keep the image-relative data out of it.";
+    Alignment "HP071" "an operand's scale does not fit the base",
+        "An Arm64 load or store scales its offset, and in the base the data is not aligned to that scale.",
+        "Align the variable in the source.";
+    ThreadLocal "HP072" "thread-local storage",
+        "The function reaches a thread-local variable. Its slot and offset belong to the base and cannot be expressed by the table.",
+        "Move the use of the variable into a function that does not change.";
+    JumpTable "HP073" "a jump table is not understood",
+        "The function jumps through a table whose place, size or entries are not known for certain.",
+        "Build with debug information that describes jump tables, or without jump tables.";
+    Neighbour "HP074" "data is reached beyond its symbol",
+        "The address of one symbol is used to reach its neighbours, and the group does not lie the same way in base and fixed.",
+        "Compile without merging of globals.";
+    DataNotUnderstood "HP075" "data that must be copied is not understood",
+        "The patch needs a copy of data that holds relative addresses or whose extent is not known.",
+        "Give the data a symbol with a type, or keep it unchanged.";
+    Previous "HP076" "the older patch is not carried",
+        "Patches over one base are cumulative: the system reverts every function an older patch redirected and a newer one does not mention. The older patch redirects functions that this one does not.",
+        "Build from a fixed image that still holds the older fixes.";
+    SequenceNumber "HP077" "the sequence number is not higher",
+        "The older patch has the same or a higher sequence number.",
+        "Pass a higher sequence number.";
+    EntryTooShort "HP078" "the base function is too short to redirect",
+        "The base function is shorter than the bytes that a redirection writes.",
+        "Restart instead of hotpatching this function.";
+}
+
+/// The rule with this code, or `None`.
+pub fn rule(code: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.code == code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_range() {
+        assert!(RULES.windows(2).all(|pair| pair[0].code < pair[1].code));
+        assert!(
+            RULES
+                .iter()
+                .all(|rule| ("HP060".."HP100").contains(&rule.code))
+        );
+        assert_eq!(Code::EntryTooShort.name(), "HP078");
+    }
+}

@@ -1,0 +1,183 @@
+//! `cargo xtask corpus`: real code in pairs, fetched and built into the ignored folder `corpus/`.
+//!
+//! Results lie in `corpus/built/PROJECT/OPTIMISATION/MACHINE/{base,fixed}/`.
+
+mod build;
+pub(crate) mod proof;
+pub(crate) mod recipe;
+mod released;
+mod sources;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::recipe::Machine;
+use crate::run;
+use crate::toolchain::Toolchain;
+use build::Side;
+use recipe::{Corpus, Project};
+
+/// What can be asked of this chore.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Projects to fetch and build; all of them where none is named
+    #[arg(value_name = "PROJECT")]
+    projects: Vec<String>,
+    /// Only this level of optimisation, such as O2
+    #[arg(long, value_name = "LEVEL")]
+    optimisation: Option<String>,
+    /// Fetch released binaries by the package clients, and build nothing
+    #[arg(long)]
+    released: bool,
+    /// Build only; do not take the zlib pair through diff, build and test
+    #[arg(long)]
+    no_proof: bool,
+}
+
+/// One pair of builds.
+pub(crate) struct Pair {
+    /// The project.
+    pub(crate) project: String,
+    /// Level of optimisation.
+    pub(crate) optimisation: String,
+    /// What both are built for.
+    pub(crate) machine: Machine,
+    /// Folder that holds `base` and `fixed`.
+    pub(crate) folder: PathBuf,
+}
+
+const MACHINES: [Machine; 2] = [Machine::X64, Machine::Arm64];
+
+impl Pair {
+    fn of(project: &Project, optimisation: &str, machine: Machine) -> Pair {
+        Pair {
+            project: project.name.clone(),
+            optimisation: optimisation.to_owned(),
+            machine,
+            folder: folder()
+                .join("built")
+                .join(&project.name)
+                .join(optimisation)
+                .join(machine.folder()),
+        }
+    }
+
+    /// The image of one side, `base` or `fixed`.
+    pub(crate) fn image(&self, side: &str) -> PathBuf {
+        self.folder.join(side).join(format!("{}.dll", self.project))
+    }
+}
+
+/// Fetches and builds what was asked for.
+///
+/// # Errors
+/// A project is not known, a fetch or a build fails, or a check of the results does.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let fixtures = run::root().join("fixtures");
+    if arguments.released {
+        return released::fetch(
+            &fixtures.join("corpus/released.toml"),
+            &folder().join("released"),
+        );
+    }
+    let corpus = Corpus::read(&fixtures.join("corpus/recipes.toml"))?;
+    let wanted = |project: &&Project| {
+        arguments.projects.is_empty() || arguments.projects.contains(&project.name)
+    };
+    for name in &arguments.projects {
+        if !corpus.project.iter().any(|project| project.name == *name) {
+            let known: Vec<&str> = corpus.project.iter().map(|it| it.name.as_str()).collect();
+            bail!("no project `{name}`\nhint: there are {}", known.join(", "));
+        }
+    }
+    let tools = Toolchain::find()?;
+    let mut pairs = Vec::new();
+    for project in corpus.project.iter().filter(wanted) {
+        for optimisation in &corpus.optimisations {
+            if arguments
+                .optimisation
+                .as_ref()
+                .is_none_or(|only| only == optimisation)
+            {
+                pairs.extend(build_pairs(
+                    &corpus,
+                    project,
+                    optimisation,
+                    &tools,
+                    &fixtures,
+                )?);
+            }
+        }
+    }
+    let mut provable = pairs
+        .iter()
+        .filter(|it| it.project == proof::PROJECT)
+        .peekable();
+    if !arguments.no_proof && provable.peek().is_some() {
+        proof::compile()?;
+        for pair in provable {
+            proof::prove(pair)?;
+        }
+    }
+    for pair in &pairs {
+        println!("{}", pair.folder.display());
+    }
+    Ok(())
+}
+
+/// Every pair that is built, in the order of the recipe.
+///
+/// # Errors
+/// The recipe cannot be read.
+pub(crate) fn built() -> Result<Vec<Pair>> {
+    let corpus = Corpus::read(&run::root().join("fixtures/corpus/recipes.toml"))?;
+    let mut pairs = Vec::new();
+    for project in &corpus.project {
+        for optimisation in &corpus.optimisations {
+            for machine in MACHINES {
+                let pair = Pair::of(project, optimisation, machine);
+                if ["base", "fixed"]
+                    .iter()
+                    .all(|side| pair.image(side).exists())
+                {
+                    pairs.push(pair);
+                }
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+/// Where everything that is fetched and built goes.
+pub(crate) fn folder() -> PathBuf {
+    run::root().join("corpus")
+}
+
+fn build_pairs(
+    corpus: &Corpus,
+    project: &Project,
+    optimisation: &str,
+    tools: &Toolchain,
+    fixtures: &Path,
+) -> Result<Vec<Pair>> {
+    let mut pairs = Vec::new();
+    for machine in MACHINES {
+        let pair = Pair::of(project, optimisation, machine);
+        for (side, version) in [("base", &project.base), ("fixed", &project.fixed)] {
+            let sources = sources::prepare(version, &folder())?;
+            let side = Side {
+                corpus,
+                project,
+                sources: &sources,
+                optimisation,
+                machine,
+                out: pair.folder.join(side),
+            };
+            side.build(tools, fixtures)
+                .with_context(|| format!("cannot build {}", side.out.display()))?;
+        }
+        pairs.push(pair);
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask fuzz`: the fuzz targets, for a while each.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+
+/// What can be asked of this chore.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The target; all of them where none is named
+    target: Option<String>,
+    /// How long each target runs
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    seconds: u32,
+}
+
+/// Runs the targets one after the other.
+///
+/// # Errors
+/// A target is not known, does not compile, or finds something: cargo-fuzz says where it put the
+/// input.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let folder = run::root().join("fuzz");
+    let targets = targets(&folder)?;
+    let chosen = match &arguments.target {
+        None => targets,
+        Some(target) if targets.contains(target) => vec![target.clone()],
+        Some(target) => bail!(
+            "no fuzz target `{target}`\nhint: there are {}",
+            targets.join(", ")
+        ),
+    };
+    if run::captured(Command::new("cargo").args(["fuzz", "--version"])).is_err() {
+        run::step("cargo install --locked cargo-fuzz");
+        run::checked(Command::new("cargo").args(["install", "--locked", "cargo-fuzz"]))?;
+    }
+    for target in chosen {
+        run::step(&format!("fuzz {target} for {} s", arguments.seconds));
+        // What it finds is kept in corpus/; seeds/ holds what it could hardly find by itself.
+        let kept = folder.join("corpus").join(&target);
+        fs::create_dir_all(&kept)?;
+        let seeds = folder.join("seeds").join(&target);
+        // Hostile sizes must not become allocations: a gigabyte is far beyond any honest input.
+        run::checked(
+            Command::new("cargo")
+                .current_dir(&folder)
+                .args(["+nightly", "fuzz", "run", &target])
+                .arg(&kept)
+                .args(seeds.exists().then_some(&seeds))
+                .arg("--")
+                .arg(format!("-max_total_time={}", arguments.seconds))
+                .args(["-rss_limit_mb=1024", "-malloc_limit_mb=512", "-timeout=10"]),
+        )?;
+    }
+    Ok(())
+}
+
+/// The targets by name. Every file must be declared: cargo would pass over it in silence.
+fn targets(folder: &Path) -> Result<Vec<String>> {
+    let manifest = folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest)
+        .with_context(|| format!("cannot read {}", manifest.display()))?;
+    let mut targets = Vec::new();
+    for entry in fs::read_dir(folder.join("fuzz_targets"))? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        let Some(name) = file.strip_suffix(".rs") else {
+            continue;
+        };
+        if !text.contains(&format!("path = \"fuzz_targets/{file}\"")) {
+            bail!("fuzz/fuzz_targets/{file} is not declared in fuzz/Cargo.toml");
+        }
+        targets.push(name.to_owned());
+    }
+    targets.sort();
+    Ok(targets)
+}

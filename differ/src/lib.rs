@@ -22,6 +22,7 @@ mod read;
 pub mod report;
 pub mod text;
 mod types;
+pub mod unwind;
 
 pub use error::Error;
 pub use names::display;

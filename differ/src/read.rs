@@ -7,6 +7,7 @@ mod pdb;
 mod scan;
 mod symbols;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hpbuild_metadata::{CompilandId, Rva, Side};
@@ -55,6 +56,39 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
     };
     let (pdb_path, streams) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
     assemble(pe, pdb_path, streams).map(|image| Read::Image(Box::new(image)))
+}
+
+/// The entries of all functions that an image's PDB names, by name; names that stand for several
+/// functions are left out.
+///
+/// # Errors
+/// As for comparing: an image or PDB that cannot be used, or one of a kind that is not read.
+pub fn functions_by_name<S: Side>(
+    input: &Input,
+    paths: &SymbolPaths,
+) -> Result<BTreeMap<String, Rva<S>>, Error> {
+    let image = match read::<S>(input, paths)? {
+        Read::Image(image) => image,
+        Read::Unsupported(kind) => {
+            let expected = "a native x64 or Arm64 image";
+            let found = format!("{} = {:#x}", kind.field, kind.value);
+            return Err(Error::format(&input.pe, "headers", expected, found));
+        }
+    };
+    let mut names: BTreeMap<String, Option<Rva<S>>> = BTreeMap::new();
+    for id in image.function_ids() {
+        for procedure in image.procedures_of(id) {
+            let rva = image.function(id).rva;
+            names
+                .entry(procedure.name.to_string())
+                .and_modify(|known| *known = known.filter(|known| *known == rva))
+                .or_insert(Some(rva));
+        }
+    }
+    Ok(names
+        .into_iter()
+        .filter_map(|(name, rva)| Some((name, rva?)))
+        .collect())
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {

@@ -85,6 +85,8 @@ pub(crate) enum Record {
     Alive,
     /// The patch was refused; nothing more follows.
     Refused(String),
+    /// The job cannot be done.
+    Failed(String),
     /// Everything was done.
     Done,
 }

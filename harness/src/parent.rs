@@ -132,6 +132,7 @@ fn listen(child: &mut Child, limit: Duration) -> Result<Told, Error> {
                 PATIENCE
             };
         match record {
+            Record::Failed(why) => return Err(Error::child("doing its job", why)),
             Record::Range(range) => told.ranges.push(range),
             Record::Fault(raw) => told.fault = Some(explain(&raw, &told.ranges)),
             Record::Stopped { kind, detail } => told.fault = Some(stopped(&kind, detail)),

@@ -371,6 +371,8 @@ args = [5]
         let count: u64 = line.split(' ').next().unwrap().parse().unwrap();
         assert!(count > 0, "{:?}", step.details);
     }
+    let held = "200 times a thread was stopped while it held the heap lock";
+    assert_eq!(step.details.last().unwrap(), held);
 }
 
 #[test]
@@ -491,4 +493,18 @@ after = { returns = 1052 }
     let report = run(&request);
     assert_eq!(report.verdict, Verdict::Passed, "{}", print(&report));
     assert!(report.sessions[0].calls[0].fixed.is_some());
+}
+
+#[test]
+fn a_child_without_a_job_says_so_and_ends() {
+    let output = std::process::Command::new(child().program)
+        .arg("/nowhere/job.json")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("{\"failed\":\"child process: reading the job: "),
+        "{said}"
+    );
 }

@@ -68,6 +68,19 @@ fn a_patch_for_another_base_fails_the_match() {
 }
 
 #[test]
+fn a_patch_for_another_machine_fails_the_match() {
+    for (base, patch) in [(X64_BASE, ARM64_PATCH), (ARM64_BASE, X64_PATCH)] {
+        let report = run(&Request::new(base, patch, no_child())).unwrap();
+        assert_eq!(report.verdict, Verdict::Failed);
+        let failure = &report.steps[0].failures[0];
+        assert!(
+            failure.starts_with("patch: machine: expected "),
+            "{failure}"
+        );
+    }
+}
+
+#[test]
 fn unusable_inputs_are_errors() {
     let error = |request: &Request<'_>| run(request).unwrap_err().to_string();
     let swapped = error(&Request::new(ARM64_PATCH, ARM64_BASE, no_child()));

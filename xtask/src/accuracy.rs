@@ -209,10 +209,9 @@ fn readable(comparison: &oracle::Comparison) -> Names {
 
 /// Names as procedure records have them: without what the decoration says of types.
 fn names(functions: &[FunctionName]) -> BTreeSet<String> {
-    let plain = |it: &FunctionName| {
+    report::counted(functions.iter().map(|it| {
         undname::demangle(&it.name, undname::Flags::NAME_ONLY).unwrap_or_else(|_| it.name.clone())
-    };
-    functions.iter().map(plain).collect()
+    }))
 }
 
 fn explain(arguments: &Arguments, title: &str, comparison: &oracle::Comparison) {

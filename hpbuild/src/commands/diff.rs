@@ -16,7 +16,9 @@ pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
         Ok(diff) => Report::new(&diff, arguments.with_line_numbers),
         Err(refusals) => Report::refused(refusals),
     };
-    print_times(&arguments.output, &stages);
+    if arguments.output.time {
+        print_stages(&stages);
+    }
     deliver(&report, &arguments.output)?;
     Ok(match report.verdict {
         Verdict::Same => Outcome::Same,
@@ -62,14 +64,9 @@ fn deliver(report: &Report, arguments: &OutputArguments) -> Result<(), Failure> 
 }
 
 /// Times go to standard error: they differ from run to run, and reports do not.
-pub(crate) fn print_times(arguments: &OutputArguments, stages: &[Stage]) {
-    if arguments.time {
-        for stage in stages {
-            anstream::eprintln!(
-                "{:>10.1} ms  {}",
-                stage.time.as_secs_f64() * 1e3,
-                stage.name
-            );
-        }
+pub(crate) fn print_stages(stages: &[Stage]) {
+    for stage in stages {
+        let time = stage.time.as_secs_f64() * 1e3;
+        anstream::eprintln!("{time:>10.1} ms  {}", stage.name);
     }
 }

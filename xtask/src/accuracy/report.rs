@@ -1,6 +1,6 @@
 //! Findings beside the truth, and what is wrong with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,6 +15,22 @@ pub(super) struct Names {
     pub(super) changed: BTreeSet<String>,
     pub(super) added: BTreeSet<String>,
     pub(super) removed: BTreeSet<String>,
+}
+
+/// The names, each further one of the same name with a number: static functions of several
+/// sources may share theirs, and one of them must not stand for all.
+pub(super) fn counted(names: impl Iterator<Item = String>) -> BTreeSet<String> {
+    let mut seen = BTreeMap::<String, usize>::new();
+    names
+        .map(|name| {
+            let count = seen.entry(name.clone()).or_default();
+            *count += 1;
+            match count {
+                1 => name,
+                count => format!("{name} ({count})"),
+            }
+        })
+        .collect()
 }
 
 /// What `hpbuild diff` says of a pair.

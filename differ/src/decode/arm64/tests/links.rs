@@ -81,6 +81,13 @@ fn a_user_points_where_page_and_offset_do() {
     assert_eq!(body.page_links.len(), 2);
 }
 
+/// A vector register has the same number and is another one.
+#[test]
+fn vectors_are_loaded_and_stored() {
+    let (load, store) = (0xfd40_0508, 0x3d80_0508); // ldr d8, [x8, #8]; str q8, [x8, #16]
+    assert_eq!(links(&[adrp(8, 4), load, store, RET]), [(1, 0), (2, 0)]);
+}
+
 /// Once the address is whole, offsets are those of the program.
 #[test]
 fn a_whole_address_has_no_more_users() {

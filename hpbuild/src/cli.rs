@@ -8,6 +8,7 @@ use hpbuild_differ::{Input, SymbolPaths};
 
 use crate::commands::keygen::KeygenArguments;
 use crate::commands::package::PackageArguments;
+use crate::commands::release::ReleaseAllArguments;
 use crate::commands::sign::SignArguments;
 use crate::commands::verify::VerifyArguments;
 
@@ -43,6 +44,8 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Put patch images into one signed package
     Package(Box<PackageArguments>),
+    /// Do the whole main job: diff, judge, build, sign, package and verify
+    Release(Box<ReleaseAllArguments>),
     /// Make throw-away keys and certificates for trying things out
     Keygen(KeygenArguments),
     /// Show the main job on a pair that comes with the program

@@ -42,6 +42,7 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Sign(arguments) => commands::sign::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Package(arguments) => commands::package::run(&arguments),
+        Command::Release(arguments) => commands::release::run(&arguments),
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
         Command::Demo(arguments) => commands::demo::run(&arguments),
         Command::RunImages { job } => Ok(Outcome::Child(hpbuild_harness::child_main(&job))),

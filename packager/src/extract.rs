@@ -16,10 +16,10 @@
 mod code;
 mod data;
 mod function;
-mod image_base;
 mod previous;
 mod unnamed;
 mod unwind;
+mod x64_image_base;
 
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Changed;

@@ -12,7 +12,9 @@ use hpbuild_packager::extract::{Options, Previous};
 use hpbuild_packager::{NoPatch, Patch};
 use serde::Serialize;
 
+use super::describe::describe;
 use super::diff::compare;
+use super::package::DESCRIPTION_SUFFIX;
 use crate::cli::{BuildArguments, Format};
 use crate::failure::{Failure, Outcome};
 use crate::{output, render};
@@ -72,7 +74,11 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         name: "build",
         time: start.elapsed(),
     });
+    let description = describe(&diff, &patch, &arguments.output)?;
     output::write_file(&arguments.output, &patch.file)?;
+    let mut beside = arguments.output.clone().into_os_string();
+    beside.push(DESCRIPTION_SUFFIX);
+    output::write_file(Path::new(&beside), render::json(&description).as_bytes())?;
     if let Some(pdb) = &patch.pdb {
         let name = hpbuild_packager::write::pdb_name(&patch.parts);
         output::write_file(&arguments.output.with_file_name(name), pdb)?;

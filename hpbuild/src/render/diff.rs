@@ -190,7 +190,8 @@ fn changed_function(
     Ok(())
 }
 
-fn kind_name(kind: &hpbuild_differ::compare::Kind) -> String {
+/// A kind of change as reports name it.
+pub(crate) fn kind_name(kind: &hpbuild_differ::compare::Kind) -> String {
     let value = serde_json::to_value(kind).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }

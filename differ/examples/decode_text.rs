@@ -7,6 +7,7 @@
 
 use anyhow::{Context, Result};
 use iced_x86::{Decoder, DecoderOptions, Instruction};
+use object::LittleEndian;
 use object::pe::{IMAGE_SCN_MEM_EXECUTE, ImageNtHeaders64};
 use object::read::pe::PeFile;
 use rayon::prelude::*;
@@ -25,7 +26,7 @@ fn main() -> Result<()> {
     for image in &images {
         let pe = PeFile::<ImageNtHeaders64>::parse(image.as_slice())?;
         for section in pe.section_table().iter() {
-            if section.characteristics.get() & IMAGE_SCN_MEM_EXECUTE.0 != 0 {
+            if section.characteristics.get(LittleEndian).0 & IMAGE_SCN_MEM_EXECUTE.0 != 0 {
                 chunks.extend(section.pe_data(image.as_slice())?.chunks(CHUNK));
             }
         }

@@ -4,6 +4,7 @@
 //! reference means, named by the base's side of each pair, so that mere movement leaves tokens
 //! equal. The tokens are aligned; what is not aligned is the change.
 
+use std::cell::LazyCell;
 use std::hash::{Hash, Hasher};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
@@ -370,8 +371,8 @@ fn classify(
     f: &Listing<'_, Fixed>,
     kinds: &mut Vec<Kind>,
 ) {
-    let lines = || (lines_of(b.image, b.id), lines_of(f.image, f.id));
-    let (b_lines, f_lines) = lines();
+    // Most changes are no constants, and nobody asks for their lines.
+    let lines = LazyCell::new(|| (lines_of(b.image, b.id), lines_of(f.image, f.id)));
     for op in ops {
         match *op {
             DiffOp::Equal { .. } => {}
@@ -386,6 +387,7 @@ fn classify(
                     let fi = &f.body.instructions[new_index + at];
                     let kind = classify_pair(comparer, (b, bi), (f, fi));
                     let is_line = |(from, to): (u64, u64)| {
+                        let (b_lines, f_lines) = &*lines;
                         b_lines
                             .at(bi.offset)
                             .is_some_and(|line| u64::from(line) == from)

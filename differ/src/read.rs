@@ -152,8 +152,13 @@ fn assemble<S: Side>(
         .map(|module| symbols::module_symbols(&pdb_path, module))
         .collect::<Result<_, _>>()?;
     let (publics, globals) = symbols::global_symbols(&pdb_path, &streams.globals)?;
+    // The records are facts now: their bytes are not kept beside what comes next.
+    streams.globals = Vec::new();
+    for module in &mut streams.modules {
+        module.symbols = Vec::new();
+    }
     let types = read_types(&pdb_path, &mut streams)?;
-    let compilands = compilands(&streams, &modules);
+    let compilands = compilands(&mut streams, &modules);
     let contributions = contributions(&pdb_path, &pe, &streams)?;
     let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
@@ -224,8 +229,8 @@ fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
     Ok(Types::new(&types, &items))
 }
 
-fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {
-    let compiland = |(stream, symbols): (&pdb::ModuleStream, &ModuleSymbols)| {
+fn compilands(streams: &mut PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {
+    let compiland = |(stream, symbols): (&mut pdb::ModuleStream, &ModuleSymbols)| {
         // An import library's member is called after its DLL, an archive's after its object
         // file; both keep the folder of the build out of the name.
         let short = stream.name.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -233,10 +238,11 @@ fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland>
             name: stream.name.as_str().into(),
             short_name: short.into(),
             tool: symbols.tool.clone(),
-            lines: stream.lines.as_slice().into(),
+            lines: std::mem::take(&mut stream.lines).into(),
         }
     };
-    streams.modules.iter().zip(modules).map(compiland).collect()
+    let both = streams.modules.iter_mut().zip(modules);
+    both.map(compiland).collect()
 }
 
 /// Contributions sorted by address. The table is also what tells where unnamed code ends, so

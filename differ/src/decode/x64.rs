@@ -327,13 +327,13 @@ pub(super) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64
     Some((value(base)?, value(fixed)?))
 }
 
-/// The text of each instruction of `body`; `name` names what operands point at.
+/// The text of each of the instructions; `name` names what operands point at.
 pub fn text<S: Side>(
     code: Code<'_, S>,
-    body: &Body<S>,
+    instructions: &[Instruction<S>],
     name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
 ) -> Vec<String> {
-    body.instructions
+    instructions
         .iter()
         .map(|instruction| text_of(code, instruction, name))
         .collect()

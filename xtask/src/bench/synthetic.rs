@@ -77,11 +77,15 @@ pub(super) fn build(folder: &Path, functions: u32) -> Result<Option<[PathBuf; 2]
         jobs.push((name, base));
     }
     run::in_parallel(jobs, |(name, text)| {
+        let object = objects.join(format!("{name}.obj"));
+        // An interrupted run goes on where it ended: the compiler renames what it completed.
+        if object.is_file() {
+            return Ok(());
+        }
         // One name for both sides: it is in the debug information.
         let scratch = tempfile::tempdir()?;
         let source = scratch.path().join("part.c");
         fs::write(&source, text)?;
-        let object = objects.join(format!("{name}.obj"));
         let mut clang = tools.clang();
         clang.current_dir(scratch.path()).args(COMPILE);
         run::captured(clang.args(["part.c", "-o"]).arg(object)).map(drop)

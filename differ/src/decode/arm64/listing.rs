@@ -1,19 +1,19 @@
-//! Whole functions as text.
+//! Instructions as text.
 
 use hpbuild_metadata::{Rva, Side};
 
 use super::Text;
-use crate::decode::{Body, Code, ReferenceKind};
+use crate::decode::{Body, Code, Instruction, ReferenceKind};
 
-/// The text of each instruction of `body`; `name` names what operands point at. Where the
+/// The text of each of the instructions; `name` names what operands point at. Where the
 /// disassembler cannot be had, instructions are written as numbers.
 pub fn text<S: Side>(
     code: Code<'_, S>,
-    body: &Body<S>,
+    instructions: &[Instruction<S>],
     name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
 ) -> Vec<String> {
     let disassembler = Text::new().ok();
-    let line = |instruction: &crate::decode::Instruction<S>| {
+    let line = |instruction: &Instruction<S>| {
         let bytes = code
             .bytes
             .get(instruction.offset as usize..)
@@ -35,7 +35,7 @@ pub fn text<S: Side>(
             None => format!(".word {word:#010x}"),
         }
     };
-    body.instructions.iter().map(line).collect()
+    instructions.iter().map(line).collect()
 }
 
 /// If two instruction words differ in nothing but a constant, its two values.

@@ -7,6 +7,7 @@
 pub mod attach;
 pub mod extract;
 pub mod link;
+pub mod pdb;
 pub mod piece;
 pub mod refusal;
 pub mod verify;
@@ -24,6 +25,8 @@ pub struct Patch {
     pub name: String,
     /// Its bytes.
     pub file: Vec<u8>,
+    /// The bytes of its PDB, to be written beside it as [`write::pdb_name`].
+    pub pdb: Option<Vec<u8>>,
     /// What it was made from.
     pub parts: piece::Parts,
     /// Where everything lies.
@@ -53,6 +56,7 @@ pub fn build(diff: &Diff, options: &extract::Options) -> Result<Patch, NoPatch> 
     let verified = verify::verify(&file, &parts).map_err(NoPatch::Faulty)?;
     Ok(Patch {
         name: write::image_name(&parts),
+        pdb: pdb::pdb(&parts, &linked, &file),
         file,
         parts,
         linked,

@@ -9,6 +9,7 @@ mod tools;
 use assembled::{Assembled, base_facts, import, parts};
 use hpbuild_differ::decode::ReferenceKind::{Address, Call, Jump, Memory};
 use hpbuild_metadata::{Machine, Rva};
+use hpbuild_packager::extract::Previous;
 use hpbuild_packager::link::link;
 use hpbuild_packager::piece::{
     How, Parts, Piece, PieceId, Place, Redirect, Reference, Room, RuntimeEntry, Target, UnwindOf,
@@ -440,4 +441,24 @@ fn redirect_keeps_the_bytes_it_is_checked_by() {
     assert!(base_facts().identity == table.bases[0].identity);
     let text = format!("{:?}", table.bases[0].chunks);
     assert!(text.contains("original: 33608"), "{text}"); // 0x8348
+}
+
+proptest::proptest! {
+    /// Damage anywhere, headers included, is a fault or harmless, and never a panic or a hang.
+    #[test]
+    fn damaged_images_do_not_panic(
+        places in proptest::collection::vec((0..0x2000_usize, 0..=255_u8), 1..20),
+        cut in 0..0x4000_usize,
+    ) {
+        for parts in [x64_forms(), arm64_forms()] {
+            let mut file = built(&parts);
+            for (place, value) in &places {
+                if let Some(byte) = file.get_mut(*place) {
+                    *byte = *value;
+                }
+            }
+            let _ = verify(&file, &parts);
+            let _ = Previous::read(&file[..cut.min(file.len())]);
+        }
+    }
 }

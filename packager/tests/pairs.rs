@@ -5,7 +5,7 @@ mod tools;
 
 use hpbuild_differ::{Diff, Differ, Input, diff};
 use hpbuild_fixtures::{Build, Pair, pairs};
-use hpbuild_metadata::Sequence;
+use hpbuild_metadata::{Rva, Sequence};
 use hpbuild_packager::extract::{Options, Previous};
 use hpbuild_packager::{NoPatch, Patch, build};
 
@@ -58,6 +58,7 @@ fn every_pair_gives_a_patch_or_a_reason() {
                 patches += 1;
                 goblin::pe::PE::parse(&patch.file).expect("goblin reads the image");
                 tools::readobj(&patch.file);
+                check_pdb(&pair, &patch);
                 assert_eq!(patch.file, built(&pair, &diff).expect("again").file);
             }
             Err(reasons) if !judged => {
@@ -70,6 +71,60 @@ fn every_pair_gives_a_patch_or_a_reason() {
     assert!(failures.is_empty(), "{failures}");
     assert!(patches > 0, "no pair gave a patch");
     eprintln!("{patches} patches");
+}
+
+/// The PDB belongs to the image and names every function where it lies: read by the differ, which
+/// shares no code with what wrote it, and by LLVM's reader.
+fn check_pdb(pair: &Pair, patch: &Patch) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let image = folder.path().join(&patch.name);
+    let pdb = image.with_extension("pdb");
+    std::fs::write(&image, &patch.file).expect("a written image");
+    std::fs::write(&pdb, patch.pdb.as_ref().expect("a pdb")).expect("a written pdb");
+    let side = Input {
+        pe: image.clone(),
+        pdb: Some(pdb.clone()),
+    };
+    let differ = Differ {
+        base: side.clone(),
+        fixed: side,
+        symbols: Default::default(),
+        policy: Default::default(),
+    };
+    let read = diff(&differ, &mut Vec::new())
+        .expect("a readable pair")
+        .expect("a native image");
+    for (redirect, entry) in patch.parts.redirects.iter().zip(&patch.linked.entries) {
+        let rva = Rva::new(entry.get());
+        let id = read.base.function_at(rva).expect("a function at the entry");
+        assert_eq!(read.base.function(id).rva, rva);
+        let names: Vec<_> = read
+            .base
+            .procedures_of(id)
+            .iter()
+            .map(|p| &*p.name)
+            .collect();
+        let piece = patch.parts.piece(redirect.piece);
+        assert!(names.contains(&&*piece.name), "{}: {names:?}", pair.name);
+    }
+    assert!(read.comparison.changed.is_empty() && read.comparison.unmatched_base.is_empty());
+    let all = [
+        "dump",
+        "-summary",
+        "-streams",
+        "-modules",
+        "-section-contribs",
+        "-section-map",
+        "-section-headers",
+        "-publics",
+        "-public-extras",
+        "-globals",
+        "-global-extras",
+        "-symbols",
+        "-types",
+        "-ids",
+    ];
+    tools::run_on("llvm-pdbutil-22", &all, &pdb);
 }
 
 /// A newer patch must carry what an older one redirected, with a higher number.

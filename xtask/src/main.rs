@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod accuracy;
+mod bench;
 mod ci;
 mod compile;
 mod corpus;
@@ -51,8 +52,8 @@ enum Chore {
     Test(Rest),
     /// Write the expected texts of the tests anew; review the difference
     Bless(Rest),
-    /// The benchmarks; further arguments go to `cargo bench`
-    Bench(Rest),
+    /// Speed and memory of `hpbuild diff`, beside the floors it is held against
+    Bench(bench::Arguments),
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Arguments),
 }
@@ -74,7 +75,7 @@ fn main() -> ExitCode {
         Chore::Deny => deny::run(),
         Chore::Test(rest) => ci::test(&rest.arguments),
         Chore::Bless(rest) => ci::bless(&rest.arguments),
-        Chore::Bench(rest) => ci::bench(&rest.arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match done {

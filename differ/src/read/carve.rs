@@ -34,7 +34,7 @@ pub(super) fn carve<S: Side>(
         pe.section_at(start.rva)
             .is_some_and(|section| section.is_code())
     });
-    starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
+    starts.sort_by_key(|start| (start.rva, rank(start.kind)));
     add_unwind_starts(pe, &mut starts);
 
     let mut functions: Vec<Function<S>> = Vec::new();
@@ -211,7 +211,7 @@ fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
         }
     }
     starts.extend(unknown);
-    starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
+    starts.sort_by_key(|start| (start.rva, rank(start.kind)));
 }
 
 /// Joins a name with one already there: a public gives its procedure the linkage name.

@@ -21,9 +21,12 @@ pub(super) struct Scanned<S: Side> {
     pub(super) relative_tables: Vec<Rva<S>>,
 }
 
+/// The references of one function, and the tables of distances it reads.
+type Found<S> = (Vec<PlacedReference<S>>, Vec<Rva<S>>);
+
 /// Decodes all `functions` in parallel.
 pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
-    let found: Vec<(Vec<PlacedReference<S>>, Vec<Rva<S>>)> = functions
+    let found: Vec<Found<S>> = functions
         .par_iter()
         .with_min_len(16)
         .map_init(Body::default, |body, function| {
@@ -50,11 +53,7 @@ fn index(length: usize) -> u32 {
     u32::try_from(length).expect("an image of 4 GiB has fewer than 2^32 references")
 }
 
-fn references<S: Side>(
-    pe: &Pe<S>,
-    function: &Function<S>,
-    body: &mut Body<S>,
-) -> (Vec<PlacedReference<S>>, Vec<Rva<S>>) {
+fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -> Found<S> {
     let code = code_at(pe, function);
     decode(pe.machine, code, body);
     let tables = relative_tables(pe.machine, code, body);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
 
-use hpbuild_differ::judge::{Refusal, Severity};
+use hpbuild_differ::judge::Refusal;
 use hpbuild_differ::report::Verdict;
 use hpbuild_differ::{Diff, Report, Stage};
 use hpbuild_metadata::{Base, Rva, Sequence};
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         Ok(patch) => patch,
         Err(NoPatch::Refused(found)) => {
             let mut refusals = report.refusals;
-            refusals.extend(found.iter().map(from_packager));
+            refusals.extend(found.iter().map(hpbuild_packager::Refusal::judged));
             return refuse(arguments, refusals);
         }
         Err(NoPatch::Faulty(faults)) => return Err(faulty(&faults)),
@@ -73,6 +73,10 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         time: start.elapsed(),
     });
     output::write_file(&arguments.output, &patch.file)?;
+    if let Some(pdb) = &patch.pdb {
+        let name = hpbuild_packager::write::pdb_name(&patch.parts);
+        output::write_file(&arguments.output.with_file_name(name), pdb)?;
+    }
     if arguments.time {
         super::diff::print_stages(&stages);
     }
@@ -112,21 +116,6 @@ fn read_previous(path: &Path) -> Result<Previous, Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
     let file = std::fs::read(path).map_err(|error| fail(&error))?;
     Previous::read(&file).map_err(|fault| fail(&fault))
-}
-
-/// The packager's refusals in the form of the report.
-pub(crate) fn from_packager(refusal: &hpbuild_packager::Refusal) -> Refusal {
-    let at = refusal
-        .offset
-        .map_or(String::new(), |offset| format!("+{offset:#x}"));
-    Refusal {
-        code: refusal.rule.name(),
-        severity: Severity::Refuse,
-        name: refusal.name.to_string(),
-        message: format!("{}{at}: {}", refusal.name, refusal.rule.rule().title),
-        evidence: refusal.message.clone(),
-        waived: None,
-    }
 }
 
 /// The verifier found something: no image is better than a wrong one.

@@ -40,7 +40,7 @@ pub(crate) fn rules() -> Vec<Rule> {
         code: rule.code,
         severity: Severity::Refuse,
         title: rule.title,
-        why: rule.meaning,
+        why: rule.why,
         remedy: rule.remedy,
     });
     RULES.iter().copied().chain(packager).collect()

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use super::{Fault, fault};
 
+/// Images are smaller than this.
+const MAX_IMAGE: u32 = 0x8000_0000;
+
 /// A section header.
 pub(super) struct Section {
     pub(super) rva: u32,
@@ -94,6 +97,17 @@ impl<'a> View<'a> {
             directories,
             relocations: BTreeSet::new(),
         };
+        // From here on addresses inside sections and directories can be added without overflow.
+        let ends = view
+            .sections
+            .iter()
+            .map(|section| (section.rva, section.size));
+        for (rva, size) in ends.chain(view.directories.iter().copied()) {
+            if rva.checked_add(size).is_none_or(|end| end > MAX_IMAGE) {
+                let found = format!("rva {rva:#x}, {size:#x} bytes");
+                return Err(fault("section or directory", "one below 2 GiB", found));
+            }
+        }
         view.relocations = view.read_relocations()?;
         Ok(view)
     }

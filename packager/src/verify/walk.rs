@@ -221,6 +221,9 @@ impl Walk<'_> {
             Machine::X64 => 12,
             Machine::Arm64 => 8,
         };
+        if self.view.bytes(start, size).is_none() {
+            return differs("an exception directory in the file", "none");
+        }
         let at = (0..size / stride)
             .map(|index| start + index * stride)
             .find(|at| self.view.u32(*at) == Some(begin));

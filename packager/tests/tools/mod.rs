@@ -1,5 +1,6 @@
 //! LLVM's tools as oracles. In CI they must be there; elsewhere a missing one skips its check.
 
+use std::path::Path;
 use std::process::Command;
 
 /// What the tool prints about `file`, or `None` where it is not installed.
@@ -7,7 +8,12 @@ pub(crate) fn run(tool: &str, arguments: &[&str], file: &[u8]) -> Option<String>
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("patch.dll");
     std::fs::write(&path, file).expect("a written file");
-    let output = match Command::new(tool).args(arguments).arg(&path).output() {
+    run_on(tool, arguments, &path)
+}
+
+/// What the tool prints about the file at `path`, which it must accept without complaint.
+pub(crate) fn run_on(tool: &str, arguments: &[&str], path: &Path) -> Option<String> {
+    let output = match Command::new(tool).args(arguments).arg(path).output() {
         Ok(output) => output,
         Err(error) => {
             assert!(

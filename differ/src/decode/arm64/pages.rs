@@ -41,6 +41,9 @@ const MAX_BLOCKS: usize = 1 << 16;
 /// Rounds over the blocks; each loop that carries a page round costs one.
 const MAX_ROUNDS: usize = 64;
 
+/// `x19` to `x28`: what a function keeps for its caller.
+const KEPT: Registers = 0x1ff8_0000;
+
 /// A run of instructions that is entered at its start and left at its end.
 struct Block {
     start: u32,
@@ -372,6 +375,29 @@ impl<S: Side> Flowing<'_, S> {
         state.kill(effects.writes);
     }
 
+    /// Pages that go with a jump out of the stretch into what may be another part of the function.
+    /// A tail call takes none along in the registers that it must keep; a conditional jump is
+    /// hardly ever a tail call, and takes along what it will.
+    fn escape_by_exit(&mut self, block: usize, state: &State) {
+        let Block { flow, target, .. } = self.blocks[block];
+        let taken = match flow {
+            Flow::Branch { conditional } if target.is_none() => {
+                if conditional {
+                    ALL
+                } else {
+                    KEPT
+                }
+            }
+            _ => return,
+        };
+        for register in bits(state.live & taken) {
+            let (level, set) = state.value(register);
+            if level != Level::Stale {
+                self.escape(set);
+            }
+        }
+    }
+
     fn escape(&mut self, set: Set) {
         if set == EVERY {
             self.all_escaped = true;
@@ -387,6 +413,7 @@ impl<S: Side> Flowing<'_, S> {
         for block in 0..self.blocks.len() {
             if let Some(mut state) = self.entries[block].clone() {
                 self.run(block, &mut state, Some(&mut users));
+                self.escape_by_exit(block, &state);
             }
         }
         if self.all_escaped {

@@ -282,6 +282,17 @@ fn constants_are_not_code() {
     assert!(body.instructions[5].valid);
 }
 
+/// A part of the function that stands elsewhere may use the page.
+#[test]
+fn jumps_out_of_the_stretch() {
+    let out = 0x1400_4000; // b, far away
+    // A tail call: what is left in x8 is of no use to anyone.
+    assert_eq!(links(&[adrp(8, 4), ldr(0, 8, 1), out]), [(1, 0)]);
+    assert_eq!(links(&[adrp(19, 4), ldr(0, 19, 1), out]), []);
+    let out = 0xb408_0000; // cbz x0, far away
+    assert_eq!(links(&[adrp(8, 4), ldr(0, 8, 1), out, RET]), []);
+}
+
 #[test]
 fn a_page_before_the_image_is_no_reference() {
     let words = [0x90ff_ffe8, ldr(0, 8, 1), RET];

@@ -27,6 +27,7 @@ fn truncated_pe() {
         0x400,
         half,
         DLL.len() - 0x200,
+        DLL.len() - 1,
     ] {
         files.write("base/hp_demo.dll", &DLL[..length]);
         files.fails(&["base/hp_demo.dll: ", "expected", "found"]);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{deny, fixtures, run, tidy};
+use crate::{deny, fixtures, run, tidy, toolchain};
 
 /// Runs every check; the first failure ends the run.
 ///
@@ -14,7 +14,8 @@ use crate::{deny, fixtures, run, tidy};
 /// A check fails.
 pub(crate) fn run() -> Result<()> {
     type Check = fn() -> Result<()>;
-    let steps: [(&str, Check); 7] = [
+    let steps: [(&str, Check); 8] = [
+        ("tools that tests use as oracles", toolchain::tools),
         ("cargo fmt --check", format),
         (
             "tidy: rules of the house that no other tool knows",

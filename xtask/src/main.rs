@@ -46,6 +46,8 @@ enum Chore {
     Ci,
     /// The rules of the house alone
     Tidy,
+    /// Install the tools that tests use as oracles
+    Tools,
     /// Licences and sources of the dependencies alone
     Deny,
     /// All tests; further arguments go to `cargo test`
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Chore::Accuracy(arguments) => accuracy::run(&arguments),
         Chore::Ci => ci::run(),
         Chore::Tidy => tidy::run(),
+        Chore::Tools => toolchain::tools(),
         Chore::Deny => deny::run(),
         Chore::Test(rest) => ci::test(&rest.arguments),
         Chore::Bless(rest) => ci::bless(&rest.arguments),

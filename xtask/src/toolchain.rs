@@ -106,15 +106,50 @@ fn may_install() -> bool {
     root && Path::new("/usr/bin/apt-get").exists()
 }
 
+/// The tools that tests hold our signatures and cabinets against, with their packages.
+const ORACLES: [(&str, &str); 5] = [
+    ("osslsigncode", "osslsigncode"),
+    ("openssl", "openssl"),
+    ("cabextract", "cabextract"),
+    ("7z", "p7zip-full"),
+    ("softhsm2-util", "softhsm2"),
+];
+
+/// Installs every tool that tests use as an oracle, where that is possible.
+///
+/// # Errors
+/// A tool is missing and cannot be installed from here; says what to do.
+pub(crate) fn tools() -> Result<()> {
+    Toolchain::find()?;
+    let missing: Vec<String> = ORACLES
+        .into_iter()
+        .filter(|(tool, _)| Command::new(tool).arg("--version").output().is_err())
+        .map(|(_, package)| package.to_owned())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !may_install() {
+        bail!(
+            "tools that tests use are not installed\nhint: as root, `apt-get install {}`",
+            missing.join(" ")
+        );
+    }
+    install_packages(&missing)
+}
+
 fn install(release: &str) -> Result<()> {
-    let packages = packages(release);
+    install_packages(&packages(release))
+}
+
+fn install_packages(packages: &[String]) -> Result<()> {
     run::step(&format!("apt-get install {}", packages.join(" ")));
     run::captured(Command::new("apt-get").args(["update", "--quiet"]))?;
     run::captured(
         Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(["install", "--yes", "--quiet", "--no-install-recommends"])
-            .args(&packages),
+            .args(packages),
     )?;
     Ok(())
 }

@@ -219,7 +219,7 @@ fn unreadable_file() {
     use std::os::unix::fs::PermissionsExt;
     let files = Workspace::new();
     for path in [files.base(), files.base_pdb()] {
-        let closed = std::fs::Permissions::from_mode(0);
+        let closed = std::fs::Permissions::from_mode(0o000);
         std::fs::set_permissions(&path, closed).unwrap();
         if std::fs::File::open(&path).is_ok() {
             files.diff().ends_with(0);

@@ -5,6 +5,7 @@
 //! by name, offset and type. Behind a pointer only the name of a structure counts, because a
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
+use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
 use ms_pdb::tpi::TypeStream;
@@ -14,6 +15,9 @@ use rustc_hash::{FxHashMap, FxHasher};
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
+
+/// Layouts of the types walked so far, by index and by whether a pointer led there.
+type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 
 /// The type records of one PDB.
 pub struct Types {
@@ -106,20 +110,51 @@ impl Types {
     /// A hash of the type's layout that equal types of two PDBs share.
     pub fn layout_hash(&self, index: u32) -> u64 {
         let mut hasher = FxHasher::default();
-        self.hash_into(TypeIndex(index), false, 0, &mut hasher);
+        let seen = Seen::default();
+        self.hash_into(TypeIndex(index), false, 0, &seen, &mut hasher);
         hasher.finish()
     }
 
-    fn hash_into(&self, index: TypeIndex, behind_pointer: bool, depth: u32, hash: &mut FxHasher) {
+    /// Adds the layout of a type to `hash`. Each type is walked once: one that several members
+    /// have, again and again on each level, would otherwise take time without bound.
+    fn hash_into(
+        &self,
+        index: TypeIndex,
+        behind_pointer: bool,
+        depth: u32,
+        seen: &Seen,
+        hash: &mut FxHasher,
+    ) {
         if depth > MAX_DEPTH || self.stream.is_primitive(index) {
             (depth > MAX_DEPTH, index.0).hash(hash);
             return;
         }
+        let key = (index.0, behind_pointer);
+        let known = seen.borrow().get(&key).copied();
+        let layout = known.unwrap_or_else(|| {
+            let mut own = FxHasher::default();
+            self.hash_record(index, behind_pointer, depth, seen, &mut own);
+            let layout = own.finish();
+            seen.borrow_mut().insert(key, layout);
+            layout
+        });
+        layout.hash(hash);
+    }
+
+    fn hash_record(
+        &self,
+        index: TypeIndex,
+        behind_pointer: bool,
+        depth: u32,
+        seen: &Seen,
+        hash: &mut FxHasher,
+    ) {
         let Some(data) = self.data(index) else {
             u32::MAX.hash(hash);
             return;
         };
-        let mut next = |index: TypeIndex, behind| self.hash_into(index, behind, depth + 1, hash);
+        let mut next =
+            |index: TypeIndex, behind| self.hash_into(index, behind, depth + 1, seen, hash);
         match data {
             TypeData::Pointer(pointer) => {
                 next(pointer.fixed.ty.get(), true);
@@ -153,17 +188,17 @@ impl Types {
                     .for_each(|argument| next(argument.get(), behind_pointer));
                 7_u8.hash(hash);
             }
-            data => self.hash_definition(index, &data, behind_pointer, depth, hash),
+            data => self.hash_definition((index, &data), behind_pointer, depth, seen, hash),
         }
     }
 
     /// Structures, unions and enumerations.
     fn hash_definition(
         &self,
-        index: TypeIndex,
-        data: &TypeData<'_>,
+        (index, data): (TypeIndex, &TypeData<'_>),
         behind_pointer: bool,
         depth: u32,
+        seen: &Seen,
         hash: &mut FxHasher,
     ) {
         let Some((name, is_definition)) = definition_name(data) else {
@@ -178,7 +213,7 @@ impl Types {
         if !is_definition {
             match self.definitions.get(name) {
                 Some(definition) if *definition != index => {
-                    self.hash_into(*definition, false, depth + 1, hash);
+                    self.hash_into(*definition, false, depth + 1, seen, hash);
                 }
                 _ => 8_u8.hash(hash),
             }
@@ -198,6 +233,7 @@ impl Types {
                     enumeration.fixed.underlying_type.get(),
                     false,
                     depth + 1,
+                    seen,
                     hash,
                 );
                 return;
@@ -208,11 +244,11 @@ impl Types {
             match field {
                 Field::Member(member) => {
                     (&**member.name, member.offset.as_bytes()).hash(hash);
-                    self.hash_into(member.ty, false, depth + 1, hash);
+                    self.hash_into(member.ty, false, depth + 1, seen, hash);
                 }
                 Field::BaseClass(base) => {
                     base.offset.as_bytes().hash(hash);
-                    self.hash_into(base.ty, false, depth + 1, hash);
+                    self.hash_into(base.ty, false, depth + 1, seen, hash);
                 }
                 Field::DirectVirtualBaseClass(base) => {
                     (9_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
@@ -346,4 +382,73 @@ fn primitive_size(index: u32) -> Option<u32> {
         0x42 => 10,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A type stream with these records.
+    fn stream(records: &[(u16, Vec<u8>)]) -> TypeStream<Vec<u8>> {
+        let mut bytes = Vec::new();
+        for (kind, data) in records {
+            let mut data = data.clone();
+            data.resize(data.len().next_multiple_of(4), 0xf1);
+            let length = u16::try_from(data.len() + 2).unwrap();
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(&kind.to_le_bytes());
+            bytes.extend(data);
+        }
+        let end = 0x1000 + u32::try_from(records.len()).unwrap();
+        let size = u32::try_from(bytes.len()).unwrap();
+        let mut header: Vec<u8> = [20_040_203, 56, 0x1000, end, size]
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        header.resize(56, 0);
+        header.extend(bytes);
+        TypeStream::parse(ms_pdb::Stream::TPI, header).unwrap()
+    }
+
+    /// `struct N { T a; T b; }`: a field list at `index` and the structure behind it.
+    fn pair_of(index: u32, member: u32, name: &str) -> [(u16, Vec<u8>); 2] {
+        let mut fields = Vec::new();
+        for (offset, name) in [(0_u16, b"a\0"), (8, b"b\0")] {
+            fields.extend_from_slice(&0x150d_u16.to_le_bytes());
+            fields.extend_from_slice(&3_u16.to_le_bytes());
+            fields.extend_from_slice(&member.to_le_bytes());
+            fields.extend_from_slice(&offset.to_le_bytes());
+            fields.extend_from_slice(name);
+        }
+        let mut structure = vec![2, 0, 0, 0];
+        structure.extend_from_slice(&index.to_le_bytes());
+        structure.extend_from_slice(&[0; 8]);
+        structure.extend_from_slice(&16_u16.to_le_bytes());
+        structure.extend_from_slice(name.as_bytes());
+        structure.push(0);
+        [(0x1203, fields), (0x1505, structure)]
+    }
+
+    /// Structures of two structures each, `levels` deep, over `leaf`; the type index of the outermost.
+    fn tower(levels: u32, leaf: u32) -> (Types, u32) {
+        let mut records = Vec::new();
+        let mut member = leaf;
+        for level in 0..levels {
+            let index = 0x1000 + 2 * level;
+            records.extend(pair_of(index, member, &format!("S{level}")));
+            member = index + 1;
+        }
+        (Types::new(&stream(&records), &stream(&[])), member)
+    }
+
+    /// Without remembering what was walked this would take 2^50 steps.
+    #[test]
+    fn a_tower_of_structures_is_walked_in_time() {
+        let (one, top) = tower(50, 0x74);
+        let (same, _) = tower(50, 0x74);
+        let (other, _) = tower(50, 0x75);
+        assert_eq!(one.layout_hash(top), same.layout_hash(top));
+        assert_ne!(one.layout_hash(top), other.layout_hash(top));
+        assert_eq!(one.size(top), Some(16));
+    }
 }

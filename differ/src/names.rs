@@ -23,6 +23,12 @@ pub(crate) fn matches(decorated: &str, name: &str) -> bool {
     undname::demangle(decorated, Flags::NAME_ONLY).is_ok_and(|readable| readable == name)
 }
 
+/// Whether a variable gets its value from the loader or the start of the C runtime, whatever the
+/// file holds.
+pub(crate) fn is_set_at_start(name: &str) -> bool {
+    matches!(name, "__security_cookie" | "__security_cookie_complement")
+}
+
 /// Whether a linkage name is an encoding of a readable one, rather than a plain name.
 pub(crate) fn is_mangled(name: &str) -> bool {
     name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")
@@ -66,7 +72,8 @@ pub(crate) fn is_generated(name: &str) -> bool {
 }
 
 /// The name without the parts that compilers number or hash: LLVM's `.llvm.123` and `.cold`
-/// numbering, Rust's `::h0123456789abcdef`, MSVC's lambda hashes. `None` where it has none.
+/// numbering, Rust's `::h0123456789abcdef`, MSVC's lambdas and unnamed namespaces (`?A0x` and eight
+/// digits). `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     let mut stable = name.to_owned();
     if let Some(at) = stable.find(".llvm.") {
@@ -88,6 +95,17 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
         };
         stable.replace_range(at..=at + end, "<lambda>");
     }
+    let mut from = 0;
+    while let Some(at) = stable[from..].find("A0x").map(|at| from + at) {
+        let digits = stable[at + 3..]
+            .bytes()
+            .take_while(u8::is_ascii_hexdigit)
+            .count();
+        if digits == 8 {
+            stable.replace_range(at + 3..at + 11, "");
+        }
+        from = at + 3;
+    }
     (stable != name).then_some(stable)
 }
 
@@ -102,6 +120,11 @@ mod tests {
             without_generated_parts("f.llvm.1234.cold").as_deref(),
             Some("f.cold")
         );
+        assert_eq!(
+            without_generated_parts(".?AVT@?A0x1234abcd@@").as_deref(),
+            Some(".?AVT@?A0x@@")
+        );
+        assert_eq!(without_generated_parts("A0x12"), None);
         assert_eq!(
             without_generated_parts("krate::f::h0123456789abcdef").as_deref(),
             Some("krate::f")

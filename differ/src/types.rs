@@ -206,7 +206,12 @@ impl Types {
             std::mem::discriminant(data).hash(hash);
             return;
         };
-        name.hash(hash);
+        // Compilers hash the source into the names of lambdas and unnamed namespaces.
+        let readable = String::from_utf8_lossy(name);
+        match crate::names::without_generated_parts(&readable) {
+            Some(stable) => stable.as_bytes().hash(hash),
+            None => name.hash(hash),
+        }
         if behind_pointer {
             return;
         }

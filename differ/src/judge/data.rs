@@ -26,7 +26,8 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         };
         let partner = fixed.data_symbol(partner);
         let is_import = base.pe.import_at(symbol.rva).is_some();
-        if is_import || is_read_only(base, symbol.rva) {
+        let is_set = crate::names::is_set_at_start(&symbol.name);
+        if is_import || is_set || is_read_only(base, symbol.rva) {
             continue;
         }
         if let Some(evidence) = initial_value_differs(case, symbol, partner) {

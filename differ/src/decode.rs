@@ -124,6 +124,19 @@ fn clear_bytes(instruction: &mut [u8], at: u8, size: u8) {
         .for_each(|byte| *byte = 0);
 }
 
+/// The tables that the code reads as distances from their own start: it loads a signed word from
+/// the table and adds the table's address to it. Jump tables are among them.
+pub(crate) fn relative_tables<S: Side>(
+    machine: Machine,
+    code: Code<'_, S>,
+    body: &Body<S>,
+) -> Vec<Rva<S>> {
+    match machine {
+        Machine::X64 => x64::relative_tables(code, body),
+        Machine::Arm64 => arm64::relative_tables(code, body),
+    }
+}
+
 /// Whether the page at instruction `index` is completed by other instructions.
 pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
     body.page_links

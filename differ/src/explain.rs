@@ -4,6 +4,7 @@
 //! reference means, named by the base's side of each pair, so that mere movement leaves tokens
 //! equal. The tokens are aligned; what is not aligned is the change.
 
+use std::cell::LazyCell;
 use std::hash::{Hash, Hasher};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
@@ -281,75 +282,85 @@ impl Aligned {
 
     /// Changed instructions with their surroundings.
     fn lines(&self, b: &Listing<'_, Base>, f: &Listing<'_, Fixed>) -> Vec<DiffLine> {
-        let b_text = text::instructions(b.image, b.id, &b.body);
-        let f_text = text::instructions(f.image, f.id, &f.body);
         let mut all = Vec::new();
         let (mut at, mut of) = (0, 0);
         while at < self.base.len() || of < self.fixed.len() {
             if at < self.base.len() && self.base[at].is_none() {
-                let offset = b.body.instructions[at].offset;
-                all.push(line(Tag::Removed, Some(offset), None, &b_text[at]));
+                all.push(Row::Removed(at));
                 at += 1;
             } else if of < self.fixed.len() && self.fixed[of].is_none() {
-                let offset = f.body.instructions[of].offset;
-                all.push(line(Tag::Added, None, Some(offset), &f_text[of]));
+                all.push(Row::Added(of));
                 of += 1;
             } else {
                 // Alignment keeps order, so the two are each other's partners.
-                let offsets = (
-                    b.body.instructions[at].offset,
-                    f.body.instructions[of].offset,
-                );
-                all.push(line(
-                    Tag::Same,
-                    Some(offsets.0),
-                    Some(offsets.1),
-                    &f_text[of],
-                ));
+                all.push(Row::Same(at, of));
                 at += 1;
                 of += 1;
             }
         }
-        with_context(all)
+        texts(&with_context(all), b, f)
     }
 }
 
-fn line(tag: Tag, base: Option<u32>, fixed: Option<u32>, text: &str) -> DiffLine {
-    DiffLine {
-        tag,
-        base_offset: base,
-        fixed_offset: fixed,
-        text: text.to_owned(),
-    }
+/// A line of a diff before it has a text: indexes of the instructions it stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Row {
+    Same(usize, usize),
+    Removed(usize),
+    Added(usize),
+    Gap,
 }
 
-/// Keeps changed lines and [`CONTEXT`] lines around them.
-fn with_context(all: Vec<DiffLine>) -> Vec<DiffLine> {
+/// Keeps changed rows and [`CONTEXT`] rows around them.
+fn with_context(all: Vec<Row>) -> Vec<Row> {
     let mut keep = vec![false; all.len()];
-    for (index, line) in all.iter().enumerate() {
-        if line.tag != Tag::Same {
+    for (index, row) in all.iter().enumerate() {
+        if !matches!(row, Row::Same(..)) {
             let end = (index + CONTEXT + 1).min(all.len());
             keep[index.saturating_sub(CONTEXT)..end].fill(true);
         }
     }
-    let mut lines = Vec::new();
-    for (line, keep) in all.into_iter().zip(keep) {
+    let mut rows = Vec::new();
+    for (row, keep) in all.into_iter().zip(keep) {
         if keep {
-            lines.push(line);
-        } else if lines
-            .last()
-            .is_some_and(|last: &DiffLine| last.tag != Tag::Gap)
-        {
-            lines.push(DiffLine {
-                tag: Tag::Gap,
-                base_offset: None,
-                fixed_offset: None,
-                text: String::new(),
-            });
+            rows.push(row);
+        } else if rows.last().is_some_and(|last| *last != Row::Gap) {
+            rows.push(Row::Gap);
         }
     }
-    lines.pop_if(|last| last.tag == Tag::Gap);
-    lines
+    rows.pop_if(|last| *last == Row::Gap);
+    rows
+}
+
+/// Writes out the instructions that are shown, and only those: text is what takes longest.
+fn texts(rows: &[Row], b: &Listing<'_, Base>, f: &Listing<'_, Fixed>) -> Vec<DiffLine> {
+    let base_shown = rows.iter().filter_map(|row| match row {
+        Row::Removed(at) => Some(b.body.instructions[*at]),
+        _ => None,
+    });
+    let fixed_shown = rows.iter().filter_map(|row| match row {
+        Row::Same(_, of) | Row::Added(of) => Some(f.body.instructions[*of]),
+        _ => None,
+    });
+    let base_shown: Vec<_> = base_shown.collect();
+    let fixed_shown: Vec<_> = fixed_shown.collect();
+    let mut base_texts = text::instructions(b.image, b.id, &base_shown).into_iter();
+    let mut fixed_texts = text::instructions(f.image, f.id, &fixed_shown).into_iter();
+    let line = |row: &Row| {
+        let (tag, base, fixed, text) = match *row {
+            Row::Same(at, of) => (Tag::Same, Some(at), Some(of), fixed_texts.next()),
+            Row::Removed(at) => (Tag::Removed, Some(at), None, base_texts.next()),
+            Row::Added(of) => (Tag::Added, None, Some(of), fixed_texts.next()),
+            Row::Gap => (Tag::Gap, None, None, None),
+        };
+        DiffLine {
+            tag,
+            base_offset: base.map(|at| b.body.instructions[at].offset),
+            fixed_offset: fixed.map(|of| f.body.instructions[of].offset),
+            text: text.unwrap_or_default(),
+        }
+    };
+    rows.iter().map(line).collect()
 }
 
 /// Says in what the instructions differ that did not align.
@@ -360,8 +371,8 @@ fn classify(
     f: &Listing<'_, Fixed>,
     kinds: &mut Vec<Kind>,
 ) {
-    let lines = || (lines_of(b.image, b.id), lines_of(f.image, f.id));
-    let (b_lines, f_lines) = lines();
+    // Most changes are no constants, and nobody asks for their lines.
+    let lines = LazyCell::new(|| (lines_of(b.image, b.id), lines_of(f.image, f.id)));
     for op in ops {
         match *op {
             DiffOp::Equal { .. } => {}
@@ -376,6 +387,7 @@ fn classify(
                     let fi = &f.body.instructions[new_index + at];
                     let kind = classify_pair(comparer, (b, bi), (f, fi));
                     let is_line = |(from, to): (u64, u64)| {
+                        let (b_lines, f_lines) = &*lines;
                         b_lines
                             .at(bi.offset)
                             .is_some_and(|line| u64::from(line) == from)

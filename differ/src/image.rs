@@ -35,6 +35,9 @@ pub struct Image<S: Side> {
     /// Addresses in data where something is known to start: targets of references from code and
     /// of base relocations, and symbols. Sorted, unique. They bound data that has no symbol.
     pub boundaries: Vec<Rva<S>>,
+    /// Tables of 32-bit distances from their own start to what their entries mean, as the code
+    /// that reads them shows. Sorted, unique.
+    pub relative_tables: Vec<Rva<S>>,
     /// Names of functions compiled to reach globals through `__ref_` variables
     /// (`S_HOTPATCHFUNC`), sorted.
     pub hotpatch_functions: Vec<Box<str>>,
@@ -222,6 +225,14 @@ impl<S: Side> Image<S> {
         // Of several names of one address the first one stands for all.
         let first = self.data.partition_point(|d| d.rva < symbol.rva);
         (rva.checked_sub(symbol.rva)? < symbol.size.max(1)).then(|| DataId::new(first))
+    }
+
+    /// All names of the address that a data symbol has, the symbol included.
+    pub fn data_aliases(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + use<S> {
+        let rva = self.data_symbol(id).rva;
+        let start = self.data.partition_point(|symbol| symbol.rva < rva);
+        let end = self.data.partition_point(|symbol| symbol.rva <= rva);
+        (start..end).map(DataId::new)
     }
 
     /// The function with this id.

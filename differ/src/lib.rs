@@ -22,10 +22,11 @@ mod read;
 pub mod report;
 pub mod text;
 mod types;
+pub mod unwind;
 
 pub use error::Error;
 pub use names::display;
 pub use pipeline::{Diff, Differ, Stage, diff};
-pub use read::{Input, SymbolPaths, code_at};
+pub use read::{Input, SymbolPaths, code_at, functions_by_name};
 pub use report::Report;
 pub use types::Types;

@@ -48,6 +48,12 @@ pub(crate) fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
         let Some(start) = image.rva_of_place(place) else {
             continue;
         };
+        // Most records are of other functions, and their lines need not be looked at.
+        let size = lines.contribution.size.get();
+        let begins_behind = start.get() >= function.rva.get().saturating_add(function.size);
+        if begins_behind || start.get().saturating_add(size) <= function.rva.get() {
+            continue;
+        }
         // One record may cover several functions of a compiland compiled without COMDATs.
         for line in lines.blocks().flat_map(|block| block.lines()) {
             let Some(rva) = start.checked_add(line.offset.get()) else {

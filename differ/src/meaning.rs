@@ -19,6 +19,7 @@ use crate::pe::Import;
 
 pub use content::DataChange;
 pub use extent::{Extent, anonymous_extent};
+pub use table::relative_entries;
 
 /// What stands at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,15 +204,25 @@ impl<'a> Comparer<'a> {
                 same_if(self.same_table(b, f), Difference::JumpTable)
             }
             (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of })
-                if self.pairing.fixed_data(b) == Some(f) =>
+                if self.paired_data(b, f).is_some() =>
             {
                 if at != of {
                     return Meaning::Different(Difference::Data);
                 }
+                let b = self.paired_data(b, f).unwrap_or(b);
                 same_if(self.data_same_in(b, visit), Difference::DataContent)
             }
             (b, f) => self.compare_by_content((base, b), (fixed, f), kind, visit),
         }
+    }
+
+    /// Of the names of two addresses a base one whose partner is among the fixed ones.
+    fn paired_data(&self, base: DataId<Base>, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        let rva = self.fixed.data_symbol(fixed).rva;
+        self.base.data_aliases(base).find(|alias| {
+            let partner = self.pairing.fixed_data(*alias);
+            partner.is_some_and(|partner| self.fixed.data_symbol(partner).rva == rva)
+        })
     }
 
     /// What has no common name is compared by what stands there, if it cannot change.

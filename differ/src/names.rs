@@ -20,8 +20,12 @@ pub(crate) fn matches(decorated: &str, name: &str) -> bool {
     if !decorated.starts_with('?') {
         return false;
     }
-    undname::demangle(decorated, Flags::NAME_ONLY)
-        .is_ok_and(|readable| readable.to_string() == name)
+    undname::demangle(decorated, Flags::NAME_ONLY).is_ok_and(|readable| readable == name)
+}
+
+/// Whether a linkage name is an encoding of a readable one, rather than a plain name.
+pub(crate) fn is_mangled(name: &str) -> bool {
+    name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")
 }
 
 /// Whether the linker makes and fills what has this name: its contents are addresses of its own

@@ -7,6 +7,7 @@ mod pdb;
 mod scan;
 mod symbols;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use hpbuild_metadata::{CompilandId, Rva, Side};
@@ -55,6 +56,39 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
     };
     let (pdb_path, streams) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
     assemble(pe, pdb_path, streams).map(|image| Read::Image(Box::new(image)))
+}
+
+/// The entries of all functions that an image's PDB names, by name; names that stand for several
+/// functions are left out.
+///
+/// # Errors
+/// As for comparing: an image or PDB that cannot be used, or one of a kind that is not read.
+pub fn functions_by_name<S: Side>(
+    input: &Input,
+    paths: &SymbolPaths,
+) -> Result<BTreeMap<String, Rva<S>>, Error> {
+    let image = match read::<S>(input, paths)? {
+        Read::Image(image) => image,
+        Read::Unsupported(kind) => {
+            let expected = "a native x64 or Arm64 image";
+            let found = format!("{} = {:#x}", kind.field, kind.value);
+            return Err(Error::format(&input.pe, "headers", expected, found));
+        }
+    };
+    let mut names: BTreeMap<String, Option<Rva<S>>> = BTreeMap::new();
+    for id in image.function_ids() {
+        for procedure in image.procedures_of(id) {
+            let rva = image.function(id).rva;
+            names
+                .entry(procedure.name.to_string())
+                .and_modify(|known| *known = known.filter(|known| *known == rva))
+                .or_insert(Some(rva));
+        }
+    }
+    Ok(names
+        .into_iter()
+        .filter_map(|(name, rva)| Some((name, rva?)))
+        .collect())
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
@@ -118,12 +152,17 @@ fn assemble<S: Side>(
         .map(|module| symbols::module_symbols(&pdb_path, module))
         .collect::<Result<_, _>>()?;
     let (publics, globals) = symbols::global_symbols(&pdb_path, &streams.globals)?;
+    // The records are facts now: their bytes are not kept beside what comes next.
+    streams.globals = Vec::new();
+    for module in &mut streams.modules {
+        module.symbols = Vec::new();
+    }
     let types = read_types(&pdb_path, &mut streams)?;
-    let compilands = compilands(&streams, &modules);
+    let compilands = compilands(&mut streams, &modules);
     let contributions = contributions(&pdb_path, &pe, &streams)?;
     let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
-    let (references, reference_starts) = scan::scan(&pe, &functions);
+    let scanned = scan::scan(&pe, &functions);
     let data = data::data_symbols(
         &pe,
         &modules,
@@ -133,7 +172,7 @@ fn assemble<S: Side>(
         &types,
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let boundaries = data::boundaries(&pe, &data, &contributions, &references, &switch_tables);
+    let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
         .flat_map(|module| module.hotpatch_functions)
@@ -153,8 +192,9 @@ fn assemble<S: Side>(
         boundaries,
         hotpatch_functions,
         types,
-        references,
-        reference_starts,
+        relative_tables: scanned.relative_tables,
+        references: scanned.references,
+        reference_starts: scanned.starts,
     })
 }
 
@@ -189,8 +229,8 @@ fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
     Ok(Types::new(&types, &items))
 }
 
-fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {
-    let compiland = |(stream, symbols): (&pdb::ModuleStream, &ModuleSymbols)| {
+fn compilands(streams: &mut PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {
+    let compiland = |(stream, symbols): (&mut pdb::ModuleStream, &ModuleSymbols)| {
         // An import library's member is called after its DLL, an archive's after its object
         // file; both keep the folder of the build out of the name.
         let short = stream.name.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -198,10 +238,11 @@ fn compilands(streams: &PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland>
             name: stream.name.as_str().into(),
             short_name: short.into(),
             tool: symbols.tool.clone(),
-            lines: stream.lines.as_slice().into(),
+            lines: std::mem::take(&mut stream.lines).into(),
         }
     };
-    streams.modules.iter().zip(modules).map(compiland).collect()
+    let both = streams.modules.iter_mut().zip(modules);
+    both.map(compiland).collect()
 }
 
 /// Contributions sorted by address. The table is also what tells where unnamed code ends, so

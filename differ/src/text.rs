@@ -2,7 +2,7 @@
 
 use hpbuild_metadata::{FunctionId, Machine, Rva, Side};
 
-use crate::decode::{Body, ReferenceKind, arm64, x64};
+use crate::decode::{Instruction, ReferenceKind, arm64, x64};
 use crate::explain::name_at;
 use crate::image::Image;
 use crate::read::code_at;
@@ -10,9 +10,13 @@ use crate::read::code_at;
 /// Characters of a string constant that are shown.
 const SHOWN: usize = 48;
 
-/// The text of every instruction of a function. What an operand points at is named, and a branch
-/// inside the function leads to `+offset`.
-pub fn instructions<S: Side>(image: &Image<S>, id: FunctionId<S>, body: &Body<S>) -> Vec<String> {
+/// The text of each of these instructions of a function. What an operand points at is named, and a
+/// branch inside the function leads to `+offset`.
+pub fn instructions<S: Side>(
+    image: &Image<S>,
+    id: FunctionId<S>,
+    instructions: &[Instruction<S>],
+) -> Vec<String> {
     let function = image.function(id);
     let code = code_at(&image.pe, function);
     let name = |target: Rva<S>, kind: ReferenceKind| {
@@ -28,8 +32,8 @@ pub fn instructions<S: Side>(image: &Image<S>, id: FunctionId<S>, body: &Body<S>
         name_at(image, target, width)
     };
     match image.pe.machine {
-        Machine::X64 => x64::text(code, body, &name),
-        Machine::Arm64 => arm64::text(code, body, &name),
+        Machine::X64 => x64::text(code, instructions, &name),
+        Machine::Arm64 => arm64::text(code, instructions, &name),
     }
 }
 

@@ -20,8 +20,17 @@ use crate::space::Space;
 /// Entry of the DLL: attached to a process.
 const DLL_PROCESS_ATTACH: u64 = 1;
 
-/// Does the job in the file `job`. A fault of the images ends the process from within.
-pub(crate) fn run(job: &Path) -> Result<(), Error> {
+/// Does the job in the file `job`, and tells the parent where it cannot be done. Returns whether it
+/// was. A fault of the images ends the process from within.
+pub(crate) fn run(job: &Path) -> bool {
+    let result = do_job(job);
+    if let Err(error) = &result {
+        emit(&Record::Failed(error.to_string()));
+    }
+    result.is_ok()
+}
+
+fn do_job(job: &Path) -> Result<(), Error> {
     let fail = |error: &dyn std::fmt::Display| Error::child("reading the job", error);
     let text = std::fs::read(job).map_err(|e| fail(&e))?;
     let job: Job = serde_json::from_slice(&text).map_err(|e| fail(&e))?;

@@ -85,6 +85,8 @@ pub(crate) enum Record {
     Alive,
     /// The patch was refused; nothing more follows.
     Refused(String),
+    /// The job cannot be done.
+    Failed(String),
     /// Everything was done.
     Done,
 }
@@ -119,4 +121,6 @@ pub(crate) struct RawFault {
     /// The first two bytes of the instruction, where they can be read.
     pub(crate) code: u64,
     pub(crate) rcx: u64,
+    /// Where in an image the function of the harness was called from that faulted; or 0.
+    pub(crate) caller: u64,
 }

@@ -16,7 +16,7 @@ mod runtime;
 pub(crate) mod suspend;
 pub(crate) mod thread;
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use hpbuild_metadata::{Machine, Rva, Side};
 
@@ -29,6 +29,14 @@ use map::Mapping;
 
 /// How often threads are let run on a little because one is in the middle of an entry.
 const ATTEMPTS: u32 = 1000;
+
+/// How often code was written while a stopped thread held the heap's lock.
+static STOPPED_WITH_HEAP_LOCK: AtomicU64 = AtomicU64::new(0);
+
+/// How often code was written so far while a stopped thread held the heap's lock.
+pub(crate) fn stopped_with_heap_lock() -> u64 {
+    STOPPED_WITH_HEAP_LOCK.load(Ordering::SeqCst)
+}
 
 /// This process as a space for images.
 #[derive(Debug, Default)]
@@ -112,24 +120,36 @@ enum Failure {
 }
 
 fn perform_stopped<S: Side>(mapping: &Mapping, writes: &[Write<S>]) -> Result<(), Failure> {
+    heap::have_held();
+    let mut result = None;
     for _ in 0..ATTEMPTS {
-        let stopped = suspend::all();
-        let in_way = |pointer: u64| {
-            let rva = pointer.wrapping_sub(mapping.address());
-            u32::try_from(rva).is_ok_and(|rva| is_in_way(Machine::X64, writes, Rva::new(rva)))
-        };
-        let result = match stopped {
-            Err(suspend::NotStopped) => Some(Err(Failure::Busy)),
-            Ok(()) if suspend::any_pointer(in_way) => None,
-            Ok(()) => Some(write_all(mapping, writes)),
-        };
+        result = try_stopped(mapping, writes);
         suspend::resume_all();
-        match result {
-            Some(result) => return result,
-            None => std::thread::yield_now(),
+        if result.is_some() {
+            break;
         }
+        std::thread::yield_now();
     }
-    Err(Failure::Busy)
+    heap::let_go();
+    result.unwrap_or(Err(Failure::Busy))
+}
+
+/// Stops the threads and writes; `None` where one stands in the way. The caller lets them go on.
+fn try_stopped<S: Side>(mapping: &Mapping, writes: &[Write<S>]) -> Option<Result<(), Failure>> {
+    let in_way = |pointer: u64| {
+        let rva = pointer.wrapping_sub(mapping.address());
+        u32::try_from(rva).is_ok_and(|rva| is_in_way(Machine::X64, writes, Rva::new(rva)))
+    };
+    if suspend::all().is_err() {
+        return Some(Err(Failure::Busy));
+    }
+    if suspend::any_pointer(in_way) {
+        return None;
+    }
+    if heap::is_locked() {
+        STOPPED_WITH_HEAP_LOCK.fetch_add(1, Ordering::SeqCst);
+    }
+    Some(write_all(mapping, writes))
 }
 
 /// Copies bytes, and nothing else. Takes back what it has done where a place has changed.

@@ -5,6 +5,7 @@
 //! carries a token, and tokens are compared instead: `&out+4`, `heap+0x20`, `image`, `stack`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -214,12 +215,29 @@ pub(crate) fn name_of(kind: FaultKind) -> String {
 }
 
 fn show(value: &Value) -> String {
-    match value {
-        Value::Void => "nothing".to_owned(),
-        Value::Signed(value) => value.to_string(),
-        Value::Unsigned(value) => value.to_string(),
-        Value::Float(value) => value.to_string(),
-        Value::Pointer(value) => value.clone(),
+    value.to_string()
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Void => f.write_str("nothing"),
+            Value::Signed(value) => value.fmt(f),
+            Value::Unsigned(value) => value.fmt(f),
+            Value::Float(value) => value.fmt(f),
+            Value::Pointer(value) => value.fmt(f),
+        }
+    }
+}
+
+/// `guard-page at base+0x1234 (write of 0x...)`.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", name_of(self.kind), self.place)?;
+        if !self.detail.is_empty() {
+            write!(f, " ({})", self.detail)?;
+        }
+        Ok(())
     }
 }
 

@@ -132,6 +132,7 @@ fn listen(child: &mut Child, limit: Duration) -> Result<Told, Error> {
                 PATIENCE
             };
         match record {
+            Record::Failed(why) => return Err(Error::child("doing its job", why)),
             Record::Range(range) => told.ranges.push(range),
             Record::Fault(raw) => told.fault = Some(explain(&raw, &told.ranges)),
             Record::Stopped { kind, detail } => told.fault = Some(stopped(&kind, detail)),
@@ -180,7 +181,16 @@ fn explain(raw: &RawFault, ranges: &[Range]) -> Fault {
     let at = |address: u64| ranges.iter().find(|r| (r.start..r.end).contains(&address));
     let place = match at(raw.pointer) {
         Some(range) => format!("{}+{:#x}", range.name, raw.pointer - range.start),
-        None => "a function of the harness, or nowhere".to_owned(),
+        None => match at(raw.caller) {
+            Some(range) => {
+                let offset = raw.caller - range.start;
+                format!(
+                    "a function of the harness, called before {}+{offset:#x}",
+                    range.name
+                )
+            }
+            None => format!("address {:#x}", raw.pointer),
+        },
     };
     // Signal numbers of Linux, the only host that runs children.
     let (kind, detail) = match raw.signal {

@@ -8,6 +8,7 @@ mod contents;
 pub(crate) use contents::hex;
 mod format;
 mod generate;
+mod read;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +32,7 @@ impl Scenario {
     /// # Errors
     /// Where the text is no valid scenario, or a file cannot be read.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, Error> {
-        format::parse(text, folder)
+        read::parse(text, folder)
     }
 }
 
@@ -223,3 +224,6 @@ pub(crate) struct Background {
     pub(crate) rounds: usize,
     pub(crate) session: Session,
 }
+
+#[cfg(test)]
+mod tests;

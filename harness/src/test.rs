@@ -111,7 +111,13 @@ pub fn test(
 ) -> Result<Report, Error> {
     let inputs = read(request)?;
     let scenario = request.scenario.cloned().unwrap_or_default();
-    let runs = runs_here(inputs.base.machine);
+    // A patch for another machine is refused by the engine before anything would run.
+    let machines = [Some(&inputs.patch), inputs.older.as_ref()];
+    let one_machine = machines
+        .iter()
+        .flatten()
+        .all(|patch| patch.image.machine == inputs.base.machine);
+    let runs = one_machine && runs_here(inputs.base.machine);
     let steps = lifecycle_steps(&inputs, runs)?;
     steps.iter().for_each(|step| progress(Progress::Step(step)));
     let mut report = Report {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use hpbuild_harness::report::{FaultKind, Outcome, SessionReport, Status, Value};
 use hpbuild_harness::{ChildProgram, Report, Request, Scenario, Verdict, test};
+use hpbuild_metadata::Rva;
 
 const BASE: &[u8] = include_bytes!("images/base-x64.dll");
 const FIXED: &[u8] = include_bytes!("images/fixed-x64.dll");
@@ -147,7 +148,6 @@ fn every_kind_of_ending_is_told_apart() {
         ("call_abort", "[]", "abort", "abort was called"),
         ("divide", "[1, 0]", "arithmetic", ""),
         ("first_of", "[16]", "access-violation", "address 0x10"),
-        ("spin", "[]", "timeout", "the call took longer than it may"),
         (
             "call_missing",
             "[1]",
@@ -155,7 +155,7 @@ fn every_kind_of_ending_is_told_apart() {
             "import KERNEL32.dll!not_there is not provided by the harness",
         ),
     ];
-    let mut text = "[load]\ntimeout-ms = 300\n".to_owned();
+    let mut text = String::new();
     for (function, arguments, fault, _) in cases {
         text += &format!(
             "[[session]]\nname = \"{function}\"\n[[session.call]]\nfunction = \"{function}\"\n\
@@ -176,6 +176,24 @@ fn every_kind_of_ending_is_told_apart() {
         assert_eq!(fault.detail, detail);
         assert_eq!(calls[1].after, Outcome::NotRun);
     }
+}
+
+#[test]
+fn a_call_that_never_returns_is_ended() {
+    let text = r##"
+[load]
+timeout-ms = 300
+[[session]]
+[[session.call]]
+function = "spin"
+result = "void"
+expect = { fault = "timeout" }
+"##;
+    let scenario = scenario(text);
+    let mut request = Request::new(BASE, PATCH, child());
+    request.scenario = Some(&scenario);
+    let report = run(&request);
+    assert_eq!(report.verdict, Verdict::Passed, "{}", print(&report));
 }
 
 #[test]
@@ -353,6 +371,8 @@ args = [5]
         let count: u64 = line.split(' ').next().unwrap().parse().unwrap();
         assert!(count > 0, "{:?}", step.details);
     }
+    let held = "200 times a thread was stopped while it held the heap lock";
+    assert_eq!(step.details.last().unwrap(), held);
 }
 
 #[test]
@@ -413,5 +433,78 @@ fn a_callout_can_stop_the_patch() {
     assert!(
         last.failures[0].contains("reason 0: expected a status of success"),
         "{last:?}"
+    );
+}
+
+#[test]
+fn a_scenario_that_names_what_is_not_there_is_an_error() {
+    let cases = [
+        (
+            "function = \"nothing\"",
+            "scenario: nothing: no such function in the base",
+        ),
+        (
+            "function = \"counter\"",
+            "scenario: counter: no such function in the base",
+        ),
+        (
+            "rva = 0xffffffff",
+            "scenario: rva 0xffffffff: no such function in the base",
+        ),
+    ];
+    for (function, expected) in cases {
+        let scenario = scenario(&format!("[[session]]\n[[session.call]]\n{function}"));
+        let mut request = Request::new(BASE, PATCH, child());
+        request.scenario = Some(&scenario);
+        let error = test(&request, &mut |_| ()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn symbols_name_functions_that_are_no_exports() {
+    let text = r##"
+[[session]]
+[[session.call]]
+function = "inner"
+args = [4]
+before = { returns = 51 }
+after = { returns = 1052 }
+"##;
+    let scenario = scenario(text);
+    let mut request = Request::new(BASE, PATCH, child());
+    request.scenario = Some(&scenario);
+    request.fixed = Some(FIXED);
+    let place = |file: &[u8], name: &str| {
+        let pe = goblin::pe::PE::parse(file).unwrap();
+        let export = pe
+            .exports
+            .iter()
+            .find(|export| export.name == Some(name))
+            .unwrap();
+        export.rva as u32
+    };
+    request
+        .base_symbols
+        .insert("inner".to_owned(), Rva::new(place(BASE, "score")));
+    request
+        .fixed_symbols
+        .insert("inner".to_owned(), Rva::new(place(FIXED, "score")));
+    let report = run(&request);
+    assert_eq!(report.verdict, Verdict::Passed, "{}", print(&report));
+    assert!(report.sessions[0].calls[0].fixed.is_some());
+}
+
+#[test]
+fn a_child_without_a_job_says_so_and_ends() {
+    let output = std::process::Command::new(child().program)
+        .arg("/nowhere/job.json")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("{\"failed\":\"child process: reading the job: "),
+        "{said}"
     );
 }

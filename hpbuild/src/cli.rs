@@ -1,6 +1,6 @@
 //! What can be typed.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +8,7 @@ use hpbuild_differ::{Input, SymbolPaths};
 
 use crate::commands::keygen::KeygenArguments;
 use crate::commands::package::PackageArguments;
+use crate::commands::release::ReleaseAllArguments;
 use crate::commands::sign::SignArguments;
 use crate::commands::verify::VerifyArguments;
 
@@ -29,6 +30,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Say what changed between two builds, and whether it can be hotpatched
     Diff(DiffArguments),
+    /// Make the patch image
+    Build(BuildArguments),
+    /// Say what an image or a patch image holds
+    Inspect(InspectArguments),
+    /// Apply a patch to its base in-process and watch what changes
+    Test(TestArguments),
     /// Say what a rule means and what to do about it
     Explain(ExplainArguments),
     /// Sign an image or a cabinet (Authenticode)
@@ -37,8 +44,18 @@ pub(crate) enum Command {
     Verify(VerifyArguments),
     /// Put patch images into one signed package
     Package(Box<PackageArguments>),
+    /// Do the whole main job: diff, judge, build, sign, package and verify
+    Release(Box<ReleaseAllArguments>),
     /// Make throw-away keys and certificates for trying things out
     Keygen(KeygenArguments),
+    /// Show the main job on a pair that comes with the program
+    Demo(DemoArguments),
+    /// Run images for `test`, in a process that may crash
+    #[command(hide = true)]
+    RunImages {
+        /// What to run
+        job: PathBuf,
+    },
 }
 
 /// The two builds.
@@ -137,4 +154,101 @@ pub(crate) struct DiffArguments {
 pub(crate) struct ExplainArguments {
     /// The rule, such as HP010; all rules where none is given
     pub(crate) code: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct BuildArguments {
+    #[command(flatten)]
+    pub(crate) pair: PairArguments,
+
+    /// Where to write the patch image
+    #[arg(short, long, value_name = "PATCH")]
+    pub(crate) output: PathBuf,
+
+    /// The patch image that this one replaces; everything it redirects has to be in the new one
+    #[arg(long, value_name = "OLDER")]
+    pub(crate) previous: Option<PathBuf>,
+
+    /// Place of the patch in the order of patches over this base [default: 1, or one more than
+    /// that of --previous]
+    #[arg(long, value_name = "N")]
+    pub(crate) sequence: Option<NonZeroU32>,
+
+    /// Put functions into the patch in which only numbers of source lines changed
+    #[arg(long)]
+    pub(crate) with_line_numbers: bool,
+
+    /// The form of the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    /// Print how long each stage took
+    #[arg(long)]
+    pub(crate) time: bool,
+
+    /// Print no report, only errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// The file (a base, a fixed image or a patch image)
+    pub(crate) file: PathBuf,
+
+    /// The form of the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    /// Print every record
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TestArguments {
+    /// The build that is running everywhere (PE file)
+    pub(crate) base: PathBuf,
+
+    /// The patch image
+    pub(crate) patch: PathBuf,
+
+    /// Calls to make and what must come of them (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<PathBuf>,
+
+    /// Hold the patched base against this image (PE file)
+    #[arg(long, value_name = "FIXED")]
+    pub(crate) against: Option<PathBuf>,
+
+    /// An older patch that is applied first and replaced by this one
+    #[arg(long, value_name = "OLDER")]
+    pub(crate) over: Option<PathBuf>,
+
+    /// The PDB of the base, for scenarios that name functions which are not exported
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base_pdb: Option<PathBuf>,
+
+    /// The PDB of the fixed image
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fixed_pdb: Option<PathBuf>,
+
+    /// Look for PDBs in this folder, too (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+
+    /// The form of the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    /// Print what every call did
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArguments {
+    /// Leave the files in this folder
+    #[arg(short, long, value_name = "DIR", default_value = "hpbuild-demo")]
+    pub(crate) output: PathBuf,
 }

@@ -11,6 +11,8 @@ pub(crate) enum Outcome {
     Refused,
     /// Nothing changed, or only numbers of source lines.
     Same,
+    /// A process that runs images for `test`, with its code.
+    Child(i32),
 }
 
 impl Outcome {
@@ -19,6 +21,8 @@ impl Outcome {
             Outcome::Done => 0,
             Outcome::Refused => 1,
             Outcome::Same => 3,
+            Outcome::Child(0) => 0,
+            Outcome::Child(_) => 2,
         }
     }
 }

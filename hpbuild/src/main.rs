@@ -35,10 +35,16 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
     }
     match cli.command {
         Command::Diff(arguments) => commands::diff::run(&arguments),
+        Command::Build(arguments) => commands::build::run(&arguments),
+        Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Test(arguments) => commands::test::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
         Command::Sign(arguments) => commands::sign::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Package(arguments) => commands::package::run(&arguments),
+        Command::Release(arguments) => commands::release::run(&arguments),
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
+        Command::Demo(arguments) => commands::demo::run(&arguments),
+        Command::RunImages { job } => Ok(Outcome::Child(hpbuild_harness::child_main(&job))),
     }
 }

@@ -5,9 +5,61 @@
 #![forbid(unsafe_code)]
 
 pub mod attach;
+pub mod extract;
 pub mod link;
+pub mod pdb;
 pub mod piece;
 pub mod refusal;
+pub mod verify;
 pub mod write;
 
 pub use refusal::Refusal;
+
+use hpbuild_differ::Diff;
+use verify::{Fault, Verified};
+
+/// A patch image that was read back.
+#[derive(Clone, Debug)]
+pub struct Patch {
+    /// The file name it should have.
+    pub name: String,
+    /// Its bytes.
+    pub file: Vec<u8>,
+    /// The bytes of its PDB, to be written beside it as [`write::pdb_name`].
+    pub pdb: Option<Vec<u8>>,
+    /// What it was made from.
+    pub parts: piece::Parts,
+    /// Where everything lies.
+    pub linked: link::Linked,
+    /// What the verifier found.
+    pub verified: Verified,
+}
+
+/// Why there is no patch image.
+#[derive(Debug)]
+pub enum NoPatch {
+    /// The change cannot be expressed in one.
+    Refused(Vec<Refusal>),
+    /// The image that was written does not hold what it should: a bug of this crate.
+    Faulty(Vec<Fault>),
+}
+
+/// All stages: extracts, links, attaches, writes and verifies.
+///
+/// # Errors
+/// Every refusal, or every fault the verifier found.
+pub fn build(diff: &Diff, options: &extract::Options) -> Result<Patch, NoPatch> {
+    let parts = extract::extract(diff, options).map_err(NoPatch::Refused)?;
+    let linked = link::link(&parts).map_err(NoPatch::Refused)?;
+    let table = attach::attach(&parts, &linked);
+    let file = write::write(&linked, &table);
+    let verified = verify::verify(&file, &parts).map_err(NoPatch::Faulty)?;
+    Ok(Patch {
+        name: write::image_name(&parts),
+        pdb: pdb::pdb(&parts, &linked, &file),
+        file,
+        parts,
+        linked,
+        verified,
+    })
+}

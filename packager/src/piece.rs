@@ -100,7 +100,8 @@ pub enum How {
     Pointer,
     /// Four bytes of address relative to the image base.
     ImageRelative,
-    /// The distance from `from`, shifted right: an entry of a jump table.
+    /// The distance from `from`, shifted right: an entry of a jump table or another table of
+    /// distances. One to the base goes through a thunk, so only to code.
     Difference {
         /// Bytes of the field: 1, 2, 4 or 8.
         size: u8,

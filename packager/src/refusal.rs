@@ -28,6 +28,18 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl Refusal {
+    /// The same as the judge's findings are, with the place as evidence.
+    pub fn judged(&self) -> hpbuild_differ::judge::Refusal {
+        let evidence = match self.offset {
+            Some(offset) => format!("{}+{offset:#x}", self.name),
+            None => self.name.to_string(),
+        };
+        let message = format!("{}: {}", self.name, self.message);
+        hpbuild_differ::judge::Refusal::new(self.rule.name(), &*self.name, message, evidence)
+    }
+}
+
 /// What a code means, as `hpbuild explain` prints it.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
@@ -35,14 +47,14 @@ pub struct Rule {
     pub code: &'static str,
     /// One line.
     pub title: &'static str,
-    /// What it means.
-    pub meaning: &'static str,
+    /// Why it is a rule.
+    pub why: &'static str,
     /// What the author of the patch can do.
     pub remedy: &'static str,
 }
 
 macro_rules! rules {
-    ($($variant:ident $code:literal $title:literal, $meaning:literal, $remedy:literal;)*) => {
+    ($($variant:ident $code:literal $title:literal, $why:literal, $remedy:literal;)*) => {
         /// The rules of this crate.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code {
@@ -65,7 +77,7 @@ macro_rules! rules {
         pub const RULES: &[Rule] = &[$(Rule {
             code: $code,
             title: $title,
-            meaning: $meaning,
+            why: $why,
             remedy: $remedy,
         },)*];
     };
@@ -129,6 +141,9 @@ rules! {
     EntryTooShort "HP078" "the base function is too short to redirect",
         "The base function is shorter than the bytes that a redirection writes.",
         "Restart instead of hotpatching this function.";
+    NoEntry "HP079" "no one entry to redirect",
+        "A cold part that the compiler moved away from its function is jumped into with registers in use, so it has no entry that can be redirected; and where the linker folded functions differently in the two images, one base function may have several replacements.",
+        "Compile without splitting of cold code, and link without identical code folding.";
 }
 
 /// The rule with this code, or `None`.
@@ -148,6 +163,6 @@ mod tests {
                 .iter()
                 .all(|rule| ("HP060".."HP100").contains(&rule.code))
         );
-        assert_eq!(Code::EntryTooShort.name(), "HP078");
+        assert_eq!(Code::NoEntry.name(), "HP079");
     }
 }

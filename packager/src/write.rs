@@ -73,6 +73,19 @@ pub fn write(linked: &Linked, table: &HotPatchTable) -> Vec<u8> {
     file
 }
 
+/// Where a place of the image stands in the written file.
+pub(crate) fn place_in_file(linked: &Linked, rva: Rva<Patch>) -> Option<usize> {
+    let (_, offsets) = headers::headers(linked);
+    linked
+        .sections
+        .iter()
+        .zip(&offsets)
+        .find_map(|(section, offset)| {
+            let within = rva.checked_sub(section.rva)? as usize;
+            (within < section.bytes.len()).then_some(*offset as usize + within)
+        })
+}
+
 /// Where a place of the image stands in the file.
 fn file_offset(linked: &Linked, offsets: &[u32], rva: Rva<Patch>) -> usize {
     let found = linked

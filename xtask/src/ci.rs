@@ -60,14 +60,6 @@ pub(crate) fn bless(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Runs the benchmarks.
-///
-/// # Errors
-/// A benchmark fails or does not compile.
-pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    run::checked(cargo().args(["bench", "--workspace"]).args(arguments))
-}
-
 fn format() -> Result<()> {
     run::checked(cargo().args(["fmt", "--all", "--check"]))
 }

@@ -17,6 +17,9 @@ const PLATFORM: [&str; 2] = ["platform/entry.c", "platform/load_config.c"];
 /// What the images may import.
 const IMPORTS: &str = "platform/msvcrt.def";
 
+/// What the oracle needs of objects: see there.
+pub(crate) const FOR_THE_ORACLE: [&str; 3] = ["-fdata-sections", "-Xclang", "-msave-temp-labels"];
+
 /// The two files of a finished image.
 pub(crate) struct Image {
     /// The PE image.
@@ -32,32 +35,7 @@ pub(crate) struct Image {
 pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Image> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let folder = folder.path();
-    let sources = PLATFORM
-        .iter()
-        .copied()
-        .chain(build.sources.iter().map(String::as_str));
-    let mut objects = Vec::new();
-    for source in sources {
-        let name = copy(source, pairs, folder)?;
-        objects.push((name.clone(), format!("{}.obj", stem(&name))));
-    }
-    for header in &build.headers {
-        copy(header, pairs, folder)?;
-    }
-    for (source, object) in &objects {
-        // A language standard is for one language, and the platform's sources are all C.
-        let flags = build.compile.iter().filter(|flag| {
-            !flag.starts_with("-std=") || flag.starts_with("-std=c++") == source.ends_with(".cpp")
-        });
-        run::captured(
-            tools
-                .clang()
-                .current_dir(folder)
-                .arg(format!("--target={}", build.triple))
-                .args(flags)
-                .args(["-c", source, "-o", object]),
-        )?;
-    }
+    let objects = compile(tools, build, pairs, folder, &[])?;
     let definition = copy(IMPORTS, pairs, folder)?;
     run::captured(tools.dlltool().current_dir(folder).args([
         "-m",
@@ -76,7 +54,7 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
             .arg(format!("/pdbsourcepath:C:\\{}", build.stem))
             .arg(format!("/out:{dll}"))
             .arg(format!("/pdb:{pdb}"))
-            .args(objects.iter().map(|(_, object)| object))
+            .args(&objects)
             .arg("imports.lib"),
     )?;
     let read = |name: &str| {
@@ -90,6 +68,61 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
         dll,
         pdb: build.pdb.then(|| msf::repack(&read(&pdb)?)).transpose()?,
     })
+}
+
+/// The objects of one build as the oracle reads them, by name: every datum in its own section,
+/// every label kept.
+///
+/// # Errors
+/// A source is missing, or the compiler fails.
+pub(crate) fn objects(
+    tools: &Toolchain,
+    build: &Build,
+    pairs: &Path,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let names = compile(tools, build, pairs, folder.path(), &FOR_THE_ORACLE)?;
+    names
+        .into_iter()
+        .map(|name| {
+            let bytes = fs::read(folder.path().join(&name))?;
+            Ok((name, bytes))
+        })
+        .collect()
+}
+
+/// Compiles the sources to objects in the folder and gives their names.
+fn compile(
+    tools: &Toolchain,
+    build: &Build,
+    pairs: &Path,
+    folder: &Path,
+    further: &[&str],
+) -> Result<Vec<String>> {
+    for header in &build.headers {
+        copy(header, pairs, folder)?;
+    }
+    let own = PLATFORM.iter().copied();
+    let mut objects = Vec::new();
+    for source in own.chain(build.sources.iter().map(String::as_str)) {
+        let source = copy(source, pairs, folder)?;
+        let object = format!("{}.obj", stem(&source));
+        // A language standard is for one language, and the platform's sources are all C.
+        let flags = build.compile.iter().filter(|flag| {
+            !flag.starts_with("-std=") || flag.starts_with("-std=c++") == source.ends_with(".cpp")
+        });
+        run::captured(
+            tools
+                .clang()
+                .current_dir(folder)
+                .arg(format!("--target={}", build.triple))
+                .args(flags)
+                .args(further)
+                .args(["-c", &source, "-o", &object]),
+        )?;
+        objects.push(object);
+    }
+    Ok(objects)
 }
 
 /// Copies a file into the folder and gives the name it has there.

@@ -3,7 +3,7 @@
 //! Results lie in `corpus/built/PROJECT/OPTIMISATION/MACHINE/{base,fixed}/`.
 
 mod build;
-mod proof;
+pub(crate) mod proof;
 pub(crate) mod recipe;
 mod released;
 mod sources;
@@ -47,7 +47,22 @@ pub(crate) struct Pair {
     pub(crate) folder: PathBuf,
 }
 
+const MACHINES: [Machine; 2] = [Machine::X64, Machine::Arm64];
+
 impl Pair {
+    fn of(project: &Project, optimisation: &str, machine: Machine) -> Pair {
+        Pair {
+            project: project.name.clone(),
+            optimisation: optimisation.to_owned(),
+            machine,
+            folder: folder()
+                .join("built")
+                .join(&project.name)
+                .join(optimisation)
+                .join(machine.folder()),
+        }
+    }
+
     /// The image of one side, `base` or `fixed`.
     pub(crate) fn image(&self, side: &str) -> PathBuf {
         self.folder.join(side).join(format!("{}.dll", self.project))
@@ -111,6 +126,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Every pair that is built, in the order of the recipe.
+///
+/// # Errors
+/// The recipe cannot be read.
+pub(crate) fn built() -> Result<Vec<Pair>> {
+    let corpus = Corpus::read(&run::root().join("fixtures/corpus/recipes.toml"))?;
+    let mut pairs = Vec::new();
+    for project in &corpus.project {
+        for optimisation in &corpus.optimisations {
+            for machine in MACHINES {
+                let pair = Pair::of(project, optimisation, machine);
+                if ["base", "fixed"]
+                    .iter()
+                    .all(|side| pair.image(side).exists())
+                {
+                    pairs.push(pair);
+                }
+            }
+        }
+    }
+    Ok(pairs)
+}
+
 /// Where everything that is fetched and built goes.
 pub(crate) fn folder() -> PathBuf {
     run::root().join("corpus")
@@ -124,31 +162,22 @@ fn build_pairs(
     fixtures: &Path,
 ) -> Result<Vec<Pair>> {
     let mut pairs = Vec::new();
-    for machine in [Machine::X64, Machine::Arm64] {
-        let folder = folder()
-            .join("built")
-            .join(&project.name)
-            .join(optimisation)
-            .join(machine.folder());
+    for machine in MACHINES {
+        let pair = Pair::of(project, optimisation, machine);
         for (side, version) in [("base", &project.base), ("fixed", &project.fixed)] {
-            let sources = sources::prepare(version, &self::folder())?;
+            let sources = sources::prepare(version, &folder())?;
             let side = Side {
                 corpus,
                 project,
                 sources: &sources,
                 optimisation,
                 machine,
-                out: folder.join(side),
+                out: pair.folder.join(side),
             };
             side.build(tools, fixtures)
                 .with_context(|| format!("cannot build {}", side.out.display()))?;
         }
-        pairs.push(Pair {
-            project: project.name.clone(),
-            optimisation: optimisation.to_owned(),
-            machine,
-            folder,
-        });
+        pairs.push(pair);
     }
     Ok(pairs)
 }

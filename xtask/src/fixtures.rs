@@ -60,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         put(&note, version.as_bytes())?;
     }
     found.expected.insert(note);
+    let mut wanted = Vec::new();
     for build in &builds {
         let folder = prebuilt.join(&build.folder);
         let dll = folder.join(format!("{}.dll", build.stem));
@@ -69,13 +70,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             found.expected.insert(pdb.clone());
         }
         let only = arguments.only.as_ref();
-        if only.is_some_and(|only| !build.folder.contains(only)) {
-            continue;
+        if only.is_none_or(|only| build.folder.contains(only)) {
+            wanted.push((build, dll, pdb));
         }
-        run::step(&build.folder);
-        let image = compile::build(&tools, build, &fixtures.join("pairs"))
+    }
+    let pairs = fixtures.join("pairs");
+    let images = run::in_parallel(wanted, |(build, dll, pdb)| {
+        let image = compile::build(&tools, build, &pairs)
             .with_context(|| format!("cannot build {}", build.folder))?;
-        for (path, bytes) in [(&dll, Some(&image.dll)), (&pdb, image.pdb.as_ref())] {
+        Ok((image, dll, pdb))
+    })?;
+    for (image, dll, pdb) in &images {
+        for (path, bytes) in [(dll, Some(&image.dll)), (pdb, image.pdb.as_ref())] {
             match bytes {
                 Some(bytes) if arguments.check => found.compare(path, bytes),
                 Some(bytes) => put(path, bytes)?,
@@ -83,6 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
+    eprintln!("{} images", images.len());
     found.strays(&prebuilt, arguments.check)?;
     found.verdict()
 }

@@ -40,11 +40,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     for target in chosen {
         run::step(&format!("fuzz {target} for {} s", arguments.seconds));
+        // What it finds is kept in corpus/; seeds/ holds what it could hardly find by itself.
+        let kept = folder.join("corpus").join(&target);
+        fs::create_dir_all(&kept)?;
+        let seeds = folder.join("seeds").join(&target);
         // Hostile sizes must not become allocations: a gigabyte is far beyond any honest input.
         run::checked(
             Command::new("cargo")
                 .current_dir(&folder)
-                .args(["+nightly", "fuzz", "run", &target, "--"])
+                .args(["+nightly", "fuzz", "run", &target])
+                .arg(&kept)
+                .args(seeds.exists().then_some(&seeds))
+                .arg("--")
                 .arg(format!("-max_total_time={}", arguments.seconds))
                 .args(["-rss_limit_mb=1024", "-malloc_limit_mb=512", "-timeout=10"]),
         )?;

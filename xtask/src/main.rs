@@ -4,6 +4,8 @@
 //! and in CI alike. The product itself never depends on this crate.
 #![forbid(unsafe_code)]
 
+mod accuracy;
+mod bench;
 mod ci;
 mod compile;
 mod corpus;
@@ -38,6 +40,8 @@ enum Chore {
     Fixtures(fixtures::Arguments),
     /// Fetch and build pairs of real code into corpus/
     Corpus(corpus::Arguments),
+    /// Hold `hpbuild diff` against the truth over fixtures and corpus
+    Accuracy(accuracy::Arguments),
     /// Everything that must hold before a change goes in
     Ci,
     /// The rules of the house alone
@@ -48,8 +52,8 @@ enum Chore {
     Test(Rest),
     /// Write the expected texts of the tests anew; review the difference
     Bless(Rest),
-    /// The benchmarks; further arguments go to `cargo bench`
-    Bench(Rest),
+    /// Speed and memory of `hpbuild diff`, beside the floors it is held against
+    Bench(bench::Arguments),
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Arguments),
 }
@@ -65,12 +69,13 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Fixtures(arguments) => fixtures::run(&arguments),
         Chore::Corpus(arguments) => corpus::run(&arguments),
+        Chore::Accuracy(arguments) => accuracy::run(&arguments),
         Chore::Ci => ci::run(),
         Chore::Tidy => tidy::run(),
         Chore::Deny => deny::run(),
         Chore::Test(rest) => ci::test(&rest.arguments),
         Chore::Bless(rest) => ci::bless(&rest.arguments),
-        Chore::Bench(rest) => ci::bench(&rest.arguments),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match done {

@@ -38,9 +38,9 @@ struct Group {
     /// Flags of all that this group does without.
     #[serde(default)]
     without: Vec<String>,
-    /// Only the tests read this: nothing in the group is a pair.
-    #[serde(default, rename = "lone")]
-    _lone: bool,
+    /// Nothing in the group is a pair.
+    #[serde(default)]
+    lone: bool,
     variant: BTreeMap<String, Variant>,
 }
 
@@ -64,9 +64,8 @@ struct Variant {
     /// The header says afterwards that the image is managed code.
     #[serde(default)]
     com_descriptor: bool,
-    /// Only the tests read this: the variant this one is a fix of.
-    #[serde(default, rename = "against")]
-    _against: Option<String>,
+    /// The variant this one is a fix of.
+    against: Option<String>,
 }
 
 /// Whose conventions the compiler follows for names, tables and thread-local variables.
@@ -135,6 +134,12 @@ fn both() -> Vec<Machine> {
 pub(crate) struct Build {
     /// Folder below `prebuilt/`, with `/`.
     pub(crate) folder: String,
+    /// Name of the group.
+    pub(crate) group: String,
+    /// Name of the variant.
+    pub(crate) variant: String,
+    /// The variant this one is a fix of, where they form a pair.
+    pub(crate) against: Option<String>,
     /// File name without extension.
     pub(crate) stem: String,
     /// What it is built for.
@@ -193,9 +198,13 @@ impl Recipes {
                 } else {
                     &variant.sources
                 };
+                let against = variant.against.as_deref().unwrap_or("base");
                 for &machine in &group.machines {
                     builds.push(Build {
                         folder: format!("{}/{}/{name}", group.name, machine.folder()),
+                        group: group.name.clone(),
+                        variant: name.clone(),
+                        against: (!group.lone && against != name).then(|| against.to_owned()),
                         stem: group.stem.clone(),
                         machine,
                         triple: machine.triple(group.abi),

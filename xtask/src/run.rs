@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 
@@ -47,6 +48,44 @@ pub(crate) fn captured(command: &mut Command) -> Result<String> {
         bail!("`{line}` failed: {}\n{text}{errors}", output.status);
     }
     Ok(text)
+}
+
+/// Does the work on all processors and gives the results in the order of the items; the first
+/// failure ends what has not begun.
+///
+/// # Errors
+/// That first failure.
+pub(crate) fn in_parallel<T: Send, R: Send>(
+    items: Vec<T>,
+    work: impl Fn(T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let next = || queue.lock().ok()?.next();
+    let worker = || -> Result<Vec<(usize, R)>> {
+        let mut done = Vec::new();
+        while let Some((index, item)) = next() {
+            match work(item) {
+                Ok(result) => done.push((index, result)),
+                Err(error) => {
+                    // Nobody needs what is still waiting.
+                    while next().is_some() {}
+                    return Err(error);
+                }
+            }
+        }
+        Ok(done)
+    };
+    let mut all = std::thread::scope(|scope| -> Result<Vec<(usize, R)>> {
+        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        let mut all = Vec::new();
+        for thread in threads {
+            all.extend(thread.join().ok().context("a worker panicked")??);
+        }
+        Ok(all)
+    })?;
+    all.sort_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, result)| result).collect())
 }
 
 /// The command as a person would type it.

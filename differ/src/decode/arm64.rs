@@ -14,43 +14,87 @@ mod tests;
 
 use hpbuild_metadata::Side;
 
-use super::{Body, Code, Instruction, Reference};
+use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub use field::{AddressField, FieldError};
-pub(super) use listing::constants_differing;
 pub use listing::text;
+pub(super) use listing::{constants_differing, relative_tables};
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.
 ///
-/// `valid` is false for a piece of a word at the end, for permanently undefined words (which data
-/// between functions often looks like), and for words in encoding groups that are not allocated.
-/// Other words that are no instruction are not noticed; they have no reference.
+/// `valid` is false for constants that the code loads from between its instructions, for a piece
+/// of a word at the end, for permanently undefined words (which data between functions often looks
+/// like), and for words in encoding groups that are not allocated. Other words that are no
+/// instruction are not noticed; they have no reference.
+///
+/// A stretch is understood by itself: a page that is made in one part of a split function and used
+/// in another has a user that is not found.
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     body.instructions.reserve(code.bytes.len().div_ceil(4));
-    let mut pages = false;
-    for (index, bytes) in code.bytes.chunks(4).enumerate() {
+    let (mut pages, mut literals) = (false, false);
+    let words = code.bytes.chunks_exact(4);
+    let rest = words.remainder().len();
+    for (index, bytes) in words.enumerate() {
         let offset = index as u32 * 4;
-        let Ok(word) = bytes.try_into().map(u32::from_le_bytes) else {
-            body.instructions.push(Instruction {
-                offset,
-                length: bytes.len() as u8,
-                valid: false,
-                reference: None,
-            });
-            continue;
-        };
-        let reference = distance(code, offset, word);
+        let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         pages |= word & 0x9f00_0000 == 0x9000_0000;
+        literals |= word & 0x3b00_0000 == 0x1800_0000;
         body.instructions.push(Instruction {
             offset,
             length: 4,
             valid: is_allocated(word),
-            reference,
+            reference: distance(code, offset, word),
         });
+    }
+    if rest != 0 {
+        body.instructions.push(Instruction {
+            offset: (code.bytes.len() - rest) as u32,
+            length: rest as u8,
+            valid: false,
+            reference: None,
+        });
+    }
+    if literals {
+        set_constants_apart(code, body);
     }
     if pages {
         pages::link(code, body);
+    }
+}
+
+/// Takes back what was read into words that the code loads as constants.
+fn set_constants_apart<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
+    let mut constants = Vec::new();
+    for (instruction, bytes) in body.instructions.iter().zip(code.bytes.chunks_exact(4)) {
+        let Some(reference) = instruction.reference else {
+            continue;
+        };
+        let ReferenceKind::Memory(size) = reference.kind else {
+            continue;
+        };
+        // A word that is itself a constant may look like a load.
+        let offset = reference.target.checked_sub(code.rva);
+        let inside = offset.filter(|offset| (*offset as usize) < code.bytes.len());
+        if let (Some(offset), true) = (inside, bytes[3] & 0x3b == 0x18) {
+            constants.push((instruction.offset, offset / 4, u32::from(size) / 4));
+        }
+    }
+    // In the order of the loads, so that a load found to be a constant no longer counts: constants
+    // stand behind the code that loads them.
+    for (load, first, words) in constants {
+        if !body.instructions[load as usize / 4].valid {
+            continue;
+        }
+        for instruction in body
+            .instructions
+            .iter_mut()
+            .skip(first as usize)
+            .take(words as usize)
+        {
+            instruction.valid = false;
+            instruction.reference = None;
+        }
     }
 }
 

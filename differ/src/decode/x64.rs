@@ -223,6 +223,76 @@ impl RegisterSet {
     }
 }
 
+/// How many instructions behind a load from a relative table the address is added at the latest.
+const TABLE_WINDOW: usize = 12;
+
+/// Finds `lea t, [table]`, then `movsxd x, [t+i*4]`, then `add` of the two, in this order; other
+/// instructions may stand between.
+pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<Rva<S>> {
+    let mut found = Vec::new();
+    // The table whose address each register received last.
+    let mut tables: [Option<Rva<S>>; 16] = [None; 16];
+    let iced_at = |instruction: &Instruction<S>| {
+        let start = instruction.offset as usize;
+        let bytes = code
+            .bytes
+            .get(start..start + usize::from(instruction.length))?;
+        Some(Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE).decode())
+    };
+    let takes_address = |instruction: &Instruction<S>| {
+        instruction
+            .reference
+            .filter(|reference| reference.kind == ReferenceKind::Address)
+    };
+    let first = body
+        .instructions
+        .iter()
+        .position(|i| takes_address(i).is_some());
+    let Some(first) = first else { return found };
+    for (index, instruction) in body.instructions.iter().enumerate().skip(first) {
+        let start = instruction.offset as usize;
+        let length = usize::from(instruction.length);
+        let Some(bytes) = code.bytes.get(start..start + length) else {
+            break;
+        };
+        if let Some(reference) = takes_address(instruction) {
+            if let Some(iced) = iced_at(instruction).filter(|iced| iced.op0_register().is_gpr64()) {
+                tables[iced.op0_register().number()] = Some(reference.target);
+            }
+            continue;
+        }
+        // movsxd r64, r/m32 is REX.W 63 /r.
+        let is_load = length >= 4 && bytes[0] & 0xf8 == 0x48 && bytes[1] == 0x63;
+        let Some(load) = is_load.then(|| iced_at(instruction)).flatten() else {
+            continue;
+        };
+        if load.memory_index() == Register::None || load.memory_index_scale() != 4 {
+            continue;
+        }
+        let base = load.memory_base();
+        let Some(table) = base.is_gpr64().then(|| tables[base.number()]).flatten() else {
+            continue;
+        };
+        let adds = |instruction: &Instruction<S>| {
+            iced_at(instruction).is_some_and(|iced| {
+                let registers = [iced.op0_register(), iced.op1_register()];
+                iced.mnemonic() == Mnemonic::Add
+                    && registers.contains(&base)
+                    && registers.contains(&load.op0_register())
+            })
+        };
+        if load.memory_displacement64() == 0
+            && body.instructions[index + 1..]
+                .iter()
+                .take(TABLE_WINDOW)
+                .any(adds)
+        {
+            found.push(table);
+        }
+    }
+    found
+}
+
 /// If two instructions differ in nothing but an immediate or a displacement, the two values.
 pub(super) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64)> {
     let read = |bytes| {
@@ -257,13 +327,13 @@ pub(super) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64
     Some((value(base)?, value(fixed)?))
 }
 
-/// The text of each instruction of `body`; `name` names what operands point at.
+/// The text of each of the instructions; `name` names what operands point at.
 pub fn text<S: Side>(
     code: Code<'_, S>,
-    body: &Body<S>,
+    instructions: &[Instruction<S>],
     name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
 ) -> Vec<String> {
-    body.instructions
+    instructions
         .iter()
         .map(|instruction| text_of(code, instruction, name))
         .collect()

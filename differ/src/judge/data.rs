@@ -1,6 +1,7 @@
 //! Rules about data: initial values, vtables, tables behind writable pointers, type layouts.
 
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
+use rayon::prelude::*;
 
 use super::{Case, Refusal};
 use crate::decode::ReferenceKind;
@@ -174,17 +175,21 @@ fn type_layouts(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if case.redirected.is_empty() {
         return;
     }
-    for (name, index) in base.definitions() {
-        let Some(partner) = fixed.definition(name) else {
+    let differs = |&(name, index): &(&[u8], u32)| {
+        let partner = fixed.definition(name)?;
+        (base.layout_hash(index) != fixed.layout_hash(partner)).then_some((index, partner))
+    };
+    let definitions = base.definitions();
+    let found: Vec<_> = definitions.par_iter().map(differs).collect();
+    for ((name, _), found) in definitions.iter().zip(found) {
+        let Some((index, partner)) = found else {
             continue;
         };
-        if base.layout_hash(index) != fixed.layout_hash(partner) {
-            let name = String::from_utf8_lossy(name).into_owned();
-            let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
-            let before = size(base.size(index));
-            let evidence = format!("{before} bytes before, {} after", size(fixed.size(partner)));
-            let message = format!("the layout of {name} changed");
-            refusals.push(Refusal::new("HP031", name, message, evidence));
-        }
+        let name = String::from_utf8_lossy(name).into_owned();
+        let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
+        let before = size(base.size(index));
+        let evidence = format!("{before} bytes before, {} after", size(fixed.size(partner)));
+        let message = format!("the layout of {name} changed");
+        refusals.push(Refusal::new("HP031", name, message, evidence));
     }
 }

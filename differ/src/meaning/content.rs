@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
 use super::extent::{anonymous_extent, is_text};
+use super::table::relative_entries;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
 
@@ -144,8 +145,14 @@ impl Comparer<'_> {
         let (Some(b), Some(f)) = (b, f) else {
             return Meaning::Unknown;
         };
+        let is_relative = self.base.relative_tables.binary_search(&base).is_ok()
+            && self.fixed.relative_tables.binary_search(&fixed).is_ok();
         visit.depth += 1;
-        let meaning = self.compare_extents(b, f, visit);
+        let meaning = if is_relative {
+            self.compare_relative(base, fixed, visit)
+        } else {
+            self.compare_extents(b, f, visit)
+        };
         visit.depth -= 1;
         match meaning {
             Meaning::Different(_) => Meaning::Different(self.describe(b, kind)),
@@ -243,6 +250,27 @@ impl Comparer<'_> {
         }
         if at < common && b[at..common] != f[at..common] {
             return different;
+        }
+        worst
+    }
+
+    /// Compares tables of distances by what their entries lead to.
+    fn compare_relative(&self, base: Rva<Base>, fixed: Rva<Fixed>, visit: &mut Visit) -> Meaning {
+        let (Some(b), Some(f)) = (
+            relative_entries(&self.base.pe, &self.base.boundaries, base),
+            relative_entries(&self.fixed.pe, &self.fixed.boundaries, fixed),
+        ) else {
+            return Meaning::Unknown;
+        };
+        if b.len() != f.len() {
+            return Meaning::Different(Difference::DataContent);
+        }
+        let mut worst = Meaning::Same;
+        for (b, f) in b.into_iter().zip(f) {
+            match self.compare_in(b, f, ReferenceKind::Address, visit) {
+                Meaning::Different(_) => return Meaning::Different(Difference::DataContent),
+                other => worst = worst.max(other),
+            }
         }
         worst
     }

@@ -40,7 +40,8 @@ pub fn anonymous_extent<S: Side>(
     let to_boundary = bytes.get(..size as usize)?;
     if !to_boundary.is_empty() && to_boundary.iter().all(|byte| is_text(*byte)) {
         let length = bytes.iter().position(|byte| !is_text(*byte))?;
-        if bytes[length] == 0 {
+        let is_terminated = bytes[length] == 0;
+        if is_terminated && std::str::from_utf8(&bytes[..length]).is_ok() {
             return Some(Extent {
                 rva,
                 size: u32::try_from(length + 1).ok()?,
@@ -55,7 +56,7 @@ pub fn anonymous_extent<S: Side>(
     })
 }
 
-/// Bytes of texts in ASCII and UTF-8.
+/// Bytes that occur in texts in ASCII and UTF-8.
 pub(super) fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..=0xff)
 }

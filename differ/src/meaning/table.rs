@@ -1,9 +1,11 @@
-//! Jump tables by the blocks they lead to.
+//! Tables of addresses in short form: jump tables, by the blocks they lead to, and tables of
+//! distances, by what their entries mean.
 
 use hpbuild_metadata::{Rva, Side};
 
 use super::{Comparer, Target, resolve};
 use crate::image::{Image, SwitchTable};
+use crate::pe::Pe;
 
 /// More entries than a switch has; a record that claims them is not believed.
 const MAX_ENTRIES: u32 = 1 << 20;
@@ -33,6 +35,37 @@ pub(super) fn entries<S: Side>(image: &Image<S>, table: &SwitchTable<S>) -> Opti
         table.base.checked_offset(value << table.entry.shift)
     };
     bytes.chunks_exact(size.into()).map(entry).collect()
+}
+
+/// Where the entries of a table of distances from its own start lead.
+///
+/// Where such a table ends is not recorded. It ends where something else is known to start, and
+/// what its own entries lead to counts: compilers place the strings of such a table right behind
+/// it. Filler at the end, zeros, would be distances to the table itself.
+pub fn relative_entries<S: Side>(
+    pe: &Pe<S>,
+    boundaries: &[Rva<S>],
+    table: Rva<S>,
+) -> Option<Vec<Rva<S>>> {
+    let next = boundaries.partition_point(|boundary| *boundary <= table);
+    let mut end = *boundaries.get(next)?;
+    let mut entries = Vec::new();
+    let mut filler = 0;
+    for word in pe.bytes_from(table).chunks_exact(4) {
+        let at = table.checked_add(u32::try_from(4 * entries.len() + 4).ok()?)?;
+        if at > end {
+            break;
+        }
+        let distance = i32::from_le_bytes(*word.first_chunk()?);
+        let target = table.checked_offset(distance.into())?;
+        if target > table {
+            end = end.min(target);
+        }
+        entries.push(target);
+        filler = if distance == 0 { filler + 1 } else { 0 };
+    }
+    entries.truncate(entries.len() - filler);
+    Some(entries)
 }
 
 impl Comparer<'_> {

@@ -4,6 +4,7 @@ mod build;
 mod directories;
 mod hostile;
 mod kinds;
+mod oracle;
 
 use std::path::Path;
 

@@ -34,7 +34,7 @@ pub(super) fn carve<S: Side>(
         pe.section_at(start.rva)
             .is_some_and(|section| section.is_code())
     });
-    starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
+    starts.sort_by_key(|start| (start.rva, rank(start.kind)));
     add_unwind_starts(pe, &mut starts);
 
     let mut functions: Vec<Function<S>> = Vec::new();
@@ -211,7 +211,7 @@ fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
         }
     }
     starts.extend(unknown);
-    starts.sort_by(|a, b| (a.rva, rank(a.kind)).cmp(&(b.rva, rank(b.kind))));
+    starts.sort_by_key(|start| (start.rva, rank(start.kind)));
 }
 
 /// Joins a name with one already there: a public gives its procedure the linkage name.
@@ -226,9 +226,10 @@ fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
         .iter()
         .filter(|known| known.decorated.is_none())
         .count();
+    // The only record of an address has its mangled name, however that is written.
+    let is_only = undecorated == 1 && crate::names::is_mangled(decorated);
     let matching = names.iter_mut().find(|known| {
-        known.decorated.is_none()
-            && (undecorated == 1 || crate::names::matches(decorated, &known.name))
+        known.decorated.is_none() && (is_only || crate::names::matches(decorated, &known.name))
     });
     match matching {
         Some(known) => known.decorated = name.decorated,

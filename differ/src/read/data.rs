@@ -4,13 +4,16 @@ use hpbuild_metadata::{Rva, Side};
 use rustc_hash::FxHashMap;
 
 use super::carve::find;
+use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::decode::ReferenceKind;
-use crate::image::{Contribution, DataSymbol, Function, PlacedReference, Procedure, SwitchTable};
+use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
+use crate::meaning::relative_entries;
 use crate::pe::Pe;
 use crate::types::Types;
 
-/// The data symbols of an image, sorted by address, then name.
+/// The data symbols of an image, sorted by address; of several names of one address those with a
+/// type come first.
 pub(super) fn data_symbols<S: Side>(
     pe: &Pe<S>,
     modules: &[ModuleSymbols],
@@ -61,7 +64,9 @@ pub(super) fn data_symbols<S: Side>(
         same
     });
     add_publics(pe, publics, contributions, &mut symbols);
-    symbols.sort_by(|a, b| (a.rva, &a.name).cmp(&(b.rva, &b.name)));
+    symbols.sort_by(|a, b| {
+        (a.rva, !a.sized_by_type, &a.name).cmp(&(b.rva, !b.sized_by_type, &b.name))
+    });
     size_the_rest(pe, contributions, &mut symbols);
     symbols
 }
@@ -105,8 +110,10 @@ fn add_publics<S: Side>(
         let here = &mut symbols[start..end];
         let count = here.len();
         let matching = here.iter_mut().find(|symbol| {
+            // The only record of an address has its mangled name, however that is written.
             symbol.decorated.is_none()
-                && (count == 1 || crate::names::matches(&public.name, &symbol.name))
+                && (count == 1 && crate::names::is_mangled(&public.name)
+                    || crate::names::matches(&public.name, &symbol.name))
         });
         if let Some(symbol) = matching {
             symbol.decorated = Some(public.name.clone());
@@ -160,7 +167,7 @@ pub(super) fn boundaries<S: Side>(
     pe: &Pe<S>,
     data: &[DataSymbol<S>],
     contributions: &[Contribution<S>],
-    references: &[PlacedReference<S>],
+    scanned: &Scanned<S>,
     switch_tables: &[SwitchTable<S>],
 ) -> Vec<Rva<S>> {
     let mut found: Vec<Rva<S>> = data.iter().map(|symbol| symbol.rva).collect();
@@ -168,7 +175,7 @@ pub(super) fn boundaries<S: Side>(
         found.push(contribution.rva);
         found.extend(contribution.rva.checked_add(contribution.size));
     }
-    for reference in references {
+    for reference in &scanned.references {
         if reference.reference.kind != ReferenceKind::Page {
             found.push(reference.reference.target);
         }
@@ -182,10 +189,26 @@ pub(super) fn boundaries<S: Side>(
         let bytes = table.count.saturating_mul(table.entry.size.into());
         found.extend(table.table.checked_add(bytes));
     }
-    found.retain(|rva| {
+    let mut found = in_data(pe, found);
+    // What tables lead to starts something, too; the tables' own ends are told by the rest.
+    let entries = |table: &Rva<S>| relative_entries(pe, &found, *table);
+    let led_to: Vec<Rva<S>> = scanned
+        .relative_tables
+        .iter()
+        .filter_map(entries)
+        .flatten()
+        .collect();
+    found.extend(led_to);
+    in_data(pe, found)
+}
+
+/// The addresses that lie in data, sorted and unique.
+fn in_data<S: Side>(pe: &Pe<S>, mut found: Vec<Rva<S>>) -> Vec<Rva<S>> {
+    let is_data = |rva: &Rva<S>| {
         pe.section_at(*rva)
             .is_some_and(|section| !section.is_code())
-    });
+    };
+    found.retain(is_data);
     found.sort_unstable();
     found.dedup();
     found

@@ -11,7 +11,6 @@ use std::path::Path;
 use hpbuild_metadata::SectionOffset;
 use ms_pdb::Pdb;
 use ms_pdb::dbi::DbiStream;
-use ms_pdb::dbi::fixups::Fixup;
 use ms_pdb::dbi::optional_dbg::OptionalDebugStream;
 
 use crate::error::Error;
@@ -30,15 +29,11 @@ pub(super) struct PdbStreams {
     pub(super) types: Vec<u8>,
     /// Item records (function ids), headers included.
     pub(super) items: Vec<u8>,
-    /// The linker's own record of every place it relocated, where it left one.
-    pub(super) fixups: Vec<Fixup>,
 }
 
 /// The symbols and lines of one compiland.
 pub(super) struct ModuleStream {
     pub(super) name: String,
-    /// The archive or object file; equal to `name` for a plain object file.
-    pub(super) file: String,
     /// Symbol records, without the signature.
     pub(super) symbols: Vec<u8>,
     /// C13 line subsections.
@@ -134,7 +129,6 @@ fn read_open_pdb(path: &Path, file: File) -> Result<PdbStreams, Error> {
             .read_stream_to_vec(2)
             .map_err(broken("pdb type stream"))?,
         items: pdb.read_stream_to_vec(4).unwrap_or_default(),
-        fixups: pdb.read_fixups().ok().flatten().unwrap_or_default(),
     })
 }
 
@@ -164,7 +158,6 @@ fn read_modules<F: ms_pdb::ReadAt>(
             None => (Vec::new(), Vec::new()),
         };
         modules.push(ModuleStream {
-            file: module.obj_file().to_string(),
             name,
             symbols,
             lines,

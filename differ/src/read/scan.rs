@@ -4,46 +4,59 @@
 //! references mean the same. So the references are all that comparing needs of the instructions,
 //! and no function is decoded twice unless it changed.
 
-use hpbuild_metadata::{Machine, Side};
+use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
-use crate::decode::{Body, Code, ReferenceKind, decode};
+use crate::decode::{Body, Code, ReferenceKind, decode, relative_tables};
 use crate::image::{Function, PlacedReference};
 use crate::pe::Pe;
 
-/// The references of all `functions`, flat, and where each function's begin (with an end mark).
-pub(super) fn scan<S: Side>(
-    pe: &Pe<S>,
-    functions: &[Function<S>],
-) -> (Vec<PlacedReference<S>>, Vec<u32>) {
-    let found: Vec<Vec<PlacedReference<S>>> = functions
+/// What the code of an image points at.
+pub(super) struct Scanned<S: Side> {
+    /// The references of all functions, flat.
+    pub(super) references: Vec<PlacedReference<S>>,
+    /// Where each function's references begin, with an end mark.
+    pub(super) starts: Vec<u32>,
+    /// Tables of distances from their own start; sorted, unique.
+    pub(super) relative_tables: Vec<Rva<S>>,
+}
+
+/// The references of one function, and the tables of distances it reads.
+type Found<S> = (Vec<PlacedReference<S>>, Vec<Rva<S>>);
+
+/// Decodes all `functions` in parallel.
+pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
+    let found: Vec<Found<S>> = functions
         .par_iter()
         .with_min_len(16)
         .map_init(Body::default, |body, function| {
             references(pe, function, body)
         })
         .collect();
-    let mut starts = Vec::with_capacity(functions.len() + 1);
-    let mut flat = Vec::with_capacity(found.iter().map(Vec::len).sum());
-    for references in found {
-        starts.push(index(flat.len()));
-        flat.extend(references);
+    let mut scanned = Scanned {
+        references: Vec::with_capacity(found.iter().map(|(references, _)| references.len()).sum()),
+        starts: Vec::with_capacity(functions.len() + 1),
+        relative_tables: Vec::new(),
+    };
+    for (references, tables) in found {
+        scanned.starts.push(index(scanned.references.len()));
+        scanned.references.extend(references);
+        scanned.relative_tables.extend(tables);
     }
-    starts.push(index(flat.len()));
-    (flat, starts)
+    scanned.starts.push(index(scanned.references.len()));
+    scanned.relative_tables.sort_unstable();
+    scanned.relative_tables.dedup();
+    scanned
 }
 
 fn index(length: usize) -> u32 {
     u32::try_from(length).expect("an image of 4 GiB has fewer than 2^32 references")
 }
 
-fn references<S: Side>(
-    pe: &Pe<S>,
-    function: &Function<S>,
-    body: &mut Body<S>,
-) -> Vec<PlacedReference<S>> {
+fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -> Found<S> {
     let code = code_at(pe, function);
     decode(pe.machine, code, body);
+    let tables = relative_tables(pe.machine, code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
     let placed = (0_u32..)
@@ -65,7 +78,10 @@ fn references<S: Side>(
         let target = reference.reference.target;
         target >= function.rva && u64::from(target.get()) < end && is_branch(reference)
     };
-    placed.filter(|reference| !inside(reference)).collect()
+    (
+        placed.filter(|reference| !inside(reference)).collect(),
+        tables,
+    )
 }
 
 fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {

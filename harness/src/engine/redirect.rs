@@ -201,7 +201,14 @@ fn check_untouched<S: Side>(
     };
     check_original(request, compared)?;
     match mapped.image.machine {
-        Machine::X64 => check_pad(mapped, at)?,
+        Machine::X64 => {
+            check_pad(mapped, at)?;
+            let extent = mapped.image.extent_at(at);
+            if let Some(found) = x64::entry_in_use(mapped.memory, at.get(), extent) {
+                let expected = "a first instruction of 2 bytes or more that nothing jumps to";
+                return Err(conflict::<S>(at, expected, found));
+            }
+        }
         Machine::Arm64 if !at.get().is_multiple_of(4) => {
             return Err(conflict::<S>(at, "a multiple of 4", at.to_string()));
         }

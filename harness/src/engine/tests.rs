@@ -191,6 +191,27 @@ fn an_arm64_redirect_is_one_branch_to_the_table() {
     }
 }
 
+/// A thread that stands anywhere in a redirect must not stay there while it is written.
+#[test]
+fn a_pointer_in_a_redirect_is_in_the_way() {
+    let mut running = running(X64_BASE, &[X64_PATCH]);
+    running.apply(0).unwrap();
+    let memory = running.space.snapshot(running.base.mapping);
+    let base = Mapped {
+        image: &running.base.image,
+        address: running.space.address(running.base.mapping),
+        memory: &memory,
+    };
+    let writes = plan::revert(&base, &running.active).unwrap();
+    let entry = running.base.image.exports["score"];
+    let in_way = |offset: i64| {
+        let at = entry.checked_offset(offset).unwrap();
+        plan::is_in_way(base.image.machine, &writes, at)
+    };
+    let found: Vec<i64> = (-12..12).filter(|&offset| in_way(offset)).collect();
+    assert_eq!(found, [-6, -5, -4, -3, -2, -1, 0, 1]);
+}
+
 /// A base of many tiny functions, for the limits of the table.
 fn many_functions(count: u32) -> (Image<Base>, HotPatchTable) {
     let mut image = Image::<Base>::parse(X64_BASE).unwrap();

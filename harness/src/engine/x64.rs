@@ -6,7 +6,10 @@
 //! table:    ff 25 fa 0f..   jmp  [the pointer one page further on]
 //! ```
 
+use std::ops::Range;
+
 use hpbuild_metadata::{Rva, Side};
+use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 use super::Mapped;
 use super::hpat::{Hpat, Slot};
@@ -101,6 +104,48 @@ fn filler(bytes: &[u8]) -> Option<usize> {
             _ => return None,
         };
     (length <= 15 && length <= bytes.len()).then_some(length)
+}
+
+/// Why the first two bytes of the function at `entry` cannot be replaced under its feet, if so:
+/// they must be one instruction, and no jump of the function's own may lead to them, for a thread
+/// in old code would come out in the new function with half of a call behind it.
+///
+/// Without an `extent` only the first instruction is looked at: whose code follows is not known.
+pub(crate) fn entry_in_use(
+    memory: &[u8],
+    entry: u32,
+    extent: Option<Range<u32>>,
+) -> Option<String> {
+    let end = extent
+        .as_ref()
+        .map_or(memory.len(), |extent| extent.end as usize);
+    let code = memory.get(entry as usize..end.min(memory.len()))?;
+    let mut decoder = Decoder::with_ip(64, code, entry.into(), DecoderOptions::NONE);
+    let first = decoder.decode();
+    if first.len() < ENTRY_JUMP.len() {
+        return Some(format!("one of {} byte", first.len()));
+    }
+    extent?;
+    decoder.set_ip(entry.into());
+    decoder.set_position(0).ok()?;
+    for instruction in &mut decoder {
+        // Data between instructions ends what can be said; what was seen up to there holds.
+        if instruction.is_invalid() {
+            return None;
+        }
+        let jump = matches!(
+            instruction.flow_control(),
+            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+        );
+        let target = instruction.near_branch_target().wrapping_sub(entry.into());
+        if jump && target < ENTRY_JUMP.len() as u64 {
+            return Some(format!(
+                "a jump back to it from rva {:#x}",
+                instruction.ip()
+            ));
+        }
+    }
+    None
 }
 
 /// Whether an entry starts with `endbr64`, which indirect branches may need to find there.

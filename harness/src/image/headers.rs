@@ -50,25 +50,7 @@ pub(super) fn read<S: Side>(file: &[u8]) -> Result<Headers<S>, Error> {
     let (nt, directories) = object::pe::ImageNtHeaders64::parse(file, &mut offset)
         .map_err(|e| wrap("PE headers", e))?;
     let optional = nt.optional_header();
-    let size = optional.size_of_image();
-    if size == 0 || size > MAX_IMAGE {
-        let expected = format!("1 to {MAX_IMAGE:#x} bytes");
-        return Err(Error::image::<S>(
-            "SizeOfImage",
-            expected,
-            format!("{size:#x}"),
-        ));
-    }
-    let size = size.next_multiple_of(PAGE);
-    let alignment = optional.section_alignment();
-    if alignment < PAGE || !alignment.is_power_of_two() {
-        let expected = "a power of two of at least 0x1000";
-        return Err(Error::image::<S>(
-            "SectionAlignment",
-            expected,
-            format!("{alignment:#x}"),
-        ));
-    }
+    let size = image_size::<S>(optional.size_of_image(), optional.section_alignment())?;
     let table = nt
         .sections(file, offset)
         .map_err(|e| wrap("section table", e))?;
@@ -114,6 +96,21 @@ pub(super) fn read<S: Side>(file: &[u8]) -> Result<Headers<S>, Error> {
         relocations_stripped: nt.file_header().characteristics.get(LE).0 & RELOCS_STRIPPED != 0,
         memory,
     })
+}
+
+/// The size of the mapping for an image that says it has `size` bytes in aligned sections.
+fn image_size<S: Side>(size: u32, alignment: u32) -> Result<u32, Error> {
+    if size == 0 || size > MAX_IMAGE {
+        let expected = format!("1 to {MAX_IMAGE:#x} bytes");
+        let found = format!("{size:#x}");
+        return Err(Error::image::<S>("SizeOfImage", expected, found));
+    }
+    if alignment < PAGE || !alignment.is_power_of_two() {
+        let expected = "a power of two of at least 0x1000";
+        let found = format!("{alignment:#x}");
+        return Err(Error::image::<S>("SectionAlignment", expected, found));
+    }
+    Ok(size.next_multiple_of(PAGE))
 }
 
 /// The machine, read before anything else so that an x86 or foreign file is refused by name.

@@ -66,16 +66,14 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
             register(libc::REG_RCX),
         )
     };
-    let readable = CODE.iter().any(|(start, end)| {
-        let (start, end) = (start.load(Ordering::SeqCst), end.load(Ordering::SeqCst));
-        start <= pointer && pointer.saturating_add(2) <= end
-    });
+    let readable = is_code(pointer);
     let code = if readable && signal != libc::SIGBUS && address != pointer {
         // SAFETY: inside an image, and not what could not be fetched.
         u64::from(unsafe { (pointer as *const u16).read_unaligned() })
     } else {
         0
     };
+    let caller = if readable { 0 } else { caller(stack) };
     let mut line = Line::new();
     line.text("{\"fault\":{\"signal\":");
     line.number(signal as u64);
@@ -85,6 +83,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         (",\"stack\":", stack),
         (",\"code\":", code),
         (",\"rcx\":", rcx),
+        (",\"caller\":", caller),
     ] {
         line.text(name);
         line.number(value);
@@ -95,6 +94,33 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         libc::write(1, line.bytes.as_ptr().cast(), line.length);
         libc::_exit(EXIT)
     }
+}
+
+/// Whether two bytes at `address` lie in an image.
+fn is_code(address: u64) -> bool {
+    CODE.iter().any(|(start, end)| {
+        let (start, end) = (start.load(Ordering::SeqCst), end.load(Ordering::SeqCst));
+        start <= address && address.saturating_add(2) <= end
+    })
+}
+
+/// Words of the stack that are searched for a return address.
+const SEARCHED: u64 = 256;
+
+/// The first word on the stack that points into an image: where a function of the harness was
+/// probably called from. 0 where there is none, or `stack` is not on this thread's stack.
+fn caller(stack: u64) -> u64 {
+    let range = super::thread::stack();
+    if !stack.is_multiple_of(8) || !range.contains(&stack) {
+        return 0;
+    }
+    let end = range.end.min(stack + 8 * SEARCHED);
+    (stack..end)
+        .step_by(8)
+        // SAFETY: between the stack pointer and the end of this thread's own stack.
+        .map(|at| unsafe { *(at as *const u64) })
+        .find(|&word| is_code(word))
+        .unwrap_or(0)
 }
 
 /// A line of text made without allocating.

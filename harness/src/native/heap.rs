@@ -41,9 +41,64 @@ impl HeapLock {
     }
 }
 
+/// Whether some thread holds the lock at this moment.
+pub(crate) fn is_locked() -> bool {
+    LOCK.load(Ordering::SeqCst) != 0
+}
+
 impl Drop for HeapLock {
     fn drop(&mut self) {
         LOCK.store(0, Ordering::Release);
+    }
+}
+
+/// Whether a thread is ready to hold the lock while threads stand still.
+static HOLDER: AtomicBool = AtomicBool::new(false);
+/// Whether it shall.
+static HOLD: AtomicBool = AtomicBool::new(false);
+/// Whether it does.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// Makes the calling thread, which must be one of those that are stopped, the one that holds the
+/// lock whenever threads are stopped; until `over`.
+pub(crate) fn hold_while_stopped(over: &AtomicBool) {
+    HOLDER.store(true, Ordering::SeqCst);
+    while !over.load(Ordering::SeqCst) {
+        if HOLD.load(Ordering::SeqCst) {
+            let lock = HeapLock::take();
+            HELD.store(true, Ordering::SeqCst);
+            while HOLD.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            HELD.store(false, Ordering::SeqCst);
+            drop(lock);
+        }
+        std::thread::yield_now();
+    }
+    HOLDER.store(false, Ordering::SeqCst);
+}
+
+/// Whether a thread has called [`hold_while_stopped`] and not come back.
+pub(crate) fn has_holder() -> bool {
+    HOLDER.load(Ordering::SeqCst)
+}
+
+/// Has the holder, where there is one, take the lock. From here to [`let_go`] the caller may not
+/// allocate.
+pub(super) fn have_held() {
+    if has_holder() {
+        HOLD.store(true, Ordering::SeqCst);
+        while !HELD.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Has the holder drop the lock, and waits until it has.
+pub(super) fn let_go() {
+    HOLD.store(false, Ordering::SeqCst);
+    while HELD.load(Ordering::SeqCst) {
+        std::thread::yield_now();
     }
 }
 

@@ -24,8 +24,6 @@ struct Place {
     stop: AtomicU32,
     /// Where the thread was when it stopped.
     pointer: AtomicU64,
-    /// How often it has stopped.
-    stops: AtomicU64,
 }
 
 static PLACES: [Place; MAX_THREADS] = [const {
@@ -34,7 +32,6 @@ static PLACES: [Place; MAX_THREADS] = [const {
         state: AtomicU32::new(0),
         stop: AtomicU32::new(0),
         pointer: AtomicU64::new(0),
-        stops: AtomicU64::new(0),
     }
 }; MAX_THREADS];
 
@@ -97,10 +94,9 @@ pub(super) fn all() -> Result<(), NotStopped> {
     }
     let deadline = milliseconds() + PATIENCE;
     for (index, place) in PLACES.iter().enumerate() {
-        if index == own || place.id.load(Ordering::SeqCst) == 0 {
-            continue;
-        }
-        while place.state.load(Ordering::SeqCst) != STOPPED {
+        // A thread that leaves meanwhile needs no stopping.
+        let is_here = || index != own && place.id.load(Ordering::SeqCst) != 0;
+        while is_here() && place.state.load(Ordering::SeqCst) != STOPPED {
             if milliseconds() > deadline {
                 return Err(NotStopped);
             }
@@ -109,13 +105,6 @@ pub(super) fn all() -> Result<(), NotStopped> {
         }
     }
     Ok(())
-}
-
-/// How often the caller's own thread has been stopped.
-pub(crate) fn own_stops() -> u64 {
-    PLACES
-        .get(OWN.get())
-        .map_or(0, |place| place.stops.load(Ordering::SeqCst))
 }
 
 /// Whether `test` holds for the place where any of the stopped threads was.
@@ -168,7 +157,6 @@ extern "C" fn on_signal(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_v
         place.pointer.store(pointer, Ordering::SeqCst);
         // A signal sent for a stop that is already over must not announce one.
         if place.stop.load(Ordering::SeqCst) == 1 {
-            place.stops.fetch_add(1, Ordering::SeqCst);
             place.state.store(STOPPED, Ordering::SeqCst);
             while place.stop.load(Ordering::SeqCst) == 1 {
                 let word = place.stop.as_ptr();

@@ -127,6 +127,13 @@ pub(crate) fn call(target: u64, arguments: &[u64]) -> Returned {
     unsafe { call::call(target, arguments, top) }
 }
 
+/// Addresses of this thread's stack; empty outside of [`enter`]. Does nothing that a signal handler
+/// may not.
+pub(super) fn stack() -> std::ops::Range<u64> {
+    let top = STACK_TOP.get();
+    top.saturating_sub(STACK as u64)..top
+}
+
 /// This thread's last error, as `GetLastError` returns it.
 pub(super) fn last_error() -> u32 {
     // SAFETY: the block of a thread that has entered, which every caller of this has.

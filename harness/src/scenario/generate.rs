@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::format::{ArgumentText, ingredient, read_function};
+use super::format::ArgumentText;
+use super::read::{ingredient, read_function};
 use super::{Argument, Buffer, Call, Generated, ResultType, Session};
 use crate::error::Error;
 

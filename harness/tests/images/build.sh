@@ -32,7 +32,7 @@ for arch in x64 arm64; do
         llvm-dlltool-$V -m "$machine" -d "$work/$lib.def" -l "$work/$lib.lib"
     done
     cc="clang-$V --target=$triple -c -O1 -fms-hotpatch -ffunction-sections -gcodeview -ffreestanding -fno-builtin
-        -fno-stack-protector"
+        -fno-stack-protector -funwind-tables"
     link="lld-link-$V /dll /nodefaultlib /brepro /release /functionpadmin:$pad  /nologo
         /opt:noref /opt:noicf"
     for side in base fixed; do

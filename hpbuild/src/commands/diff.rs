@@ -16,8 +16,10 @@ pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
         Ok(diff) => Report::new(&diff, arguments.with_line_numbers),
         Err(refusals) => Report::refused(refusals),
     };
-    print_times(&arguments.output, &stages);
     deliver(&report, &arguments.output)?;
+    if arguments.output.time {
+        print_stages(&stages);
+    }
     Ok(match report.verdict {
         Verdict::Same => Outcome::Same,
         Verdict::Hotpatchable => Outcome::Done,
@@ -62,14 +64,22 @@ fn deliver(report: &Report, arguments: &OutputArguments) -> Result<(), Failure> 
 }
 
 /// Times go to standard error: they differ from run to run, and reports do not.
-pub(crate) fn print_times(arguments: &OutputArguments, stages: &[Stage]) {
-    if arguments.time {
-        for stage in stages {
-            anstream::eprintln!(
-                "{:>10.1} ms  {}",
-                stage.time.as_secs_f64() * 1e3,
-                stage.name
-            );
-        }
+pub(crate) fn print_stages(stages: &[Stage]) {
+    for stage in stages {
+        let time = stage.time.as_secs_f64() * 1e3;
+        anstream::eprintln!("{time:>10.1} ms  {}", stage.name);
     }
+    if let Some(bytes) = peak_memory() {
+        anstream::eprintln!("{:>10.1} MB  peak memory", bytes as f64 / 1e6);
+    }
+}
+
+/// The most memory that this process held so far, where the system says.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }

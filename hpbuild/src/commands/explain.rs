@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use hpbuild_differ::judge::{RULES, Rule};
+use hpbuild_differ::judge::{RULES, Rule, Severity};
 
 use crate::cli::ExplainArguments;
 use crate::failure::{Failure, Outcome};
@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<Outcome, Failure> {
         return Ok(Outcome::Done);
     };
     let rule = rules()
+        .into_iter()
         .find(|rule| rule.code.eq_ignore_ascii_case(code))
         .ok_or_else(|| {
             Failure::new(format!("{code}: expected the code of a rule such as HP010"))
@@ -33,12 +34,19 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// Every rule there is, by code.
-pub(crate) fn rules() -> impl Iterator<Item = &'static Rule> {
-    RULES.iter()
+/// Every rule there is, by code: those of judging, then those of the packager.
+pub(crate) fn rules() -> Vec<Rule> {
+    let packager = hpbuild_packager::refusal::RULES.iter().map(|rule| Rule {
+        code: rule.code,
+        severity: Severity::Refuse,
+        title: rule.title,
+        why: rule.why,
+        remedy: rule.remedy,
+    });
+    RULES.iter().copied().chain(packager).collect()
 }
 
-fn page(rule: &Rule) -> String {
+fn page(rule: Rule) -> String {
     format!(
         "{} ({}): {}\n\n{}\nWhat to do:\n{}",
         rule.code,

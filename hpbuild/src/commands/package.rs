@@ -139,6 +139,17 @@ pub(crate) fn run(arguments: &PackageArguments) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
+/// Puts a finished package, and the statement beside it, where the user wants it.
+pub(crate) fn move_finished(from: &Path, to: &Path) -> Result<(), Failure> {
+    let beside = |path: &Path| {
+        let mut name = path.to_owned().into_os_string();
+        name.push(PROVENANCE_SUFFIX);
+        PathBuf::from(name)
+    };
+    output::write_file(&beside(to), &read(&beside(from))?)?;
+    output::write_file(to, &read(from)?)
+}
+
 fn print(format: Format, report: &Report) -> Result<(), Failure> {
     output::print(&match (format, &report.refusal) {
         (Format::Json, _) => render::json(report),

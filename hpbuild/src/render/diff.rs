@@ -27,7 +27,7 @@ pub(crate) fn text(report: &Report, verbose: bool) -> String {
 
 fn write(out: &mut String, report: &Report, verbose: bool) -> std::fmt::Result {
     summary(out, report)?;
-    refusals(out, report)?;
+    list_refusals(out, &report.refusals)?;
     let (changed, lines): (Vec<_>, Vec<_>) = report
         .functions
         .changed
@@ -119,8 +119,15 @@ fn describe(image: &ImageReport) -> String {
     )
 }
 
-fn refusals(out: &mut String, report: &Report) -> std::fmt::Result {
-    let mut shown = report.refusals.iter().collect::<Vec<_>>();
+/// Findings, the weightiest first, each on a line.
+pub(crate) fn refusal_list(refusals: &[Refusal]) -> String {
+    let mut out = String::new();
+    list_refusals(&mut out, refusals).expect("writing to a string does not fail");
+    out
+}
+
+fn list_refusals(out: &mut String, refusals: &[Refusal]) -> std::fmt::Result {
+    let mut shown = refusals.iter().collect::<Vec<_>>();
     shown.sort_by_key(|refusal| (refusal.severity, refusal.code));
     if !shown.is_empty() {
         writeln!(out)?;
@@ -183,7 +190,8 @@ fn changed_function(
     Ok(())
 }
 
-fn kind_name(kind: &hpbuild_differ::compare::Kind) -> String {
+/// A kind of change as reports name it.
+pub(crate) fn kind_name(kind: &hpbuild_differ::compare::Kind) -> String {
     let value = serde_json::to_value(kind).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }

@@ -99,7 +99,7 @@ pub(super) fn imports(parts: &Parts, pieces: &mut Vec<Piece>) -> Option<ImportPi
 
 /// Appends a zero hint and the name, at an even place.
 fn hint_and_name(text: &mut Vec<u8>, name: &str) -> i64 {
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         text.push(0);
     }
     let at = text.len() as i64;

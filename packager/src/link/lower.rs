@@ -10,9 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::imports;
 use super::{arm64, x64};
-use crate::piece::{
-    How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target, UnwindOf,
-};
+use crate::piece::{How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target};
 use crate::refusal::{Code, Refusal};
 
 /// What a slot receives from the base.
@@ -268,6 +266,13 @@ impl<'a> Lowering<'a> {
                         place,
                         base,
                         fill: Fill::Absolute,
+                    });
+                }
+                (How::Difference { .. }, Target::Base(base)) => {
+                    let thunk = self.thunk_to(base);
+                    kept.push(Reference {
+                        target: Target::Piece(Place::start(thunk)),
+                        ..*reference
                     });
                 }
                 (How::ImageRelative, Target::Base(base)) if piece.room == Room::Unwind => {

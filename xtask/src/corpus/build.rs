@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::recipe::{Corpus, Project};
 use super::sources;
+use crate::compile::FOR_THE_ORACLE;
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -22,6 +22,9 @@ const PLATFORM: [&str; 3] = [
     "pairs/platform/load_config.c",
     "corpus/chkstk.S",
 ];
+
+/// What the images may import: definitions in `fixtures/corpus/`, by name.
+const IMPORTS: [&str; 2] = ["msvcrt", "kernel32"];
 
 /// One image to be built.
 pub(crate) struct Side<'a> {
@@ -46,10 +49,10 @@ impl Side<'_> {
     /// A tool fails: its output is part of the error.
     pub(crate) fn build(&self, tools: &Toolchain, fixtures: &Path) -> Result<()> {
         let (compiles, objects) = self.compiles(tools, fixtures)?;
-        let imports = self.imports(tools, fixtures);
+        let imports = IMPORTS.map(|library| self.imports(tools, fixtures, library));
         let link = self.link(tools, &objects);
         let mut commands: Vec<String> = compiles.iter().map(run::shown).collect();
-        commands.push(run::shown(&imports));
+        commands.extend(imports.iter().map(run::shown));
         commands.push(run::shown(&link));
         let stamp = format!("{}{}\n", tools.version()?, commands.join("\n"));
         let noted = self.out.join("commands.txt");
@@ -61,8 +64,8 @@ impl Side<'_> {
             fs::remove_dir_all(&self.out)?;
         }
         fs::create_dir_all(self.out.join("obj"))?;
-        in_parallel(compiles)?;
-        for mut command in [imports, link] {
+        run::in_parallel(compiles, |mut command| run::captured(&mut command))?;
+        for mut command in imports.into_iter().chain([link]) {
             run::captured(&mut command)?;
         }
         fs::write(noted, stamp)?;
@@ -108,6 +111,7 @@ impl Side<'_> {
                 .arg(format!("--target={}", self.machine.gnu_triple()))
                 .arg(format!("-{}", self.optimisation))
                 .args(&self.corpus.compile)
+                .args(FOR_THE_ORACLE)
                 .args(&self.project.compile)
                 .args(
                     self.project
@@ -125,12 +129,18 @@ impl Side<'_> {
         Ok((commands, objects))
     }
 
-    fn imports(&self, tools: &Toolchain, fixtures: &Path) -> Command {
+    fn imports(&self, tools: &Toolchain, fixtures: &Path, library: &str) -> Command {
         let mut dlltool = tools.dlltool();
         dlltool
             .current_dir(&self.out)
-            .args(["-m", self.machine.dlltool(), "-l", "imports.lib", "-d"])
-            .arg(fixtures.join("corpus/msvcrt.def"));
+            .args([
+                "-m",
+                self.machine.dlltool(),
+                "-l",
+                &format!("{library}.lib"),
+                "-d",
+            ])
+            .arg(fixtures.join(format!("corpus/{library}.def")));
         dlltool
     }
 
@@ -143,31 +153,7 @@ impl Side<'_> {
             .arg(format!("/out:{name}.dll"))
             .arg(format!("/pdb:{name}.pdb"))
             .args(objects)
-            .arg("imports.lib");
+            .args(IMPORTS.map(|library| format!("{library}.lib")));
         lld
     }
-}
-
-/// Runs the commands on all processors; the first failure ends the rest.
-fn in_parallel(commands: Vec<Command>) -> Result<()> {
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let queue = Mutex::new(commands.into_iter());
-    let next = || queue.lock().ok()?.next();
-    std::thread::scope(|scope| {
-        let work = || -> Result<()> {
-            while let Some(mut command) = next() {
-                if let Err(error) = run::captured(&mut command) {
-                    // Nobody needs what is still waiting.
-                    while next().is_some() {}
-                    return Err(error);
-                }
-            }
-            Ok(())
-        };
-        let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            thread.join().ok().context("a worker panicked")??;
-        }
-        Ok(())
-    })
 }

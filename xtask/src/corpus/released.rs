@@ -91,6 +91,7 @@ fn unpack(
     }
     fs::create_dir_all(&partial)?;
     client(package, version, &partial)?;
+    prune(&partial)?;
     fs::rename(&partial, folder)?;
     Ok(())
 }
@@ -169,6 +170,22 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
             other.len()
         ),
     }
+}
+
+/// Removes everything but images and their PDBs: the packages hold far more than that.
+fn prune(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            prune(&path)?;
+            // Fails where something is left, as it should.
+            let _ = fs::remove_dir(&path);
+        } else if !entry.file_type()?.is_file() || !is_binary(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the SHA-256 of every image and PDB below the folder.

@@ -92,7 +92,15 @@ fn immediate(word: u32) -> Effects {
         0b010..=0b100 => next(rn, rd),
         // Of the wide moves `movk` keeps the rest of the register.
         0b101 => next(if word & (3 << 29) == 3 << 29 { rd } else { 0 }, rd),
-        0b110 => next(rn | rd, rd), // bit fields, of which one kind keeps the rest
+        // Of the bit field moves `bfm` keeps the rest.
+        0b110 => next(
+            if word & (3 << 29) == 1 << 29 {
+                rn | rd
+            } else {
+                rn
+            },
+            rd,
+        ),
         // Authentication of the return address with an immediate.
         _ if word >> 29 == 0b111 => next(rd | X30, rd | X30),
         _ => next(rn | register(word, 16), rd), // extract
@@ -170,7 +178,13 @@ fn system(word: u32) -> Effects {
 }
 
 fn branch_to_register(word: u32) -> Effects {
-    let reads = register(word, 5) | register(word, 0);
+    // The authenticated forms take a second register.
+    let second = if word & (1 << 24) != 0 {
+        register(word, 0)
+    } else {
+        0
+    };
+    let reads = register(word, 5) | second;
     let flow = match (word >> 21) & 0xf {
         0b0001 | 0b1001 => {
             return Effects {
@@ -200,11 +214,7 @@ fn load_or_store(word: u32) -> Effects {
             let post = word & (1 << 23) != 0;
             next(rn | if post { rs } else { 0 }, if post { rn } else { 0 })
         }
-        // Exclusive, ordered, compare and swap: also of pairs.
-        0x08 => next(
-            pair(word, 0) | rn | rt2 | pair(word, 16),
-            pair(word, 0) | rt2 | pair(word, 16),
-        ),
+        0x08 => exclusive(word),
         0x18 | 0x1c => next(0, if vector { 0 } else { rt }), // literals
         0x28 | 0x29 | 0x2c | 0x2d => {
             let load = word & (1 << 22) != 0;
@@ -220,6 +230,29 @@ fn load_or_store(word: u32) -> Effects {
         // Unscaled ordered, memory copy and set, tags, and 128-bit atomics.
         0x19 | 0x1d => next(rt | rn | rs, rt | rn | rs),
         _ => next(ALL, ALL),
+    }
+}
+
+/// Exclusive and ordered accesses, and compare and swap, told apart by bits 23, 21 and 22.
+fn exclusive(word: u32) -> Effects {
+    let (rt, rn) = (register(word, 0), register(word, 5));
+    let (rt2, rs) = (register(word, 10), register(word, 16));
+    let load = word & (1 << 22) != 0;
+    match (word & (1 << 23) != 0, word & (1 << 21) != 0) {
+        (false, true) if word >> 31 == 0 => {
+            // Compare and swap of pairs.
+            next(rn | pair(word, 0) | pair(word, 16), pair(word, 16))
+        }
+        (false, pairs) => {
+            let data = if pairs { rt | rt2 } else { rt };
+            match load {
+                true => next(rn, data),
+                false => next(rn | data, rs), // the status
+            }
+        }
+        (true, false) if load => next(rn, rt),
+        (true, false) => next(rn | rt, 0),
+        (true, true) => next(rn | rt | rs, rs),
     }
 }
 

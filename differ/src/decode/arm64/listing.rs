@@ -1,19 +1,19 @@
-//! Whole functions as text.
+//! Instructions as text.
 
 use hpbuild_metadata::{Rva, Side};
 
 use super::Text;
-use crate::decode::{Body, Code, ReferenceKind};
+use crate::decode::{Body, Code, Instruction, ReferenceKind};
 
-/// The text of each instruction of `body`; `name` names what operands point at. Where the
+/// The text of each of the instructions; `name` names what operands point at. Where the
 /// disassembler cannot be had, instructions are written as numbers.
 pub fn text<S: Side>(
     code: Code<'_, S>,
-    body: &Body<S>,
+    instructions: &[Instruction<S>],
     name: &dyn Fn(Rva<S>, ReferenceKind) -> Option<String>,
 ) -> Vec<String> {
     let disassembler = Text::new().ok();
-    let line = |instruction: &crate::decode::Instruction<S>| {
+    let line = |instruction: &Instruction<S>| {
         let bytes = code
             .bytes
             .get(instruction.offset as usize..)
@@ -35,7 +35,7 @@ pub fn text<S: Side>(
             None => format!(".word {word:#010x}"),
         }
     };
-    body.instructions.iter().map(line).collect()
+    instructions.iter().map(line).collect()
 }
 
 /// If two instruction words differ in nothing but a constant, its two values.
@@ -61,6 +61,59 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
     }
     let value = |word: u32| u64::from((word & field) >> group.2);
     Some((value(base), value(fixed)))
+}
+
+/// How many instructions behind a load from a relative table the address is added at the latest.
+const TABLE_WINDOW: usize = 12;
+
+/// Finds the address of a table in `t`, then `ldrsw x, [t, i, lsl #2]`, then `add` of the two, in
+/// this order; other instructions may stand between.
+pub(in crate::decode) fn relative_tables<S: Side>(
+    code: Code<'_, S>,
+    body: &Body<S>,
+) -> Vec<Rva<S>> {
+    let mut found = Vec::new();
+    // The address each register received last.
+    let mut tables: [Option<Rva<S>>; 32] = [None; 32];
+    let word_at = |index: usize| {
+        let instruction = body.instructions.get(index)?;
+        let bytes = code
+            .bytes
+            .get(instruction.offset as usize..)?
+            .first_chunk()?;
+        Some(u32::from_le_bytes(*bytes))
+    };
+    for (index, instruction) in body.instructions.iter().enumerate() {
+        let Some(word) = word_at(index) else { break };
+        let register = |low: u32| ((word >> low) & 31) as usize;
+        if let Some(reference) = instruction.reference {
+            if reference.kind == ReferenceKind::Address {
+                tables[register(0)] = Some(reference.target);
+            }
+            continue;
+        }
+        // ldrsw xt, [xn, xm or wm, extended, lsl #2]
+        if word & 0xffe0_1c00 != 0xb8a0_1800 {
+            continue;
+        }
+        let (loaded, base) = (register(0), register(5));
+        let Some(table) = tables[base] else { continue };
+        let adds = |word: u32| {
+            // add xd, xn, xm
+            let sources = [((word >> 5) & 31) as usize, ((word >> 16) & 31) as usize];
+            word & 0xffe0_fc00 == 0x8b00_0000
+                && sources.contains(&loaded)
+                && sources.contains(&base)
+        };
+        if (index + 1..)
+            .take(TABLE_WINDOW)
+            .filter_map(word_at)
+            .any(adds)
+        {
+            found.push(table);
+        }
+    }
+    found
 }
 
 #[cfg(test)]

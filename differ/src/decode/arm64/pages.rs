@@ -20,159 +20,53 @@
 //! than something else matters for calls that do not come back: what stands behind them in the
 //! code is reached from elsewhere, and the page set there must not be lost.
 //!
-//! A register with pages, used with a page offset, is a user of them. Every other look at pages,
-//! and every look at stale or mixed ones, means that the code does something with the page that is
-//! not understood here. Then none of the links of these pages are reported, so that they stand
-//! out as pages without users.
+//! A register with pages, used with a page offset, is a user of them. Every other look at pages or
+//! mixed pages, and a use of mixed or stale ones with a page offset, means that the code does
+//! something with the page that is not understood here. Then none of the links of these pages are
+//! reported, so that they stand out as pages without users. Other looks at stale pages are common,
+//! since behind a call that does not come back, and where other code jumps in, the register holds
+//! something else by then.
+
+mod state;
 
 use hpbuild_metadata::{Rva, Side};
-use rustc_hash::FxHashMap;
 
-use super::effects::{self, ALL, Effects, Flow, Registers, VOLATILE};
+use super::effects::{self, ALL, Effects, Flow, Registers};
 use super::field::{self, AddressField};
 use crate::decode::{Body, Code, PageLink, Reference, ReferenceKind};
+use state::{ANSWERED, EVERY, LOST, Level, Set, Sets, State, bits};
 
 /// More blocks than any function has that a person wrote; each costs a state of the registers.
 const MAX_BLOCKS: usize = 1 << 16;
 /// Rounds over the blocks; each loop that carries a page round costs one.
 const MAX_ROUNDS: usize = 64;
-/// Pages told apart in one register before all pages of the function count as mixed up.
-const MAX_SET: usize = 64;
 
-/// Registers in which a callee may hand back results.
-const RESULTS: Registers = 0xff;
+/// `x19` to `x28`: what a function keeps for its caller.
+const KEPT: Registers = 0x1ff8_0000;
 
-/// A set of `adrp`s, by index in [`Sets::sets`].
-type Set = u32;
-/// Every `adrp` of the function.
-const EVERY: Set = 0;
-
-/// How much is known of a register with pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Stale,
-    Pages,
-    Mixed,
+/// A run of instructions that is entered at its start and left at its end.
+struct Block {
+    start: u32,
+    end: u32,
+    /// How control leaves it.
+    flow: Flow,
+    /// The block that its last instruction branches to.
+    target: Option<usize>,
+    effect: BlockEffect,
 }
 
-/// What the registers hold at one place.
-#[derive(Clone, PartialEq, Eq)]
-struct State {
-    /// Registers with a value in `values`.
-    live: Registers,
-    /// Registers that hold nothing; the rest hold something that is no page.
+/// What a block does to registers that it does not read.
+#[derive(Clone, Copy, Default)]
+struct BlockEffect {
+    /// Whether it makes pages.
+    makes_pages: bool,
+    /// Whether it calls.
+    calls: bool,
+    reads: Registers,
+    /// Registers that lose what they held.
+    kills: Registers,
+    /// Registers that hold nothing at the end, whatever they held before.
     nothing: Registers,
-    values: [(Level, Set); 31],
-}
-
-impl State {
-    const fn all(nothing: Registers) -> Self {
-        Self {
-            live: 0,
-            nothing,
-            values: [(Level::Stale, EVERY); 31],
-        }
-    }
-
-    fn get(&self, register: usize) -> Option<(Level, Set)> {
-        (self.live & (1 << register) != 0).then(|| self.values[register])
-    }
-
-    fn set(&mut self, register: usize, value: Option<(Level, Set)>, nothing: bool) {
-        let bit = 1 << register;
-        self.live &= !bit;
-        self.nothing &= !bit;
-        match value {
-            Some(value) => {
-                self.live |= bit;
-                self.values[register] = value;
-            }
-            None if nothing => self.nothing |= bit,
-            None => {}
-        }
-    }
-
-    fn kill(&mut self, registers: Registers) {
-        self.live &= !registers;
-        self.nothing &= !registers;
-    }
-
-    /// What is left after a call.
-    fn call(&mut self) {
-        self.kill(RESULTS | 1 << 30);
-        let lost = VOLATILE & !RESULTS;
-        self.nothing |= lost & !self.live;
-        for register in bits(lost & self.live) {
-            self.values[register].0 = Level::Stale;
-        }
-    }
-
-    /// The same, with everything as weak as it can be: for ways that may not exist.
-    fn weakened(&self) -> Self {
-        let mut state = self.clone();
-        state.nothing = ALL & !state.live;
-        for register in bits(state.live) {
-            state.values[register].0 = Level::Stale;
-        }
-        state
-    }
-}
-
-fn bits(mut set: Registers) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let bit = set.trailing_zeros();
-        set &= set.wrapping_sub(1);
-        (bit < 32).then_some(bit as usize)
-    })
-}
-
-/// Sets of `adrp`s, each kept once.
-#[derive(Default)]
-struct Sets {
-    /// Indexes of instructions, sorted. The first set stands for all.
-    sets: Vec<Vec<u32>>,
-    singles: FxHashMap<u32, Set>,
-    unions: FxHashMap<(Set, Set), Set>,
-    ids: FxHashMap<Vec<u32>, Set>,
-}
-
-impl Sets {
-    fn single(&mut self, instruction: u32) -> Set {
-        let sets = &mut self.sets;
-        *self.singles.entry(instruction).or_insert_with(|| {
-            sets.push(vec![instruction]);
-            self.ids.insert(vec![instruction], sets.len() as Set - 1);
-            sets.len() as Set - 1
-        })
-    }
-
-    fn union(&mut self, left: Set, right: Set) -> Set {
-        if left == right {
-            return left;
-        }
-        if left == EVERY || right == EVERY {
-            return EVERY;
-        }
-        let key = (left.min(right), left.max(right));
-        if let Some(set) = self.unions.get(&key) {
-            return *set;
-        }
-        let mut members = [&*self.sets[left as usize], &*self.sets[right as usize]].concat();
-        members.sort_unstable();
-        members.dedup();
-        let set = if members.len() > MAX_SET {
-            EVERY
-        } else if let Some(set) = self.ids.get(&members) {
-            *set
-        } else {
-            self.sets.push(members.clone());
-            let set = self.sets.len() as Set - 1;
-            self.ids.insert(members, set);
-            set
-        };
-        self.unions.insert(key, set);
-        set
-    }
 }
 
 /// One function under way.
@@ -180,20 +74,22 @@ struct Flowing<'a, S: Side> {
     code: Code<'a, S>,
     body: &'a mut Body<S>,
     sets: Sets,
-    /// First instruction of each block, sorted.
-    blocks: Vec<u32>,
+    blocks: Vec<Block>,
     /// What holds at the start of each block.
     entries: Vec<Option<State>>,
-    /// Blocks that no direct way leads to, for which an indirect jump or the system must be the way.
-    orphans: Vec<usize>,
-    /// Whether each block is one of the orphans.
-    is_orphan: Vec<bool>,
+    /// Blocks whose entry has changed since they were last gone over.
+    changed: Vec<bool>,
+    /// Whether a block is one that no direct way leads to, so that an indirect jump or the system
+    /// must be the way.
+    orphan: Vec<bool>,
     /// What holds where control goes on by a register: whole, for the orphans.
     indirect: Option<State>,
     /// The same as weak as can be, for every other block.
     indirect_weak: State,
     /// What holds at the end of any block, as weak as can be, for the orphans.
     anywhere: State,
+    /// Whether one of the three before has changed since it was last passed on.
+    to_spread: bool,
     /// By instruction: an `adrp` whose page is used in ways that are not understood.
     escaped: Vec<bool>,
     all_escaped: bool,
@@ -202,39 +98,43 @@ struct Flowing<'a, S: Side> {
 /// Fills in `page_links` and the references of the users. `body` holds the instructions of `code`,
 /// with at least one [`ReferenceKind::Page`] among them.
 pub(super) fn link<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
-    let blocks = blocks(code, body);
-    if blocks.len() > MAX_BLOCKS {
+    let starts = starts(code, body);
+    if starts.len() > MAX_BLOCKS {
         return;
     }
+    let blocks = blocks(code, body, &starts);
     let count = body.instructions.len();
     let mut flow = Flowing {
         code,
-        sets: Sets {
-            sets: vec![Vec::new()],
-            ..Sets::default()
-        },
+        sets: Sets::new(),
         entries: vec![None; blocks.len()],
-        orphans: Vec::new(),
-        is_orphan: vec![false; blocks.len()],
+        changed: vec![false; blocks.len()],
+        orphan: orphans(&blocks),
         indirect: None,
-        indirect_weak: State::all(ALL),
-        anywhere: State::all(ALL),
+        indirect_weak: State::without_pages(ALL),
+        anywhere: State::without_pages(ALL),
+        to_spread: false,
         escaped: vec![false; count],
         all_escaped: false,
         blocks,
         body,
     };
-    flow.find_orphans();
     if flow.settle() {
         flow.report();
     }
 }
 
-/// The word of an instruction; 0 for a piece of one.
-fn word_at(bytes: &[u8], index: u32) -> u32 {
+/// The word of an instruction; for what is none 0, which is undefined and stops.
+fn word_at<S: Side>(code: Code<'_, S>, body: &Body<S>, index: u32) -> u32 {
     let start = index as usize * 4;
-    let word = bytes.get(start..start + 4).and_then(|b| b.try_into().ok());
-    word.map_or(0, u32::from_le_bytes)
+    match code.bytes.get(start..start + 4).map(TryInto::try_into) {
+        Some(Ok(word)) if body.instructions[index as usize].valid => u32::from_le_bytes(word),
+        _ => 0,
+    }
+}
+
+fn is_adrp(word: u32) -> bool {
+    word & 0x9f00_0000 == 0x9000_0000
 }
 
 /// The index of the instruction that a branch leads to, where it is one of `code`.
@@ -245,11 +145,12 @@ fn inside<S: Side>(code: Code<'_, S>, body: &Body<S>, index: u32) -> Option<u32>
 }
 
 /// First instructions of blocks: targets of branches and what stands behind them.
-fn blocks<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<u32> {
+fn starts<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<u32> {
     let mut starts = vec![0];
     for index in 0..body.instructions.len() as u32 {
-        let word = word_at(code.bytes, index);
-        if !may_end_block(word) {
+        let word = word_at(code, body, index);
+        // Only the groups of branches and of undefined instructions end a block.
+        if !matches!((word >> 25) & 0xf, 0b1010 | 0b1011 | 0) {
             continue;
         }
         match effects::of(word).flow {
@@ -266,113 +167,131 @@ fn blocks<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<u32> {
     starts
 }
 
-/// Whether `word` lies in the groups of branches or of undefined instructions.
-fn may_end_block(word: u32) -> bool {
-    matches!((word >> 25) & 0xf, 0b1010 | 0b1011 | 0)
+fn blocks<S: Side>(code: Code<'_, S>, body: &Body<S>, starts: &[u32]) -> Vec<Block> {
+    let count = body.instructions.len() as u32;
+    let ends = starts.iter().skip(1).copied().chain([count]);
+    let block = |(start, end): (u32, u32)| {
+        let mut effect = BlockEffect::default();
+        let mut flow = Flow::Next;
+        for index in start..end {
+            let word = word_at(code, body, index);
+            let effects = effects::of(word);
+            flow = effects.flow;
+            effect.makes_pages |= is_adrp(word);
+            effect.reads |= effects.reads;
+            effect.kills |= effects.writes;
+            effect.nothing &= !effects.writes;
+            if flow == Flow::Call {
+                effect.calls = true;
+                effect.kills |= ANSWERED;
+                effect.nothing = effect.nothing & !ANSWERED | LOST;
+            }
+        }
+        let target = match flow {
+            Flow::Branch { .. } => inside(code, body, end - 1),
+            _ => None,
+        };
+        Block {
+            start,
+            end,
+            flow,
+            target: target.and_then(|target| starts.binary_search(&target).ok()),
+            effect,
+        }
+    };
+    starts.iter().copied().zip(ends).map(block).collect()
+}
+
+/// Which blocks no direct way leads to.
+fn orphans(blocks: &[Block]) -> Vec<bool> {
+    let mut orphan = vec![true; blocks.len()];
+    orphan[0] = false;
+    for (index, block) in blocks.iter().enumerate() {
+        if let Some(target) = block.target {
+            orphan[target] = false;
+        }
+        if block.goes_on()
+            && let Some(next) = orphan.get_mut(index + 1)
+        {
+            *next = false;
+        }
+    }
+    orphan
+}
+
+impl Block {
+    /// Whether control may go on to the next block.
+    fn goes_on(&self) -> bool {
+        matches!(
+            self.flow,
+            Flow::Next | Flow::Call | Flow::Branch { conditional: true }
+        )
+    }
 }
 
 impl<S: Side> Flowing<'_, S> {
-    /// First and behind-last instruction of a block.
-    fn extent(&self, block: usize) -> (u32, u32) {
-        let end = self.blocks.get(block + 1).copied();
-        let count = self.body.instructions.len() as u32;
-        (self.blocks[block], end.unwrap_or(count))
-    }
-
-    fn block_of(&self, instruction: u32) -> Option<usize> {
-        self.blocks.binary_search(&instruction).ok()
-    }
-
-    /// How control leaves a block: the last instruction's flow, and its target if it has one here.
-    fn exit(&self, block: usize) -> (Flow, Option<usize>) {
-        let last = self.extent(block).1 - 1;
-        let flow = effects::of(word_at(self.code.bytes, last)).flow;
-        let target = match flow {
-            Flow::Branch { .. } => inside(self.code, self.body, last),
-            _ => None,
-        };
-        (flow, target.and_then(|target| self.block_of(target)))
-    }
-
-    fn find_orphans(&mut self) {
-        let mut reached = vec![false; self.blocks.len()];
-        reached[0] = true;
-        for block in 0..self.blocks.len() {
-            let (flow, target) = self.exit(block);
-            if let Some(target) = target {
-                reached[target] = true;
-            }
-            let goes_on = matches!(
-                flow,
-                Flow::Next | Flow::Call | Flow::Branch { conditional: true }
-            );
-            if goes_on && block + 1 < reached.len() {
-                reached[block + 1] = true;
-            }
-        }
-        self.orphans = (0..reached.len())
-            .filter(|block| !reached[*block])
-            .collect();
-        for orphan in &self.orphans {
-            self.is_orphan[*orphan] = true;
-        }
-    }
-
     /// Goes over the blocks until nothing changes; false where that takes too long.
     fn settle(&mut self) -> bool {
-        self.entries[0] = Some(State::all(0));
-        for orphan in self.orphans.clone() {
-            self.entries[orphan] = Some(State::all(ALL));
+        self.enter(0, &State::without_pages(0));
+        for block in 0..self.blocks.len() {
+            if self.orphan[block] {
+                self.enter(block, &State::without_pages(ALL));
+            }
         }
         for _ in 0..MAX_ROUNDS {
-            let mut changed = false;
+            let mut settled = true;
             for block in 0..self.blocks.len() {
-                let Some(mut state) = self.entries[block].clone() else {
+                if !std::mem::take(&mut self.changed[block]) {
                     continue;
-                };
-                self.run(block, &mut state, None);
-                changed |= self.leave(block, &state);
+                }
+                settled = false;
+                if let Some(mut state) = self.entries[block].clone() {
+                    self.run(block, &mut state, None);
+                    self.leave(block, &state);
+                }
             }
-            if !changed {
+            if std::mem::take(&mut self.to_spread) {
+                self.spread();
+            } else if settled {
                 return true;
             }
-            self.spread();
         }
         false
     }
 
-    /// Passes the state at the end of a block on to where control may go.
-    fn leave(&mut self, block: usize, state: &State) -> bool {
-        let (flow, target) = self.exit(block);
-        let mut changed = false;
-        if let Some(target) = target {
-            changed |= self.meet(target, state);
-        }
-        match flow {
-            Flow::Next | Flow::Call | Flow::Branch { conditional: true } => {
-                if block + 1 < self.blocks.len() {
-                    changed |= self.meet(block + 1, state);
-                }
+    /// Brings `state` to the start of a block.
+    fn enter(&mut self, block: usize, state: &State) {
+        self.changed[block] |= match &mut self.entries[block] {
+            Some(entry) => entry.join(state, &mut self.sets),
+            entry => {
+                *entry = Some(state.clone());
+                true
             }
-            Flow::Indirect => {
-                let (merged, new) = join(&mut self.sets, self.body, self.indirect.as_ref(), state);
-                self.indirect = Some(merged);
-                let (weak, more) = self.weakly(&self.indirect_weak.clone(), state);
-                self.indirect_weak = weak;
-                changed |= new | more;
-            }
-            _ => {}
-        }
-        if !self.orphans.is_empty() && state.live != 0 {
-            let (anywhere, new) = self.weakly(&self.anywhere.clone(), state);
-            self.anywhere = anywhere;
-            changed |= new;
-        }
-        changed
+        };
     }
 
-    fn weakly(&mut self, into: &State, state: &State) -> (State, bool) {
-        join(&mut self.sets, self.body, Some(into), &state.weakened())
+    /// Passes the state at the end of a block on to where control may go.
+    fn leave(&mut self, block: usize, state: &State) {
+        let (flow, target) = (self.blocks[block].flow, self.blocks[block].target);
+        if let Some(target) = target {
+            self.enter(target, state);
+        }
+        if self.blocks[block].goes_on() && block + 1 < self.blocks.len() {
+            self.enter(block + 1, state);
+        }
+        if flow == Flow::Indirect {
+            self.to_spread |= match &mut self.indirect {
+                Some(indirect) => indirect.join(state, &mut self.sets),
+                indirect => {
+                    *indirect = Some(state.clone());
+                    true
+                }
+            };
+            self.to_spread |= self.indirect_weak.join(&state.weakened(), &mut self.sets);
+        }
+        if state.live != 0 {
+            self.to_spread |= self.anywhere.join(&state.weakened(), &mut self.sets);
+        }
     }
 
     /// Takes what is not tied to one way to every block that it may reach: an indirect jump leads
@@ -382,35 +301,33 @@ impl<S: Side> Flowing<'_, S> {
         let (indirect, weak) = (self.indirect.clone(), self.indirect_weak.clone());
         let anywhere = self.anywhere.clone();
         for block in 0..self.blocks.len() {
-            if self.is_orphan[block] {
-                self.meet(block, &anywhere);
+            if self.orphan[block] {
+                self.enter(block, &anywhere);
                 if let Some(indirect) = &indirect {
-                    self.meet(block, indirect);
+                    self.enter(block, indirect);
                 }
             } else if weak.live != 0 && self.entries[block].is_some() {
-                self.meet(block, &weak);
+                self.enter(block, &weak);
             }
         }
     }
 
-    fn meet(&mut self, block: usize, state: &State) -> bool {
-        let entry = self.entries[block].take();
-        let (merged, changed) = join(&mut self.sets, self.body, entry.as_ref(), state);
-        self.entries[block] = Some(merged);
-        changed
-    }
-
     /// Runs a block over `state`. With `users`, notes users of pages and pages that escape.
     fn run(&mut self, block: usize, state: &mut State, mut users: Option<&mut Vec<User>>) {
-        let (start, end) = self.extent(block);
+        let Block {
+            start, end, effect, ..
+        } = self.blocks[block];
+        if !effect.makes_pages && effect.reads & state.live == 0 {
+            return effect.apply(state);
+        }
         for index in start..end {
-            let word = word_at(self.code.bytes, index);
-            if word & 0x9f00_0000 == 0x9000_0000 {
+            let word = word_at(self.code, self.body, index);
+            if is_adrp(word) {
                 let register = (word & 31) as usize;
-                let valid = self.body.instructions[index as usize].reference.is_some();
                 if register < 31 {
-                    let set = valid.then(|| (Level::Pages, self.sets.single(index)));
-                    state.set(register, set, false);
+                    let page = page_of(self.body, index).map(Rva::get);
+                    let set = page.map(|page| (Level::Pages, self.sets.single(index, page)));
+                    state.set(register, set);
                 }
                 continue;
             }
@@ -436,20 +353,21 @@ impl<S: Side> Flowing<'_, S> {
         users: Option<&mut Vec<User>>,
     ) {
         if let Some((to, from)) = copy_of(word) {
-            let nothing = state.nothing & (1 << from) != 0;
-            state.set(to, state.get(from), nothing);
+            state.set(to, Some(state.value(from)));
             return;
         }
         if let Some(users) = users {
             let offset = page_offset(word);
             let base = ((word >> 5) & 31) as usize;
             for register in bits(effects.reads & state.live) {
-                let (level, set) = state.values[register];
+                let (level, set) = state.value(register);
                 let as_base = register == base && reads_only_as_base(word, effects);
                 match offset {
                     Some(field) if as_base && level == Level::Pages => {
                         users.push(User { index, field, set });
                     }
+                    Some(_) if as_base => self.escape(set),
+                    _ if level == Level::Stale => {}
                     _ => self.escape(set),
                 }
             }
@@ -457,11 +375,34 @@ impl<S: Side> Flowing<'_, S> {
         state.kill(effects.writes);
     }
 
+    /// Pages that go with a jump out of the stretch into what may be another part of the function.
+    /// A tail call takes none along in the registers that it must keep; a conditional jump is
+    /// hardly ever a tail call, and takes along what it will.
+    fn escape_by_exit(&mut self, block: usize, state: &State) {
+        let Block { flow, target, .. } = self.blocks[block];
+        let taken = match flow {
+            Flow::Branch { conditional } if target.is_none() => {
+                if conditional {
+                    ALL
+                } else {
+                    KEPT
+                }
+            }
+            _ => return,
+        };
+        for register in bits(state.live & taken) {
+            let (level, set) = state.value(register);
+            if level != Level::Stale {
+                self.escape(set);
+            }
+        }
+    }
+
     fn escape(&mut self, set: Set) {
         if set == EVERY {
             self.all_escaped = true;
         }
-        for instruction in &self.sets.sets[set as usize] {
+        for instruction in self.sets.members(set) {
             self.escaped[*instruction as usize] = true;
         }
     }
@@ -472,6 +413,7 @@ impl<S: Side> Flowing<'_, S> {
         for block in 0..self.blocks.len() {
             if let Some(mut state) = self.entries[block].clone() {
                 self.run(block, &mut state, Some(&mut users));
+                self.escape_by_exit(block, &state);
             }
         }
         if self.all_escaped {
@@ -482,8 +424,8 @@ impl<S: Side> Flowing<'_, S> {
         loop {
             let before = users.len();
             let (kept, lost): (Vec<User>, Vec<User>) = users.into_iter().partition(|user| {
-                let set = &self.sets.sets[user.set as usize];
-                set.iter().all(|page| !self.escaped[*page as usize])
+                let pages = self.sets.members(user.set);
+                pages.iter().all(|page| !self.escaped[*page as usize])
             });
             lost.iter().for_each(|user| self.escape(user.set));
             users = kept;
@@ -498,9 +440,8 @@ impl<S: Side> Flowing<'_, S> {
     }
 
     fn note(&mut self, user: User) {
-        let pages = &self.sets.sets[user.set as usize];
-        let page = pages.first().and_then(|page| page_of(self.body, *page));
-        let word = word_at(self.code.bytes, user.index);
+        let page = self.sets.page(user.set).map(Rva::new);
+        let word = word_at(self.code, self.body, user.index);
         let Some(target) = page.and_then(|page| user.field.target(word, page)) else {
             return;
         };
@@ -509,12 +450,25 @@ impl<S: Side> Flowing<'_, S> {
             kind: field::kind(word, user.field),
             field: user.field.field(),
         });
+        let pages = self.sets.members(user.set);
         self.body
             .page_links
             .extend(pages.iter().map(|page| PageLink {
                 user: user.index,
                 page: *page,
             }));
+    }
+}
+
+impl BlockEffect {
+    /// What running the block would do to `state`, of which it reads no page.
+    fn apply(self, state: &mut State) {
+        let kept = state.live & !self.kills;
+        state.nothing = (state.nothing & !self.kills | self.nothing) & !kept;
+        state.live = kept;
+        if self.calls {
+            state.weaken(kept & LOST);
+        }
     }
 }
 
@@ -542,80 +496,12 @@ fn page_offset(word: u32) -> Option<AddressField> {
 /// Whether the base register of `word`, a load or store, is not also what it stores.
 fn reads_only_as_base(word: u32, effects: Effects) -> bool {
     let (rt, rn) = (word & 31, (word >> 5) & 31);
-    rt != rn || effects.writes & (1 << rt) != 0
+    let vector = word & (1 << 26) != 0;
+    rt != rn || vector || effects.writes & (1 << rt) != 0
 }
 
 /// Destination and source of `mov xD, xS`.
 fn copy_of(word: u32) -> Option<(usize, usize)> {
     let (to, from) = ((word & 31) as usize, ((word >> 16) & 31) as usize);
     (word & 0xffe0_ffe0 == 0xaa00_03e0 && to < 31 && from < 31).then_some((to, from))
-}
-
-/// What holds where a state comes together with `entry`, and whether that is more than `entry`.
-fn join<S: Side>(
-    sets: &mut Sets,
-    body: &Body<S>,
-    entry: Option<&State>,
-    state: &State,
-) -> (State, bool) {
-    let Some(entry) = entry else {
-        return (state.clone(), true);
-    };
-    let mut merged = entry.clone();
-    merged.nothing = entry.nothing & state.nothing;
-    for register in bits((entry.live | state.live) & ALL) {
-        let bit = 1 << register;
-        let value = match (entry.get(register), state.get(register)) {
-            (Some(left), Some(right)) => Some(unite(sets, body, left, right)),
-            (Some(known), None) => meet_other(known, state.nothing & bit != 0),
-            (None, Some(known)) => meet_other(known, entry.nothing & bit != 0),
-            (None, None) => None,
-        };
-        let nothing = merged.nothing & bit != 0;
-        merged.set(register, value, nothing);
-    }
-    // Compared by what is held: values behind a clear bit of `live` are left over.
-    let same = merged.live == entry.live
-        && merged.nothing == entry.nothing
-        && bits(merged.live).all(|register| merged.values[register] == entry.values[register]);
-    (merged, !same)
-}
-
-/// Pages on one way; on the other nothing, or something that is no page.
-fn meet_other(known: (Level, Set), nothing: bool) -> Option<(Level, Set)> {
-    match known.0 {
-        _ if nothing => Some(known),
-        Level::Stale => None,
-        Level::Pages | Level::Mixed => Some((Level::Mixed, known.1)),
-    }
-}
-
-fn unite<S: Side>(
-    sets: &mut Sets,
-    body: &Body<S>,
-    left: (Level, Set),
-    right: (Level, Set),
-) -> (Level, Set) {
-    if left.0 != right.0 {
-        let (weak, strong) = if left.0 < right.0 {
-            (left, right)
-        } else {
-            (right, left)
-        };
-        return match weak.0 {
-            Level::Stale => strong,
-            _ => (Level::Mixed, sets.union(weak.1, strong.1)),
-        };
-    }
-    let set = sets.union(left.1, right.1);
-    let first = |set: Set| {
-        sets.sets[set as usize]
-            .first()
-            .and_then(|page| page_of(body, *page))
-    };
-    let level = match left.0 {
-        Level::Pages if set == EVERY || first(left.1) != first(right.1) => Level::Mixed,
-        level => level,
-    };
-    (level, set)
 }

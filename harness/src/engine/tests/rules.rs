@@ -181,7 +181,7 @@ fn a_redirect_of_somebody_else_is_refused() {
     );
     let change = |r: &mut Running| {
         let entry = r.base.image.exports["score"].get();
-        let branch = 0x1400_0000 | (r.base.image.size + 0x40 - entry) / 4;
+        let branch = 0x1400_0000 | ((r.base.image.size + 0x40 - entry) / 4);
         poke_file(r, "score", 0, &branch.to_le_bytes());
         set_original(r, "score", branch);
     };
@@ -224,6 +224,29 @@ fn bytes_before_an_entry_must_be_padding() {
         CONFLICT,
         "padding before it, found the function at 0x",
     );
+}
+
+#[test]
+fn an_entry_that_is_in_use_is_refused() {
+    // push rbx; push rdi
+    let short = |r: &mut Running| {
+        poke_file(r, "score", 0, &[0x53, 0x57]);
+        set_original(r, "score", 0x5753);
+    };
+    let part = "expected a first instruction of 2 bytes or more that nothing jumps to, found one";
+    refused(x64(), short, CONFLICT, part);
+    // jne to the entry, and past its first two bytes.
+    let entry = x64().base.image.exports["score"].get();
+    let back = |r: &mut Running| poke_file(r, "score", 4, &[0x75, 0xfa]);
+    let part = format!("found a jump back to it from rva {:#x}", entry + 4);
+    refused(x64(), back, CONFLICT, &part);
+    let mut past = x64();
+    poke_file(&mut past, "score", 4, &[0x75, 0xfc]);
+    past.apply(0).unwrap();
+    // A call of itself is a call like any other.
+    let mut recursive = x64();
+    poke_file(&mut recursive, "score", 4, &[0xe8, 0xf7, 0xff, 0xff, 0xff]);
+    recursive.apply(0).unwrap();
 }
 
 #[test]

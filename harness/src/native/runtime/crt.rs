@@ -95,9 +95,6 @@ macro_rules! forward {
 }
 
 forward! {
-    memcpy(to: *mut c_void, from: *const c_void, size: usize) -> *mut c_void;
-    memmove(to: *mut c_void, from: *const c_void, size: usize) -> *mut c_void;
-    memset(to: *mut c_void, byte: i32, size: usize) -> *mut c_void;
     memcmp(a: *const c_void, b: *const c_void, size: usize) -> i32;
     memchr(bytes: *const c_void, byte: i32, size: usize) -> *mut c_void;
     strlen(text: *const c_char) -> usize;
@@ -130,6 +127,42 @@ forward! {
     strtoll(text: *const c_char, end: *mut *mut c_char, radix: i32) -> i64;
     strtoull(text: *const c_char, end: *mut *mut c_char, radix: i32) -> u64;
     strtod(text: *const c_char, end: *mut *mut c_char) -> f64;
+}
+
+// Copies go byte after byte from the start, so that one which runs into inaccessible memory faults
+// at the first such byte, on every run and every processor. Wide copies touch the end first.
+
+unsafe extern "win64" fn memcpy(to: *mut u8, from: *const u8, size: usize) -> *mut u8 {
+    // SAFETY: the image's arguments, as they are.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rcx") size => _, inout("rdi") to => _,
+            inout("rsi") from => _, options(nostack, preserves_flags));
+    }
+    to
+}
+
+unsafe extern "win64" fn memmove(to: *mut u8, from: *const u8, size: usize) -> *mut u8 {
+    if (to as usize).wrapping_sub(from as usize) >= size {
+        // SAFETY: the image's arguments; going up does not overwrite what is still to be read.
+        return unsafe { memcpy(to, from, size) };
+    }
+    let last = size.wrapping_sub(1);
+    // SAFETY: the image's arguments, from the end because the target overlaps it.
+    unsafe {
+        std::arch::asm!("std", "rep movsb", "cld", inout("rcx") size => _,
+            inout("rdi") to.wrapping_add(last) => _, inout("rsi") from.wrapping_add(last) => _,
+            options(nostack));
+    }
+    to
+}
+
+unsafe extern "win64" fn memset(to: *mut u8, byte: i32, size: usize) -> *mut u8 {
+    // SAFETY: the image's arguments, as they are.
+    unsafe {
+        std::arch::asm!("rep stosb", inout("rcx") size => _, inout("rdi") to => _,
+            in("al") byte as u8, options(nostack, preserves_flags));
+    }
+    to
 }
 
 extern "win64" fn malloc(size: usize) -> *mut u8 {

@@ -68,7 +68,7 @@ pub(super) fn has_handler(parts: &Parts, entry: &RuntimeEntry) -> bool {
 /// The entry that a chained UNWIND_INFO continues.
 fn chain_parent(parts: &Parts, info: PieceId) -> Option<RuntimeEntry> {
     let piece = parts.piece(info);
-    let trailer = 4 + 2 * (u32::from(head(&piece.bytes)?.codes) + 1 & !1);
+    let trailer = 4 + 2 * ((u32::from(head(&piece.bytes)?.codes) + 1) & !1);
     let target = |offset| {
         let at = piece
             .references
@@ -146,7 +146,7 @@ fn continue_entry(
     let mut link = Vec::new();
     if head.flags & CHAINED != 0 {
         let parent = chain_parent(parts, info)?;
-        let end = 4 + 2 * (u32::from(head.codes) + 1 & !1) + 4;
+        let end = 4 + 2 * ((u32::from(head.codes) + 1) & !1) + 4;
         let end = piece
             .references
             .iter()

@@ -81,6 +81,13 @@ fn a_user_points_where_page_and_offset_do() {
     assert_eq!(body.page_links.len(), 2);
 }
 
+/// A vector register has the same number and is another one.
+#[test]
+fn vectors_are_loaded_and_stored() {
+    let (load, store) = (0xfd40_0508, 0x3d80_0508); // ldr d8, [x8, #8]; str q8, [x8, #16]
+    assert_eq!(links(&[adrp(8, 4), load, store, RET]), [(1, 0), (2, 0)]);
+}
+
 /// Once the address is whole, offsets are those of the program.
 #[test]
 fn a_whole_address_has_no_more_users() {
@@ -241,6 +248,49 @@ fn pages_that_share_a_user_share_its_fate() {
         RET,
     ];
     assert_eq!(links(&words), []);
+}
+
+/// Registers are kept or changed by the calls that only pretend to come back; what is read behind
+/// them is not the page.
+#[test]
+fn stale_pages_may_be_looked_at() {
+    let words = [adrp(8, 4), ldr(0, 8, 1), CALL, 0x5100_0508, RET]; // sub w8, w8, #1
+    assert_eq!(links(&words), [(1, 0)]);
+}
+
+/// `bfm` keeps bits of its destination and `ubfm` does not.
+#[test]
+fn bit_fields() {
+    let words = |bits| links(&[adrp(8, 4), ldr(0, 8, 1), bits, RET]);
+    assert_eq!(words(0xd340_7e68), [(1, 0)]); // ubfx x8, x19, #0, #32
+    assert_eq!(words(0xb340_7e68), []); // bfxil x8, x19, #0, #32
+}
+
+/// Constants between functions look like instructions that do anything.
+#[test]
+fn constants_are_not_code() {
+    let words = [
+        adrp(8, 4),
+        ldr(0, 8, 1),
+        0x1800_0041, // ldr w1, constant
+        RET,
+        0x1800_0023, // the constant, which looks like a load of the next word
+        0xf900_03e8, // no constant: str x8, [sp]
+    ];
+    let body = body(&words);
+    assert!(!body.instructions[4].valid && body.instructions[4].reference.is_none());
+    assert!(body.instructions[5].valid);
+}
+
+/// A part of the function that stands elsewhere may use the page.
+#[test]
+fn jumps_out_of_the_stretch() {
+    let out = 0x1400_4000; // b, far away
+    // A tail call: what is left in x8 is of no use to anyone.
+    assert_eq!(links(&[adrp(8, 4), ldr(0, 8, 1), out]), [(1, 0)]);
+    assert_eq!(links(&[adrp(19, 4), ldr(0, 19, 1), out]), []);
+    let out = 0xb408_0000; // cbz x0, far away
+    assert_eq!(links(&[adrp(8, 4), ldr(0, 8, 1), out, RET]), []);
 }
 
 #[test]

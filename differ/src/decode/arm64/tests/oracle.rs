@@ -64,7 +64,11 @@ fn corrected(
         // The destination of one form is taken for a source.
         "adds" => (rn | if (word >> 24) & 0x7f == 0x31 { 0 } else { rm }, rd),
         // The destination is also taken for a source.
-        "pacga" | "sysl" => (reads & !rd, writes),
+        _ if rd != rn && word & 0x1f80_0000 == 0x1300_0000 && word & (3 << 29) != 1 << 29 => {
+            (reads & !rd, writes)
+        }
+        "pacga" if rd != rn && rd != rm => (reads & !rd, writes),
+        "sysl" => (reads & !rd, writes),
         // What is added to the base is also taken for a destination.
         _ if word & 0xbf80_0000 == 0x0d80_0000 => (reads, writes & !rm | rn),
         _ => (reads, writes),

@@ -1,0 +1,289 @@
+//! Operands of instructions: what each should reach.
+
+use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
+use hpbuild_differ::meaning::{Target as Meaning, anonymous_extent, is_read_only, resolve};
+use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+
+use super::function::FunctionWalk;
+use super::{Extraction, LoaderPointer, Source};
+use crate::piece::{Place, Target};
+use crate::refusal::Code;
+
+/// A pointing operand of an instruction.
+#[derive(Clone, Copy)]
+pub(super) struct Operand {
+    pub(super) offset: u32,
+    pub(super) length: u8,
+    pub(super) reference: Decoded<Fixed>,
+    /// What the image base means in this function.
+    pub(super) image_base: Target,
+}
+
+type Found = Result<Target, (Code, String)>;
+
+impl Extraction<'_> {
+    /// What an operand should reach; `None` where the copied bytes are right as they are, and
+    /// where it was refused.
+    pub(super) fn operand(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Option<Target> {
+        let Decoded {
+            target,
+            kind,
+            field,
+        } = operand.reference;
+        if kind == ReferenceKind::Page {
+            return Some(Target::OfUsers);
+        }
+        let own = walk.extent.offset_of(target);
+        let is_distance = is_distance(field);
+        let takes_entry = own == Some(0) && kind == ReferenceKind::Address;
+        if let (Some(offset), false) = (own, takes_entry) {
+            if matches!(field, Field::ImageRelative { .. }) && !self.is_switch_table(target) {
+                // Entries of such a table are addresses relative to the image, or indexes into
+                // one; copied as they stand they would lead into nowhere.
+                let message = "a table between its instructions that no symbol describes";
+                self.refuse(Code::JumpTable, walk.name, Some(operand.offset), message);
+                return None;
+            }
+            let place = Target::Piece(Place::new(walk.piece, offset.into()));
+            return (!is_distance).then_some(place);
+        }
+        match self.target(target, kind, operand) {
+            // A pointer of a new function to itself.
+            Ok(Target::Piece(place)) if place.piece == walk.piece && is_distance => None,
+            Ok(target) => Some(target),
+            Err((rule, message)) => {
+                let found = format!("{message} (fixed rva {target}, {} bytes)", operand.length);
+                self.refuse(rule, walk.name, Some(operand.offset), found);
+                None
+            }
+        }
+    }
+
+    fn is_switch_table(&self, rva: Rva<Fixed>) -> bool {
+        let tables = &self.diff.fixed.switch_tables;
+        tables
+            .binary_search_by_key(&rva, |table| table.table)
+            .is_ok()
+    }
+
+    fn target(&mut self, rva: Rva<Fixed>, kind: ReferenceKind, operand: &Operand) -> Found {
+        if let Some(pointer) = self.loader_pointer(rva) {
+            let missing = || {
+                (
+                    Code::NotInBase,
+                    "a guard pointer that the base does not have".to_string(),
+                )
+            };
+            return match pointer {
+                LoaderPointer::Mirrored(base) => base.map(Target::BaseValue).ok_or_else(missing),
+                LoaderPointer::Cookie(base) => base.map(Target::Base).ok_or_else(missing),
+            };
+        }
+        let image = &self.diff.fixed;
+        if image
+            .pe
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.index == Some(rva))
+        {
+            return Err((
+                Code::ThreadLocal,
+                "the index of the thread-local storage".into(),
+            ));
+        }
+        let wants_copy = matches!(operand.reference.field, Field::ImageRelative { .. })
+            && operand.image_base == Target::PatchImageBase;
+        match resolve(image, rva) {
+            Meaning::Function { id, offset } => match kind {
+                ReferenceKind::Memory(_) => Err((
+                    Code::NotUnderstood,
+                    format!("data inside {}", image.display_name(id)),
+                )),
+                _ => self.function_target(id, offset, kind),
+            },
+            Meaning::Data { id, offset } => self.data_target(id, offset, kind, wants_copy),
+            Meaning::Import(index) => self.import(index).ok_or_else(|| {
+                let import = &image.pe.imports[index];
+                (
+                    Code::NotInBase,
+                    format!("import {:?} of {}", import.symbol, import.dll),
+                )
+            }),
+            Meaning::ImageBase => Ok(operand.image_base),
+            Meaning::JumpTable(index) => {
+                let table = &image.switch_tables[index];
+                let size = u32::from(table.entry.size).checked_mul(table.count);
+                let size =
+                    size.ok_or_else(|| (Code::JumpTable, "an endless jump table".to_string()))?;
+                Ok(Target::Piece(Place::start(
+                    self.piece_of(Source::Data(table.table, size)),
+                )))
+            }
+            Meaning::Anonymous(rva) => self.anonymous_target(rva, kind),
+            Meaning::Outside => Err((
+                Code::NotUnderstood,
+                "an address outside every section".into(),
+            )),
+        }
+    }
+
+    /// Named data: the base's where it has it unchanged, a copy otherwise.
+    pub(super) fn data_target(
+        &mut self,
+        id: DataId<Fixed>,
+        offset: u32,
+        kind: ReferenceKind,
+        wants_copy: bool,
+    ) -> Found {
+        let image = &self.diff.fixed;
+        let symbol = image.data_symbol(id);
+        if symbol.thread_local {
+            return Err((
+                Code::ThreadLocal,
+                format!("the thread-local variable {}", symbol.name),
+            ));
+        }
+        let constant = is_read_only(image, symbol.rva);
+        let copy = |this: &mut Self| {
+            if constant && kind == ReferenceKind::Address {
+                this.check_hidden(symbol.rva, symbol.size);
+            }
+            let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
+            Ok(Target::Piece(Place::new(piece, offset.into())))
+        };
+        let base = image
+            .data_aliases(id)
+            .find_map(|alias| self.diff.pairing.base_data(alias));
+        let Some(base) = base else {
+            return copy(self);
+        };
+        if constant && !self.comparer.data_same(base) {
+            return copy(self);
+        }
+        // A constant read in place costs a stub less when it is copied.
+        let reads_in_place = matches!(kind, ReferenceKind::Memory(_)) || wants_copy;
+        let has_pointers = !image.pe.relocations_in(symbol.rva, symbol.size).is_empty();
+        if constant
+            && reads_in_place
+            && !has_pointers
+            && image.pe.bytes(symbol.rva, symbol.size).is_some()
+        {
+            return copy(self);
+        }
+        let counterpart = self.diff.base.data_symbol(base);
+        if offset >= counterpart.size.max(1) {
+            return Err((
+                Code::Neighbour,
+                format!("{}+{offset:#x} lies outside it in the base", symbol.name),
+            ));
+        }
+        if !constant && kind == ReferenceKind::Address {
+            self.check_neighbours(id, base)?;
+        }
+        place_in_base(counterpart.rva, offset)
+    }
+
+    /// Where a compiler merges globals, the address of one reaches its neighbours. What one
+    /// compiland gave to the section must then lie the same in both images.
+    fn check_neighbours(
+        &self,
+        id: DataId<Fixed>,
+        base: DataId<Base>,
+    ) -> Result<(), (Code, String)> {
+        let (fixed_image, base_image) = (&self.diff.fixed, &self.diff.base);
+        let symbol = fixed_image.data_symbol(id);
+        let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64
+            && symbol
+                .compiland
+                .and_then(|id| fixed_image.compilands.get(id.index()))
+                .is_some_and(|compiland| {
+                    compiland
+                        .tool
+                        .as_ref()
+                        .is_some_and(|tool| !tool.version.contains("Microsoft"))
+                });
+        let Some(contribution) = fixed_image.contribution_at(symbol.rva).filter(|_| merges) else {
+            return Ok(());
+        };
+        let end = contribution.rva.get().saturating_add(contribution.size);
+        let shift = i64::from(base_image.data_symbol(base).rva.get()) - i64::from(symbol.rva.get());
+        let first = fixed_image
+            .data
+            .partition_point(|data| data.rva < contribution.rva);
+        let neighbours = fixed_image.data[first..]
+            .iter()
+            .enumerate()
+            .take_while(|(_, data)| data.rva.get() < end);
+        for (index, neighbour) in neighbours {
+            // Static data alone is merged.
+            if neighbour.global {
+                continue;
+            }
+            let partner = self.diff.pairing.base_data(DataId::new(first + index));
+            let moved = partner.map(|partner| {
+                i64::from(base_image.data_symbol(partner).rva.get())
+                    - i64::from(neighbour.rva.get())
+            });
+            if moved != Some(shift) {
+                return Err((
+                    Code::Neighbour,
+                    format!(
+                        "{} and {} lie differently in the base",
+                        symbol.name, neighbour.name
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Data without a name: constants are copied, writable data is where unchanged code has it.
+    pub(super) fn anonymous_target(&mut self, rva: Rva<Fixed>, kind: ReferenceKind) -> Found {
+        let image = &self.diff.fixed;
+        let in_code = image
+            .pe
+            .section_at(rva)
+            .is_some_and(|section| section.is_code());
+        if is_read_only(image, rva) {
+            if in_code && !matches!(kind, ReferenceKind::Memory(1..)) {
+                return Err((Code::NotUnderstood, "a place between functions".into()));
+            }
+            let extent = anonymous_extent(image, rva, kind).filter(|extent| extent.size > 0);
+            let extent = extent.ok_or_else(|| {
+                (
+                    Code::NotUnderstood,
+                    "a constant of unknown extent".to_string(),
+                )
+            })?;
+            if kind == ReferenceKind::Address {
+                self.check_hidden(rva, extent.size);
+            }
+            return Ok(Target::Piece(Place::start(
+                self.piece_of(Source::Data(rva, extent.size)),
+            )));
+        }
+        let known = self.unnamed.get(&rva).copied().flatten();
+        known.map(Target::Base).ok_or_else(|| {
+            let message = "writable data without a name, which unchanged code does not reach";
+            (Code::NotUnderstood, message.to_string())
+        })
+    }
+}
+
+fn place_in_base(start: Rva<Base>, offset: u32) -> Found {
+    let place = start.checked_add(offset);
+    place
+        .map(Target::Base)
+        .ok_or_else(|| (Code::NotUnderstood, "an address outside the base".into()))
+}
+
+/// Whether the field holds a distance, which stays right when a function is moved as a whole.
+fn is_distance(field: Field) -> bool {
+    match field {
+        Field::Relative { .. } => true,
+        // `adrp` and page offsets depend on where the code lies; branches, `adr` and literal loads
+        // do not.
+        Field::Word { mask } => mask != 0x003f_fc00,
+        Field::ImageRelative { .. } | Field::Absolute { .. } => false,
+    }
+}

@@ -1,0 +1,250 @@
+//! One function: its bytes, verbatim, and what each pointing operand should reach.
+
+use hpbuild_differ::decode::{Body, Code as Stretch, Field, ReferenceKind, decode};
+use hpbuild_differ::image::{FunctionKind, Image};
+use hpbuild_metadata::{Fixed, FunctionId, Machine, Rva};
+
+use super::code::Operand;
+use super::{Extraction, Source};
+use crate::piece::{How, Piece, PieceId, Place, Reference, Room, Target};
+use crate::refusal::Code;
+
+/// Code starts at multiples of this, as compilers align it.
+const CODE_ALIGN: u32 = 16;
+
+/// The bytes of a function and of what its unwind entries cover behind them.
+pub(super) struct Extent {
+    pub(super) rva: Rva<Fixed>,
+    pub(super) size: u32,
+}
+
+impl Extent {
+    /// Bytes from the start of the function, where `rva` lies in it.
+    pub(super) fn offset_of(&self, rva: Rva<Fixed>) -> Option<u32> {
+        rva.checked_sub(self.rva)
+            .filter(|offset| *offset < self.size)
+    }
+}
+
+/// The extent of a function: as far as its record or its unwind entries say, and not into the
+/// next function.
+pub(super) fn extent(image: &Image<Fixed>, id: FunctionId<Fixed>) -> Extent {
+    let function = image.function(id);
+    let next = image
+        .functions
+        .get(id.index() + 1)
+        .map_or(u32::MAX, |next| next.rva.get());
+    let end = function.rva.get().saturating_add(function.size);
+    let covered = image
+        .pe
+        .runtime_function_at(function.rva)
+        .filter(|entry| entry.begin == function.rva && entry.end.get() <= next)
+        .map_or(end, |entry| entry.end.get().max(end));
+    Extent {
+        rva: function.rva,
+        size: covered - function.rva.get(),
+    }
+}
+
+impl Extraction<'_> {
+    /// Makes the piece of a function.
+    pub(super) fn function(&mut self, id: FunctionId<Fixed>, piece: PieceId) -> Piece {
+        let image = &self.diff.fixed;
+        let name = image.display_name(id);
+        let extent = extent(image, id);
+        let bytes = image.pe.bytes(extent.rva, extent.size).unwrap_or_default();
+        if bytes.is_empty() {
+            self.refuse(
+                Code::NotUnderstood,
+                &name,
+                None,
+                "its bytes are not in the file",
+            );
+        }
+        let relocated = match image.pe.machine {
+            Machine::X64 => image.pe.relocations_in(extent.rva, extent.size),
+            Machine::Arm64 => &[],
+        };
+        let mut body = Body::default();
+        let code = Stretch {
+            bytes,
+            rva: extent.rva,
+            image_base: image.pe.image_base,
+            relocated,
+        };
+        decode(image.pe.machine, code, &mut body);
+        let mut walk = FunctionWalk {
+            id,
+            piece,
+            name: &name,
+            extent: &extent,
+            references: Vec::new(),
+            index_of: vec![None; body.instructions.len()],
+        };
+        self.check_relocations(&walk, &body);
+        let image_base = self.image_base_target(&walk, &body);
+        if image_base == Target::PatchImageBase {
+            self.check_image_base_uses(&walk, &body, bytes);
+        }
+        for (index, instruction) in body.instructions.iter().enumerate() {
+            let Some(reference) = instruction.reference else {
+                continue;
+            };
+            let operand = Operand {
+                offset: instruction.offset,
+                length: instruction.length,
+                reference,
+                image_base,
+            };
+            if let Some(target) = self.operand(&walk, &operand) {
+                walk.index_of[index] = Some(walk.references.len() as u32);
+                walk.references.push(Reference {
+                    offset: instruction.offset,
+                    how: How::Instruction {
+                        length: instruction.length,
+                        kind: reference.kind,
+                        field: reference.field,
+                    },
+                    target,
+                });
+            }
+        }
+        let page_links: Vec<_> = body
+            .page_links
+            .iter()
+            .filter_map(|link| {
+                let at = |index: u32| walk.index_of.get(index as usize).copied().flatten();
+                Some((at(link.user)?, at(link.page)?))
+            })
+            .collect();
+        let mut references = walk.references;
+        self.tables_within(id, piece, &extent, &mut references);
+        references.sort_by_key(|reference| reference.offset);
+        debug_assert!(page_links_hold(&references, &page_links));
+        self.unwind_of(id, piece, &extent);
+        Piece {
+            name: name.into(),
+            room: Room::Code,
+            align: CODE_ALIGN,
+            bytes: bytes.to_vec(),
+            zeros: 0,
+            references,
+            page_links,
+        }
+    }
+
+    /// Every virtual address in the code must be an operand that was understood.
+    fn check_relocations(&mut self, walk: &FunctionWalk<'_>, body: &Body<Fixed>) {
+        let image = &self.diff.fixed;
+        for place in image.pe.relocations_in(walk.extent.rva, walk.extent.size) {
+            let offset = place.get() - walk.extent.rva.get();
+            let known = body.instructions.iter().any(|instruction| {
+                matches!(instruction.reference.map(|reference| reference.field),
+                    Some(Field::Absolute { at }) if instruction.offset + u32::from(at) == offset)
+            });
+            let in_table = image.switch_tables.iter().any(|table| {
+                let end = u64::from(table.table.get())
+                    + u64::from(table.entry.size) * u64::from(table.count);
+                table.entry.absolute && table.table <= *place && u64::from(place.get()) < end
+            });
+            if !known && !in_table {
+                self.refuse(
+                    Code::NotUnderstood,
+                    walk.name,
+                    Some(offset),
+                    "a virtual address in code that is no operand",
+                );
+            }
+        }
+    }
+
+    /// Jump tables that stand between the instructions of the function.
+    fn tables_within(
+        &mut self,
+        id: FunctionId<Fixed>,
+        piece: PieceId,
+        extent: &Extent,
+        references: &mut Vec<Reference>,
+    ) {
+        let image = &self.diff.fixed;
+        for (index, table) in image.switch_tables.iter().enumerate() {
+            let Some(start) = extent.offset_of(table.table) else {
+                continue;
+            };
+            let own = |rva: Rva<Fixed>| extent.offset_of(rva);
+            // Distances within the function stay as they are.
+            if !table.entry.absolute && own(table.base).is_some() {
+                continue;
+            }
+            if let Some(entries) = self.table_entries(index, &image.display_name(id)) {
+                references.extend(entries.into_iter().map(|entry| Reference {
+                    offset: start + entry.offset,
+                    ..entry
+                }));
+            }
+        }
+        let _ = piece;
+    }
+}
+
+/// A function being walked.
+pub(super) struct FunctionWalk<'a> {
+    pub(super) id: FunctionId<Fixed>,
+    pub(super) piece: PieceId,
+    pub(super) name: &'a str,
+    pub(super) extent: &'a Extent,
+    references: Vec<Reference>,
+    index_of: Vec<Option<u32>>,
+}
+
+/// Sorting did not move what page links count: references come in address order already, and
+/// tables have no page links (x64 has none at all).
+fn page_links_hold(references: &[Reference], links: &[(u32, u32)]) -> bool {
+    links.iter().all(|(user, page)| {
+        references.get(*user as usize).is_some()
+            && references
+                .get(*page as usize)
+                .is_some_and(|page| page.target == Target::OfUsers)
+    })
+}
+
+impl Extraction<'_> {
+    /// Where a call, branch or pointer to a function goes.
+    ///
+    /// `kind` tells a transfer of control, for which the patch's own copy is best, from a pointer,
+    /// which must be the base's so that it compares equal to the base's own.
+    pub(super) fn function_target(
+        &mut self,
+        id: FunctionId<Fixed>,
+        offset: u32,
+        kind: ReferenceKind,
+    ) -> Result<Target, (Code, String)> {
+        let image = &self.diff.fixed;
+        let function = image.function(id);
+        let piece = |this: &mut Self| {
+            let piece = this.piece_of(Source::Function(id));
+            Ok(Target::Piece(Place::new(piece, offset.into())))
+        };
+        // A cold part belongs to one function; that of the base would jump back into the base.
+        if function.kind == FunctionKind::Separated || offset != 0 {
+            return piece(self);
+        }
+        let is_transfer = matches!(
+            kind,
+            ReferenceKind::Call | ReferenceKind::Jump | ReferenceKind::ConditionalJump
+        );
+        if is_transfer && self.replaced.contains_key(&id) {
+            return piece(self);
+        }
+        if let Some(base) = self.diff.pairing.base_function(id) {
+            return Ok(Target::Base(self.diff.base.function(base).rva));
+        }
+        if self.diff.comparison.added.contains(&id) {
+            return piece(self);
+        }
+        Err((
+            Code::NotInBase,
+            format!("{} has no counterpart in the base", image.display_name(id)),
+        ))
+    }
+}

@@ -1,0 +1,164 @@
+//! Every prebuilt pair: where the change can be hotpatched, a patch image comes out that the
+//! verifier and LLVM's reader accept; where it cannot, somebody says why.
+
+mod tools;
+
+use hpbuild_differ::{Diff, Differ, Input, diff};
+use hpbuild_fixtures::{Build, Pair, pairs};
+use hpbuild_metadata::{Rva, Sequence};
+use hpbuild_packager::extract::{Options, Previous};
+use hpbuild_packager::{NoPatch, Patch, build};
+
+fn input(build: &Build) -> Input {
+    Input {
+        pe: build.dll.clone(),
+        pdb: Some(build.pdb.clone()),
+    }
+}
+
+/// The comparison of a pair, or `None` where the images cannot be patched at all.
+fn compared(pair: &Pair) -> Option<Box<Diff>> {
+    let differ = Differ {
+        base: input(&pair.base),
+        fixed: input(&pair.fixed),
+        symbols: Default::default(),
+        policy: Default::default(),
+    };
+    diff(&differ, &mut Vec::new())
+        .expect("readable images")
+        .ok()
+}
+
+fn built(pair: &Pair, diff: &Diff) -> Result<Patch, String> {
+    build(diff, &Options::first()).map_err(|no| match no {
+        NoPatch::Refused(refusals) => refusals.iter().map(|r| format!("{r}\n")).collect(),
+        NoPatch::Faulty(faults) => panic!("{} {:?}: {faults:#?}", pair.name, pair.machine),
+    })
+}
+
+#[test]
+fn every_pair_gives_a_patch_or_a_reason() {
+    let mut failures = String::new();
+    let mut patches = 0;
+    for pair in pairs().expect("the prebuilt pairs") {
+        let Some(diff) = compared(&pair) else {
+            continue;
+        };
+        let changes = diff
+            .comparison
+            .changed
+            .iter()
+            .any(|c| !c.is_line_number_only());
+        let judged = diff.refusals.iter().any(|refusal| refusal.refuses());
+        if !changes {
+            continue;
+        }
+        match built(&pair, &diff) {
+            Ok(patch) => {
+                patches += 1;
+                goblin::pe::PE::parse(&patch.file).expect("goblin reads the image");
+                tools::readobj(&patch.file);
+                check_pdb(&pair, &patch);
+                assert_eq!(patch.file, built(&pair, &diff).expect("again").file);
+            }
+            Err(reasons) if !judged => {
+                let name = format!("{} {:?}", pair.name, pair.machine);
+                failures.push_str(&format!("{name}:\n{reasons}"));
+            }
+            Err(_) => {}
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    assert!(patches > 0, "no pair gave a patch");
+    eprintln!("{patches} patches");
+}
+
+/// The PDB belongs to the image and names every function where it lies: read by the differ, which
+/// shares no code with what wrote it, and by LLVM's reader.
+fn check_pdb(pair: &Pair, patch: &Patch) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let image = folder.path().join(&patch.name);
+    let pdb = image.with_extension("pdb");
+    std::fs::write(&image, &patch.file).expect("a written image");
+    std::fs::write(&pdb, patch.pdb.as_ref().expect("a pdb")).expect("a written pdb");
+    let side = Input {
+        pe: image.clone(),
+        pdb: Some(pdb.clone()),
+    };
+    let differ = Differ {
+        base: side.clone(),
+        fixed: side,
+        symbols: Default::default(),
+        policy: Default::default(),
+    };
+    let read = diff(&differ, &mut Vec::new())
+        .expect("a readable pair")
+        .expect("a native image");
+    for (redirect, entry) in patch.parts.redirects.iter().zip(&patch.linked.entries) {
+        let rva = Rva::new(entry.get());
+        let id = read.base.function_at(rva).expect("a function at the entry");
+        assert_eq!(read.base.function(id).rva, rva);
+        let names: Vec<_> = read
+            .base
+            .procedures_of(id)
+            .iter()
+            .map(|p| &*p.name)
+            .collect();
+        let piece = patch.parts.piece(redirect.piece);
+        assert!(names.contains(&&*piece.name), "{}: {names:?}", pair.name);
+    }
+    assert!(read.comparison.changed.is_empty() && read.comparison.unmatched_base.is_empty());
+    let all = [
+        "dump",
+        "-summary",
+        "-streams",
+        "-modules",
+        "-section-contribs",
+        "-section-map",
+        "-section-headers",
+        "-publics",
+        "-public-extras",
+        "-globals",
+        "-global-extras",
+        "-symbols",
+        "-types",
+        "-ids",
+    ];
+    tools::run_on("llvm-pdbutil-22", &all, &pdb);
+}
+
+/// A newer patch must carry what an older one redirected, with a higher number.
+#[test]
+fn an_older_patch_must_be_carried() {
+    let all = pairs().expect("the prebuilt pairs");
+    let of = |name: &str| {
+        let pair = all
+            .iter()
+            .find(|pair| pair.name == name && pair.machine == hpbuild_fixtures::Machine::X64);
+        let pair = pair.expect("a pair of the edits");
+        (pair, compared(pair).expect("images that can be compared"))
+    };
+    let (pair, diff) = of("edits/call-target");
+    let older = built(pair, &diff).expect("a patch");
+    let previous = Previous::read(&older.file).expect("a patch image");
+    assert_eq!(previous.redirected.len(), 1);
+    let options = |sequence| Options {
+        sequence: Sequence::new(sequence).expect("not zero"),
+        previous: Some(previous.clone()),
+        ..Options::first()
+    };
+    let codes = |diff: &Diff, sequence| match build(diff, &options(sequence)) {
+        Ok(patch) => {
+            assert_eq!(patch.verified.table.sequence.get(), sequence);
+            Vec::new()
+        }
+        Err(NoPatch::Refused(refusals)) => refusals.iter().map(|r| r.rule.name()).collect(),
+        Err(NoPatch::Faulty(faults)) => panic!("{faults:#?}"),
+    };
+    assert_eq!(codes(&diff, 2), [""; 0]);
+    assert_eq!(codes(&diff, 1), ["HP077"]);
+    let (_, other) = of("edits/immediate");
+    assert_eq!(codes(&other, 2), ["HP076"]);
+    assert!(Previous::read(&std::fs::read(&pair.base.dll).expect("the base")).is_err());
+    assert!(Previous::read(b"MZ").is_err());
+}

@@ -1,0 +1,34 @@
+//! The truth about what changed, from object files.
+//!
+//! Compiled with `-ffunction-sections -fdata-sections`, an object file has every function and
+//! every datum in a section of its own, with a relocation at each place where the linker will
+//! write an address, and the relocation names what it will be the address of. Two compiles of
+//! one library can therefore be compared function by function without knowing any instruction:
+//!
+//! * the bytes of the section, with the relocated fields blanked out, must be the same;
+//! * each relocation must be of the same kind, at the same place, to the same target.
+//!
+//! A target is the same when it is the function or the writable datum of the same name. Read-only
+//! data counts by what it contains, relocations in it included, to any depth, because a program
+//! can tell a changed table from an unchanged one and nothing else; its name counts too, unless
+//! the compiler made it up. A jump table is read-only data whose relocations lead back into the
+//! function itself, and needs no rule of its own.
+//!
+//! The differ works on linked images, where none of this is left, and so the two share no code.
+//! What the oracle cannot see is what the linker does: functions that it drops or folds are
+//! functions here. Unwind data (`.pdata`, `.xdata`) is no part of a function's meaning. Constants
+//! made by `__LINE__` are constants.
+//!
+//! Labels such as `.LCPI0_1` must be kept in the objects (`-Xclang -msave-temp-labels`): without
+//! them one cannot tell where in a shared section one constant ends.
+
+mod arm64;
+mod compare;
+mod meaning;
+mod object_file;
+mod program;
+mod x64;
+
+pub use compare::{Comparison, Difference, compare};
+pub use object_file::{Error, ObjectFile};
+pub use program::{FunctionName, Program};

@@ -1,0 +1,206 @@
+//! All objects of one side, with names resolved between them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::object_file::{Error, ObjectFile, Purpose, Section};
+
+/// A function by name; `object` is set for a static one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionName {
+    /// Name of the symbol.
+    pub name: String,
+    /// The object that a static function belongs to.
+    pub object: Option<String>,
+}
+
+/// A section of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SectionId {
+    pub(super) object: usize,
+    pub(super) section: usize,
+}
+
+/// A stretch of a data section between two labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Datum {
+    pub(super) section: SectionId,
+    pub(super) start: u32,
+    pub(super) end: u32,
+    /// Whether other data shares the section, so that padding may follow before `end`.
+    pub(super) shared: bool,
+}
+
+/// What a symbol with an addend stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Not defined in any object of this side.
+    Undefined(String),
+    /// Code, as bytes from the start of the function.
+    Code(SectionId, u32),
+    /// Data, as bytes from its start.
+    Data(Datum, u32),
+    /// Something the linker throws away.
+    Aside,
+}
+
+/// All objects of one side.
+#[derive(Debug)]
+pub struct Program {
+    pub(super) objects: Vec<ObjectFile>,
+    /// Functions by the section they fill.
+    pub(super) functions: BTreeMap<FunctionName, SectionId>,
+    pub(super) names: HashMap<SectionId, FunctionName>,
+    /// Symbols seen by all objects.
+    globals: HashMap<String, (SectionId, u32)>,
+    /// Offsets of all labels in the data sections, in order.
+    labels: BTreeMap<SectionId, Vec<u32>>,
+}
+
+impl Program {
+    /// Puts the objects of one side together.
+    ///
+    /// # Errors
+    /// A section holds two functions.
+    pub fn new(objects: Vec<ObjectFile>) -> Result<Program, Error> {
+        let mut program = Program {
+            objects,
+            functions: BTreeMap::new(),
+            names: HashMap::new(),
+            globals: HashMap::new(),
+            labels: BTreeMap::new(),
+        };
+        for (index, object) in program.objects.iter().enumerate() {
+            for symbol in &object.symbols {
+                let Some((section, offset)) = symbol.place else {
+                    continue;
+                };
+                let id = SectionId {
+                    object: index,
+                    section,
+                };
+                if symbol.is_section || object.sections.get(section).is_none() {
+                    continue;
+                }
+                if symbol.global {
+                    // Of several copies (inline functions, COMDAT) the linker keeps the first.
+                    program
+                        .globals
+                        .entry(symbol.name.clone())
+                        .or_insert((id, offset));
+                }
+                program.labels.entry(id).or_default().push(offset);
+                let code = object.sections[section].purpose == Purpose::Code;
+                if !code || !(symbol.is_function || symbol.global) {
+                    continue;
+                }
+                let name = FunctionName {
+                    name: symbol.name.clone(),
+                    object: (!symbol.global).then(|| object.name.clone()),
+                };
+                if offset != 0 {
+                    return Err(Error::SharedSection {
+                        name: object.name.clone(),
+                        section: object.sections[section].name.clone(),
+                    });
+                }
+                program.names.entry(id).or_insert_with(|| name.clone());
+                program.functions.entry(name).or_insert(id);
+            }
+        }
+        for labels in program.labels.values_mut() {
+            labels.sort_unstable();
+            labels.dedup();
+        }
+        Ok(program)
+    }
+
+    pub(super) fn section(&self, id: SectionId) -> &Section {
+        &self.objects[id.object].sections[id.section]
+    }
+
+    /// What a relocation in `object` against `symbol` means, and what is left of its addend.
+    pub(super) fn target(&self, object: usize, symbol: usize, addend: i64) -> (Target, i64) {
+        let symbol = &self.objects[object].symbols[symbol];
+        let own = symbol
+            .place
+            .map(|(section, offset)| (SectionId { object, section }, offset));
+        let shared = self.globals.get(&symbol.name).copied();
+        let defined = if symbol.global { shared.or(own) } else { own };
+        let Some((id, mut offset)) = defined else {
+            return (Target::Undefined(symbol.name.clone()), addend);
+        };
+        let mut left = addend;
+        if symbol.is_section {
+            // The addend is the place; only labels could tell the two apart.
+            offset = offset.wrapping_add(addend as u32);
+            left = 0;
+        }
+        let target = match self.objects[id.object]
+            .sections
+            .get(id.section)
+            .map(|it| it.purpose)
+        {
+            None | Some(Purpose::Aside) => Target::Aside,
+            Some(Purpose::Code) => Target::Code(id, offset),
+            Some(Purpose::ReadOnly | Purpose::Writable) => {
+                let datum = self.datum(id, offset);
+                Target::Data(datum, offset - datum.start)
+            }
+        };
+        (target, left)
+    }
+
+    /// The datum that holds this place.
+    pub(super) fn datum(&self, id: SectionId, offset: u32) -> Datum {
+        let labels = self.labels.get(&id).map_or(&[][..], Vec::as_slice);
+        let next = labels.partition_point(|&label| label <= offset);
+        let start = if next == 0 { 0 } else { labels[next - 1] };
+        let end = labels.get(next).copied().unwrap_or(self.section(id).size);
+        Datum {
+            section: id,
+            start: start.min(offset),
+            end: end.max(start),
+            shared: labels.len() > 1,
+        }
+    }
+
+    /// The names of a datum that somebody wrote: those without a dot, sorted.
+    pub(super) fn data_names(&self, datum: Datum) -> Vec<&str> {
+        let object = &self.objects[datum.section.object];
+        let place = Some((datum.section.section, datum.start));
+        let named = object
+            .symbols
+            .iter()
+            .filter(|it| it.place == place && !it.is_section);
+        let mut names: Vec<&str> = named.map(|it| it.name.as_str()).collect();
+        names.retain(|name| !name.contains('.'));
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Every writable datum that has a name, with whether it is static.
+    pub(super) fn writable(&self) -> BTreeMap<FunctionName, Datum> {
+        let mut found = BTreeMap::new();
+        for (index, object) in self.objects.iter().enumerate() {
+            for symbol in object.symbols.iter().filter(|it| !it.is_section) {
+                let Some((section, offset)) = symbol.place else {
+                    continue;
+                };
+                let written = object.sections.get(section).map(|it| it.purpose);
+                if written == Some(Purpose::Writable) {
+                    let name = FunctionName {
+                        name: symbol.name.clone(),
+                        object: (!symbol.global).then(|| object.name.clone()),
+                    };
+                    let id = SectionId {
+                        object: index,
+                        section,
+                    };
+                    found.entry(name).or_insert_with(|| self.datum(id, offset));
+                }
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,304 @@
+//! The oracle on objects made by hand: each rule that it follows, and the near miss beside it.
+
+use hpbuild_tests::oracle::{Comparison, ObjectFile, Program, compare};
+use object::write::{Object, Relocation, SectionId, Symbol, SymbolFlags, SymbolId, SymbolSection};
+use object::{
+    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolKind, SymbolScope,
+    pe,
+};
+
+/// An object under construction.
+struct Maker(Object<'static>);
+
+impl Maker {
+    fn new() -> Maker {
+        Maker(Object::new(
+            BinaryFormat::Coff,
+            Architecture::X86_64,
+            Endianness::Little,
+        ))
+    }
+
+    fn symbol(&mut self, name: &str, section: SectionId, kind: SymbolKind) -> SymbolId {
+        let scope = if name.starts_with('.') {
+            SymbolScope::Compilation
+        } else {
+            SymbolScope::Linkage
+        };
+        self.0.add_symbol(Symbol {
+            name: name.as_bytes().to_vec(),
+            value: 0,
+            size: 0,
+            kind,
+            scope,
+            weak: false,
+            section: SymbolSection::Section(section),
+            flags: SymbolFlags::None,
+        })
+    }
+
+    fn section(&mut self, name: &str, kind: SectionKind, bytes: &[u8]) -> SectionId {
+        let id = self
+            .0
+            .add_section(Vec::new(), name.as_bytes().to_vec(), kind);
+        self.0.append_section_data(id, bytes, 16);
+        id
+    }
+
+    /// A function that is one load of an address, `lea rax, [rip + ...]`, and a return.
+    fn function(&mut self, name: &str) -> SectionId {
+        let code = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
+        let id = self.section(&format!(".text${name}"), SectionKind::Text, &code);
+        self.symbol(name, id, SymbolKind::Text);
+        id
+    }
+
+    fn constant(&mut self, name: &str, bytes: &[u8]) -> (SectionId, SymbolId) {
+        let id = self.section(&format!(".rdata${name}"), SectionKind::ReadOnlyData, bytes);
+        (id, self.symbol(name, id, SymbolKind::Data))
+    }
+
+    fn relocate(
+        &mut self,
+        section: SectionId,
+        offset: u64,
+        symbol: SymbolId,
+        typ: u16,
+        addend: i64,
+    ) {
+        let flags = RelocationFlags::Coff {
+            typ: pe::RelocationType(typ),
+        };
+        self.0
+            .add_relocation(
+                section,
+                Relocation {
+                    offset,
+                    symbol,
+                    addend,
+                    flags,
+                },
+            )
+            .expect("a relocation that COFF has");
+    }
+
+    fn lea(&mut self, section: SectionId, symbol: SymbolId) {
+        self.relocate(section, 3, symbol, pe::IMAGE_REL_AMD64_REL32.0, -4);
+    }
+
+    fn pointer(&mut self, section: SectionId, offset: u64, symbol: SymbolId) {
+        self.relocate(section, offset, symbol, pe::IMAGE_REL_AMD64_ADDR64.0, 0);
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.write().expect("an object")
+    }
+}
+
+fn compared(base: Maker, fixed: Maker) -> Comparison {
+    let [base, fixed] = [base, fixed].map(|it| {
+        let object = ObjectFile::read("test.obj", &it.bytes()).expect("an object");
+        Program::new(vec![object]).expect("one function a section")
+    });
+    compare(&base, &fixed)
+}
+
+fn changed(comparison: &Comparison) -> Vec<&str> {
+    comparison
+        .changed
+        .iter()
+        .map(|it| it.function.name.as_str())
+        .collect()
+}
+
+/// One function that reads one constant.
+fn reader(constant: &str, bytes: &[u8]) -> Maker {
+    let mut it = Maker::new();
+    let code = it.function("reader");
+    let (_, symbol) = it.constant(constant, bytes);
+    it.lea(code, symbol);
+    it
+}
+
+#[test]
+fn a_constant_counts_by_what_it_holds() {
+    assert!(
+        changed(&compared(
+            reader(".str.1", b"yes\0"),
+            reader(".str.7", b"yes\0")
+        ))
+        .is_empty()
+    );
+    assert_eq!(
+        changed(&compared(
+            reader(".str.1", b"yes\0"),
+            reader(".str.1", b"not\0")
+        )),
+        ["reader"]
+    );
+}
+
+#[test]
+fn the_name_of_a_constant_counts_where_a_person_gave_it() {
+    assert_eq!(
+        changed(&compared(
+            reader("limits", b"1234"),
+            reader("bounds", b"1234")
+        )),
+        ["reader"]
+    );
+}
+
+#[test]
+fn a_zero_more_in_a_table_of_its_own_is_a_change() {
+    assert_eq!(
+        changed(&compared(
+            reader("limits", &[1, 0]),
+            reader("limits", &[1, 0, 0])
+        )),
+        ["reader"]
+    );
+}
+
+#[test]
+fn order_of_sections_means_nothing() {
+    let build = |swapped: bool| {
+        let mut it = Maker::new();
+        let names = if swapped {
+            ["second", "first"]
+        } else {
+            ["first", "second"]
+        };
+        let codes = names.map(|name| it.function(name));
+        let (_, symbol) = it.constant(".str", b"text\0");
+        for code in codes {
+            it.lea(code, symbol);
+        }
+        it
+    };
+    let comparison = compared(build(false), build(true));
+    assert_eq!(comparison.same.len(), 2);
+    assert!(comparison.changed.is_empty());
+}
+
+#[test]
+fn another_callee_is_a_change_of_the_caller_alone() {
+    let build = |callee: &str| {
+        let mut it = Maker::new();
+        let caller = it.function("caller");
+        for name in ["one", "other"] {
+            let code = it.function(name);
+            let (_, symbol) = it.constant(&format!(".{name}"), b"same");
+            it.lea(code, symbol);
+        }
+        let callee = it.0.symbol_id(callee.as_bytes()).expect("defined above");
+        it.lea(caller, callee);
+        it
+    };
+    assert_eq!(changed(&compared(build("one"), build("other"))), ["caller"]);
+    assert!(changed(&compared(build("one"), build("one"))).is_empty());
+}
+
+#[test]
+fn an_offset_into_a_table_counts() {
+    let build = |offset: i64| {
+        let mut it = Maker::new();
+        let code = it.function("reader");
+        let (_, symbol) = it.constant("table", &[7; 32]);
+        it.relocate(code, 3, symbol, pe::IMAGE_REL_AMD64_REL32.0, offset - 4);
+        it
+    };
+    assert_eq!(changed(&compared(build(8), build(16))), ["reader"]);
+}
+
+#[test]
+fn tables_are_followed_through_tables() {
+    let build = |far: &[u8]| {
+        let mut it = Maker::new();
+        let code = it.function("reader");
+        let (near, near_symbol) = it.constant("near", &[0; 8]);
+        let (_, far_symbol) = it.constant("far", far);
+        it.pointer(near, 0, far_symbol);
+        it.lea(code, near_symbol);
+        it
+    };
+    assert_eq!(changed(&compared(build(b"abc"), build(b"abd"))), ["reader"]);
+    assert!(changed(&compared(build(b"abc"), build(b"abc"))).is_empty());
+}
+
+#[test]
+fn tables_that_point_at_each_other_come_to_an_end() {
+    let build = |second: &[u8; 9]| {
+        let mut it = Maker::new();
+        let code = it.function("reader");
+        let (one, one_symbol) = it.constant("one", &[0; 8]);
+        let (other, other_symbol) = it.constant("other", second);
+        it.pointer(one, 0, other_symbol);
+        it.pointer(other, 0, one_symbol);
+        it.lea(code, one_symbol);
+        it
+    };
+    let plain = [0; 9];
+    let mut marked = plain;
+    marked[8] = 1;
+    assert!(changed(&compared(build(&plain), build(&plain))).is_empty());
+    assert_eq!(
+        changed(&compared(build(&plain), build(&marked))),
+        ["reader"]
+    );
+}
+
+#[test]
+fn a_permuted_jump_table_is_a_change() {
+    let build = |order: [i64; 2]| {
+        let mut it = Maker::new();
+        let code = it.function("switch");
+        let label = it.0.symbol_id(b"switch").expect("defined above");
+        let (table, table_symbol) = it.constant(".jumps", &[0; 8]);
+        for (index, target) in order.into_iter().enumerate() {
+            let typ = pe::IMAGE_REL_AMD64_REL32.0;
+            it.relocate(table, 4 * index as u64, label, typ, target);
+        }
+        it.lea(code, table_symbol);
+        it
+    };
+    assert_eq!(changed(&compared(build([3, 7]), build([7, 3]))), ["switch"]);
+    assert!(changed(&compared(build([3, 7]), build([3, 7]))).is_empty());
+}
+
+#[test]
+fn an_initial_value_is_data_and_no_change_of_code() {
+    let build = |value: u8| {
+        let mut it = Maker::new();
+        let code = it.function("reader");
+        let id = it.section(".data$level", SectionKind::Data, &[value]);
+        let level = it.symbol("level", id, SymbolKind::Data);
+        it.lea(code, level);
+        it
+    };
+    let comparison = compared(build(1), build(2));
+    assert!(comparison.changed.is_empty());
+    assert_eq!(comparison.data.len(), 1);
+    assert_eq!(comparison.data[0].name, "level");
+}
+
+#[test]
+fn functions_come_and_go() {
+    let build = |name: &str| {
+        let mut it = Maker::new();
+        it.function("stays");
+        it.function(name);
+        it
+    };
+    let comparison = compared(build("goes"), build("comes"));
+    assert_eq!(comparison.added[0].name, "comes");
+    assert_eq!(comparison.removed[0].name, "goes");
+    assert_eq!(comparison.same.len(), 1);
+}
+
+#[test]
+fn what_is_no_object_is_refused() {
+    let bytes = reader("limits", b"1234").bytes();
+    assert!(ObjectFile::read("cut.obj", &bytes[..30]).is_err());
+    assert!(ObjectFile::read("text.obj", b"int main(void) {}").is_err());
+}

@@ -1,0 +1,224 @@
+//! `cargo xtask accuracy`: `hpbuild diff` held against the truth, over everything there is.
+//!
+//! Two truths. For the fixture pairs, what a person wrote down from the sources; for the corpus,
+//! what the oracle finds in the object files that went into the images. The oracle itself is held
+//! against the fixtures first: where it disagrees with a person, its word on the corpus is worth
+//! nothing.
+
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use hpbuild_tests::oracle::{self, FunctionName, ObjectFile, Program};
+use serde::Deserialize;
+
+use crate::recipe::{Build, Machine, Recipes};
+use crate::toolchain::Toolchain;
+use crate::{compile, corpus, run};
+use report::{Names, Totals};
+
+/// What can be asked of this chore.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only pairs whose name contains this text
+    #[arg(value_name = "TEXT")]
+    only: Option<String>,
+    /// Hold the oracle against the fixtures, and do not run hpbuild
+    #[arg(long)]
+    oracle_only: bool,
+    /// Say of each changed function what differs first
+    #[arg(long)]
+    explain: bool,
+}
+
+/// Compares everything and prints the totals.
+///
+/// # Errors
+/// Something cannot be read or run, or a truth and a finding differ.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.oracle_only {
+        corpus::proof::compile()?;
+    }
+    let mut totals = Totals::default();
+    fixtures(arguments, &mut totals)?;
+    built(arguments, &mut totals)?;
+    totals.print();
+    if totals.wrong() {
+        bail!("not all findings are true");
+    }
+    Ok(())
+}
+
+/// `expected.toml`, as far as it is about functions and data.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Expected {
+    changed: Vec<String>,
+    added: Vec<String>,
+    removed: Vec<String>,
+    data: Vec<String>,
+    on: BTreeMap<String, On>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct On {
+    changed: Option<Vec<String>>,
+    added: Option<Vec<String>>,
+    removed: Option<Vec<String>>,
+}
+
+impl Expected {
+    fn names(&self, machine: Machine) -> Names {
+        let on = self.on.get(machine.folder());
+        let pick = |own: Option<&Option<Vec<String>>>, all: &Vec<String>| -> BTreeSet<String> {
+            let list = own.and_then(Option::as_ref).unwrap_or(all);
+            list.iter().cloned().collect()
+        };
+        Names {
+            changed: pick(on.map(|it| &it.changed), &self.changed),
+            added: pick(on.map(|it| &it.added), &self.added),
+            removed: pick(on.map(|it| &it.removed), &self.removed),
+        }
+    }
+}
+
+/// Holds oracle and differ against what is written down for the fixtures.
+fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
+    let folder = run::root().join("fixtures");
+    let builds = Recipes::read(&folder.join("recipes.toml"))?.builds()?;
+    let tools = Toolchain::find()?;
+    for build in &builds {
+        let title = format!(
+            "{}/{} {}",
+            build.group,
+            build.variant,
+            build.machine.folder()
+        );
+        let wanted = arguments
+            .only
+            .as_ref()
+            .is_none_or(|only| title.contains(only.as_str()));
+        let Some(base) = base_of(build, &builds).filter(|_| wanted) else {
+            continue;
+        };
+        let path = folder
+            .join("pairs")
+            .join(&build.group)
+            .join("expected.toml");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut all: BTreeMap<String, Expected> =
+            toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let expected = all
+            .remove(&build.variant)
+            .with_context(|| format!("{} says nothing of {}", path.display(), build.variant))?;
+        let truth = expected.names(build.machine);
+
+        let pairs = folder.join("pairs");
+        let [one, other] = [base, build]
+            .map(|it| -> Result<Program> { program(compile::objects(&tools, it, &pairs)?) });
+        let comparison = oracle::compare(&one?, &other?);
+        explain(arguments, &title, &comparison);
+        totals.oracle(&title, &truth, &readable(&comparison));
+        let data = names(&comparison.data);
+        // The load config is a fact about the image, not about the library.
+        totals.data(&title, &expected.data.iter().cloned().collect(), &data);
+        if !arguments.oracle_only {
+            let [one, other] = [base, build].map(|it| {
+                let folder = folder.join("prebuilt").join(&it.folder);
+                folder.join(format!("{}.dll", it.stem))
+            });
+            totals.differ(&title, &truth, &report::diff(&one, &other)?);
+        }
+    }
+    Ok(())
+}
+
+/// The build that this one is a fix of.
+fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
+    let against = build.against.as_ref()?;
+    builds
+        .iter()
+        .find(|it| it.group == build.group && it.variant == *against && it.machine == build.machine)
+}
+
+/// Holds the differ against the oracle over the corpus, as far as it is built.
+fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
+    for pair in corpus::built()? {
+        let machine = pair.machine.folder();
+        let title = format!("{} {} {machine}", pair.project, pair.optimisation);
+        if arguments
+            .only
+            .as_ref()
+            .is_some_and(|only| !title.contains(only.as_str()))
+        {
+            continue;
+        }
+        let [one, other] = ["base", "fixed"].map(|side| -> Result<Program> {
+            program(read_objects(&pair.folder.join(side).join("obj"))?)
+        });
+        let comparison = oracle::compare(&one?, &other?);
+        explain(arguments, &title, &comparison);
+        let truth = readable(&comparison);
+        totals.corpus(&title, comparison.same.len(), &truth);
+        if !arguments.oracle_only {
+            let found = report::diff(&pair.image("base"), &pair.image("fixed"))?;
+            totals.differ(&title, &truth, &found);
+        }
+    }
+    Ok(())
+}
+
+fn read_objects(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut objects = Vec::new();
+    let listed =
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    for entry in listed {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        objects.push((name, fs::read(entry.path())?));
+    }
+    objects.sort();
+    Ok(objects)
+}
+
+fn program(objects: Vec<(String, Vec<u8>)>) -> Result<Program> {
+    let read: Result<Vec<ObjectFile>, _> = objects
+        .iter()
+        .map(|(name, bytes)| ObjectFile::read(name, bytes))
+        .collect();
+    Ok(Program::new(read?)?)
+}
+
+fn readable(comparison: &oracle::Comparison) -> Names {
+    let changed: Vec<FunctionName> = comparison
+        .changed
+        .iter()
+        .map(|it| it.function.clone())
+        .collect();
+    Names {
+        changed: names(&changed),
+        added: names(&comparison.added),
+        removed: names(&comparison.removed),
+    }
+}
+
+/// Names as procedure records have them: without what the decoration says of types.
+fn names(functions: &[FunctionName]) -> BTreeSet<String> {
+    report::counted(functions.iter().map(|it| {
+        undname::demangle(&it.name, undname::Flags::NAME_ONLY).unwrap_or_else(|_| it.name.clone())
+    }))
+}
+
+fn explain(arguments: &Arguments, title: &str, comparison: &oracle::Comparison) {
+    if !arguments.explain {
+        return;
+    }
+    for it in &comparison.changed {
+        println!("{title}: {}: {}", it.function.name, it.first);
+    }
+}

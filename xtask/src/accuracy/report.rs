@@ -1,0 +1,178 @@
+//! Findings beside the truth, and what is wrong with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::corpus::proof;
+use crate::run;
+
+/// Functions by what happened to them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    pub(super) changed: BTreeSet<String>,
+    pub(super) added: BTreeSet<String>,
+    pub(super) removed: BTreeSet<String>,
+}
+
+/// The names, each further one of the same name with a number: static functions of several
+/// sources may share theirs, and one of them must not stand for all.
+pub(super) fn counted(names: impl Iterator<Item = String>) -> BTreeSet<String> {
+    let mut seen = BTreeMap::<String, usize>::new();
+    names
+        .map(|name| {
+            let count = seen.entry(name.clone()).or_default();
+            *count += 1;
+            match count {
+                1 => name,
+                count => format!("{name} ({count})"),
+            }
+        })
+        .collect()
+}
+
+/// What `hpbuild diff` says of a pair.
+pub(super) struct Found {
+    names: Names,
+    unmatched: usize,
+    unknown: usize,
+}
+
+/// Asks `hpbuild diff` for its report on a pair. That a change cannot be hotpatched is no matter
+/// here.
+pub(super) fn diff(base: &Path, fixed: &Path) -> Result<Found> {
+    let mut command = proof::hpbuild();
+    command
+        .arg("diff")
+        .args([base, fixed])
+        .args(["--format", "json"]);
+    let line = run::shown(&command);
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start `{line}`"))?;
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        format!("`{line}`: {}: no report\n{errors}", output.status)
+    })?;
+    let functions = |kind: &str| -> Result<BTreeSet<String>> {
+        let list = report["functions"][kind].as_array();
+        let list = list.with_context(|| format!("`{line}`: no list functions.{kind}"))?;
+        Ok(list
+            .iter()
+            .filter_map(|it| it["name"].as_str().map(str::to_owned))
+            .collect())
+    };
+    Ok(Found {
+        names: Names {
+            changed: functions("changed")?,
+            added: functions("added")?,
+            removed: functions("removed")?,
+        },
+        unmatched: functions("unmatched")?.len(),
+        unknown: report["unknown"].as_array().map_or(0, Vec::len),
+    })
+}
+
+/// Sums over all pairs.
+#[derive(Default)]
+pub(super) struct Totals {
+    pairs: usize,
+    functions: usize,
+    changed: usize,
+    oracle_wrong: usize,
+    missed: usize,
+    false_changes: usize,
+    unmatched: usize,
+    unknown: usize,
+}
+
+impl Totals {
+    /// The oracle on a fixture.
+    pub(super) fn oracle(&mut self, title: &str, truth: &Names, found: &Names) {
+        let wrong = self.compare(title, "oracle", truth, found);
+        self.oracle_wrong += wrong.0 + wrong.1;
+    }
+
+    /// The oracle on the data of a fixture.
+    pub(super) fn data(&mut self, title: &str, truth: &BTreeSet<String>, found: &BTreeSet<String>) {
+        for name in truth.symmetric_difference(found) {
+            self.oracle_wrong += 1;
+            let which = if truth.contains(name) {
+                "missed"
+            } else {
+                "wrongly"
+            };
+            println!("{title}: oracle: data {which} changed: {name}");
+        }
+    }
+
+    /// The oracle on a corpus pair, where it is the truth.
+    pub(super) fn corpus(&mut self, title: &str, same: usize, truth: &Names) {
+        println!(
+            "{title}: {same} same, {} changed, {} added, {} removed",
+            truth.changed.len(),
+            truth.added.len(),
+            truth.removed.len()
+        );
+        self.functions += same + truth.changed.len();
+    }
+
+    /// The differ on any pair.
+    pub(super) fn differ(&mut self, title: &str, truth: &Names, found: &Found) {
+        self.pairs += 1;
+        self.changed += truth.changed.len();
+        let (missed, wrongly) = self.compare(title, "hpbuild", truth, &found.names);
+        self.missed += missed;
+        self.false_changes += wrongly;
+        self.unmatched += found.unmatched;
+        self.unknown += found.unknown;
+        if found.unmatched + found.unknown > 0 {
+            println!(
+                "{title}: {} unmatched, {} unknown",
+                found.unmatched, found.unknown
+            );
+        }
+    }
+
+    /// Prints what is missing and what is too much, and counts both.
+    fn compare(&self, title: &str, who: &str, truth: &Names, found: &Names) -> (usize, usize) {
+        let (mut missed, mut wrongly) = (0, 0);
+        for (kind, truth, found) in [
+            ("changed", &truth.changed, &found.changed),
+            ("added", &truth.added, &found.added),
+            ("removed", &truth.removed, &found.removed),
+        ] {
+            for name in truth.difference(found) {
+                missed += 1;
+                println!("{title}: {who}: missed {kind}: {name}");
+            }
+            for name in found.difference(truth) {
+                wrongly += 1;
+                println!("{title}: {who}: wrongly {kind}: {name}");
+            }
+        }
+        (missed, wrongly)
+    }
+
+    pub(super) fn print(&self) {
+        println!("oracle against fixtures: {} wrong", self.oracle_wrong);
+        println!(
+            "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \
+             {} unmatched, {} unknown",
+            self.pairs,
+            self.functions,
+            self.changed,
+            self.missed,
+            self.false_changes,
+            self.unmatched,
+            self.unknown
+        );
+    }
+
+    /// Whether anything is not as it should be.
+    pub(super) fn wrong(&self) -> bool {
+        self.oracle_wrong + self.missed + self.false_changes + self.unmatched > 0
+    }
+}

@@ -1,13 +1,11 @@
 //! Every place a key can be in.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use hpbuild_metadata::Machine;
 use hpbuild_signer::{
-    Certificate, Checks, CommandSigner, Passphrase, SignOptions, Signer, TestKeysOptions, Trust,
-    keygen_test, sign, verify,
+    Checks, CommandSigner, Passphrase, SignOptions, Signer, TestKeysOptions, Trust, keygen_test,
+    sign, verify,
 };
 
 use crate::{sample, tools};

@@ -1,6 +1,8 @@
 //! Files to [`Image`]: the PE, its PDB, and the order made of both.
 
 mod carve;
+mod contained;
+mod container;
 mod data;
 mod locate;
 mod pdb;
@@ -22,6 +24,8 @@ use crate::types::Types;
 use pdb::{PdbStreams, RawContribution};
 use symbols::ModuleSymbols;
 
+use contained::contained;
+pub use contained::panic_is_contained;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
 
@@ -149,15 +153,24 @@ fn assemble<S: Side>(
     let modules: Vec<ModuleSymbols> = streams
         .modules
         .par_iter()
-        .map(|module| symbols::module_symbols(&pdb_path, module))
+        .map(|module| {
+            let place = format!("pdb symbols of {}", module.name);
+            contained(&pdb_path, &place, || {
+                symbols::module_symbols(&pdb_path, module)
+            })
+        })
         .collect::<Result<_, _>>()?;
-    let (publics, globals) = symbols::global_symbols(&pdb_path, &streams.globals)?;
+    let (publics, globals) = contained(&pdb_path, "pdb global symbols", || {
+        symbols::global_symbols(&pdb_path, &streams.globals)
+    })?;
     // The records are facts now: their bytes are not kept beside what comes next.
     streams.globals = Vec::new();
     for module in &mut streams.modules {
         module.symbols = Vec::new();
     }
-    let types = read_types(&pdb_path, &mut streams)?;
+    let types = contained(&pdb_path, "pdb type stream", || {
+        read_types(&pdb_path, &mut streams)
+    })?;
     let compilands = compilands(&mut streams, &modules);
     let contributions = contributions(&pdb_path, &pe, &streams)?;
     let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
@@ -283,7 +296,8 @@ fn contributions<S: Side>(
                 name(first)
             );
             let found = format!("one of {} at rva {}", name(second), second.rva);
-            let expected = format!("none other before {:#x}", first.rva.get() + first.size);
+            let end = u64::from(first.rva.get()) + u64::from(first.size);
+            let expected = format!("none other before {end:#x}");
             return Err(Error::format(path, place, expected, found));
         }
     }

@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod failure;
+mod input;
 mod output;
 mod render;
 
@@ -16,6 +17,7 @@ use cli::{Cli, Command};
 use failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
+    silence_contained_panics();
     let cli = Cli::parse();
     match run(cli) {
         Ok(outcome) => ExitCode::from(outcome.code()),
@@ -24,6 +26,16 @@ fn main() -> ExitCode {
             ExitCode::from(Failure::CODE)
         }
     }
+}
+
+/// A panic that becomes an error is reported as that error and nothing else.
+fn silence_contained_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !hpbuild_differ::panic_is_contained() {
+            print(panic);
+        }
+    }));
 }
 
 fn run(cli: Cli) -> Result<Outcome, Failure> {

@@ -1,7 +1,7 @@
 //! Where results go: standard output, or a file that appears only when it is complete.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
@@ -22,7 +22,13 @@ fn write(
     set_mode: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
 ) -> Result<(), Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
-    let folder = match path.parent() {
+    let target = match Target::of(path).map_err(|error| fail(&error))? {
+        Target::File(target) => target,
+        // Renaming over a device would put a file in its place.
+        Target::Device => return std::fs::write(path, bytes).map_err(|error| fail(&error)),
+        Target::Folder => return Err(fail(&"output: expected a file, found a folder")),
+    };
+    let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
@@ -40,8 +46,29 @@ fn write(
         .map_err(|error| fail(&error))?;
     file.write_all(bytes).map_err(|error| fail(&error))?;
     set_mode(file.as_file()).map_err(|error| fail(&error))?;
-    file.persist(path).map_err(|error| fail(&error.error))?;
+    file.persist(&target).map_err(|error| fail(&error.error))?;
     Ok(())
+}
+
+/// What stands where an output is to go.
+enum Target {
+    /// A file, or nothing yet; behind links, so that a link stays one.
+    File(PathBuf),
+    /// A pipe or device.
+    Device,
+    Folder,
+}
+
+impl Target {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        Ok(match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => Target::Folder,
+            Ok(found) if !found.is_file() => Target::Device,
+            Ok(_) => Target::File(std::fs::canonicalize(path)?),
+            // Whatever is wrong with the place shows when it is written.
+            Err(_) => Target::File(path.to_owned()),
+        })
+    }
 }
 
 /// Temporary files are private; results are as readable as any other file.

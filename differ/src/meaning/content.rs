@@ -166,7 +166,8 @@ impl Comparer<'_> {
                 let symbol = self.base.data_symbol(id);
                 Some(Extent {
                     rva,
-                    size: symbol.size - offset,
+                    // Of the names of one address the first may be the smaller one.
+                    size: symbol.size.checked_sub(offset)?,
                     exact: symbol.sized_by_type,
                 })
             }
@@ -180,7 +181,8 @@ impl Comparer<'_> {
                 let symbol = self.fixed.data_symbol(id);
                 Some(Extent {
                     rva,
-                    size: symbol.size - offset,
+                    // Of the names of one address the first may be the smaller one.
+                    size: symbol.size.checked_sub(offset)?,
                     exact: symbol.sized_by_type,
                 })
             }

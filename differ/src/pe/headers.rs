@@ -241,8 +241,9 @@ fn read_section<S: Side>(
     // A pointer of zero means that the section has nothing in the file, whatever the size says.
     let used = if raw_at == 0 { 0 } else { raw_size.min(size) };
     let file = raw_at as usize..raw_at as usize + used as usize;
-    if file.end > file_length {
-        let expected = format!("{used:#x} bytes at file offset {raw_at:#x}");
+    // Filler behind the section's own bytes must be there, too: a file without it was cut.
+    if used != 0 && u64::from(raw_at) + u64::from(raw_size) > file_length as u64 {
+        let expected = format!("{raw_size:#x} bytes at file offset {raw_at:#x}");
         return fault(expected, format!("a file of {file_length:#x} bytes"));
     }
     // Loaders round the pointer down to whole sectors and map flat what is aligned to less than a

@@ -5,7 +5,6 @@
 //! Nothing is interpreted here but what is needed to find the streams.
 
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
@@ -13,6 +12,8 @@ use ms_pdb::Pdb;
 use ms_pdb::dbi::DbiStream;
 use ms_pdb::dbi::optional_dbg::OptionalDebugStream;
 
+use super::contained::contained;
+use super::container;
 use crate::error::Error;
 
 /// What a PDB holds, as bytes and small tables.
@@ -53,46 +54,35 @@ pub(super) struct RawContribution {
 /// Where the file cannot be read, is not a PDB, is cut or contradicts itself, or was rewritten
 /// behind the linker's back (OMAP streams), which makes its addresses useless.
 pub(super) fn read_streams(path: &Path) -> Result<PdbStreams, Error> {
-    let file = File::open(path).map_err(|source| Error::Read {
+    let fail = |source| Error::Read {
         path: path.into(),
         source,
-    })?;
-    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    };
+    // Looked at before it is opened: opening a pipe waits for somebody to write to it.
+    let is_file = std::fs::metadata(path).map_err(fail)?.is_file();
     if !is_file {
         return Err(Error::format(path, "pdb", "a file", "a folder or device"));
     }
-    // The parser is not ours and was not written for hostile input; a panic in it is a broken
-    // file, not a broken tool.
-    catch_unwind(AssertUnwindSafe(|| read_open_pdb(path, file))).unwrap_or_else(|_| {
-        Err(Error::format(
-            path,
-            "pdb",
-            "well-formed streams",
-            "a structure that cannot be read",
-        ))
-    })
+    let file = File::open(path).map_err(fail)?;
+    let most = container::check(path, &file)?;
+    contained(path, "pdb", || read_open_pdb(path, file, most))
 }
 
-fn read_open_pdb(path: &Path, file: File) -> Result<PdbStreams, Error> {
+/// Reads an open PDB whose streams have no more than `most` bytes together.
+fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error> {
     let broken = |place: &'static str| {
         move |cause: anyhow::Error| Error::format(path, place, "a readable structure", cause)
     };
-    let file_size = file.metadata().map_or(0, |metadata| metadata.len());
     let pdb = Pdb::open_from_file(file).map_err(broken("pdb header and stream directory"))?;
     // Streams are allocated at the size the directory gives them. Pages are not shared between
-    // streams of a real PDB, so all of them together fit in the file; a compressed one (MSFZ)
-    // may be larger inside than outside.
+    // streams of a real PDB, so all of them together fit in the file.
     let total: u64 = (0..pdb.num_streams())
         .map(|stream| pdb.stream_len(stream))
         .sum();
-    if total > file_size.saturating_mul(64) {
-        let found = format!("{total:#x} bytes in a file of {file_size:#x}");
-        return Err(Error::format(
-            path,
-            "pdb stream directory",
-            "streams that fit the file",
-            found,
-        ));
+    if total > most {
+        let expected = format!("streams of at most {most:#x} bytes together");
+        let found = format!("{total:#x} bytes");
+        return Err(Error::format(path, "pdb stream directory", expected, found));
     }
     let dbi = pdb.read_dbi_stream().map_err(broken("pdb dbi stream"))?;
     let header = dbi.header().map_err(broken("pdb dbi header"))?;

@@ -17,7 +17,7 @@ use super::diff::compare;
 use super::package::DESCRIPTION_SUFFIX;
 use crate::cli::{BuildArguments, Format};
 use crate::failure::{Failure, Outcome};
-use crate::{output, render};
+use crate::{input, output, render};
 
 /// What was built, or why nothing was.
 #[derive(Debug, Serialize)]
@@ -120,7 +120,7 @@ fn options(arguments: &BuildArguments) -> Result<Options, Failure> {
 
 fn read_previous(path: &Path) -> Result<Previous, Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
-    let file = std::fs::read(path).map_err(|error| fail(&error))?;
+    let file = input::read(path)?;
     Previous::read(&file).map_err(|fault| fail(&fault))
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::{Format, InspectArguments};
 use crate::failure::{Failure, Outcome};
-use crate::{output, render};
+use crate::{input, output, render};
 
 /// What a file holds.
 #[derive(Debug, Serialize)]
@@ -78,7 +78,7 @@ struct Record {
 pub(crate) fn run(arguments: &InspectArguments) -> Result<Outcome, Failure> {
     let path = &arguments.file;
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| fail(&error))?;
+    let bytes = input::read(path)?;
     let pe = match Pe::<Patch>::parse(path, bytes)? {
         Opened::Pe(pe) => pe,
         Opened::Unsupported(kind) => {

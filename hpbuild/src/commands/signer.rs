@@ -234,15 +234,7 @@ pub(crate) fn now() -> u64 {
         .map_or(0, |time| time.as_secs())
 }
 
-/// Reads a whole file; errors name it.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
-}
-
-pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
-}
+pub(crate) use crate::input::{read, read_text};
 
 /// An error about this file.
 pub(crate) fn at(path: &Path, error: &Error) -> Failure {

@@ -9,6 +9,7 @@ use hpbuild_metadata::{Rva, Side};
 
 use crate::cli::{Format, TestArguments};
 use crate::failure::{Failure, Outcome};
+use crate::input::{self, read};
 use crate::{output, render};
 
 pub(crate) fn run(arguments: &TestArguments) -> Result<Outcome, Failure> {
@@ -49,13 +50,9 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<Outcome, Failure> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::new(format!("{}: {error}", path.display())))
-}
-
 fn read_scenario(path: &Path) -> Result<Scenario, Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+    let text = input::read_text(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     Scenario::parse(&text, folder).map_err(|error| fail(&error))
 }

@@ -1,10 +1,9 @@
-//! Reading and verifying whatever claims to be a package. Most inputs fail at the digest, so the
-//! readers behind it are also driven directly.
+//! The readers behind a package's signature, driven directly: `verify` seldom gets past the digest.
 #![no_main]
 
 use hpbuild_metadata::manifest::Manifest;
-use hpbuild_signer::package::verify_package;
-use hpbuild_signer::{Checks, Limits, Prepared, Trust, read_cabinet};
+use hpbuild_signer::package::{Calendar, Release};
+use hpbuild_signer::{Limits, Prepared, read_cabinet};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits {
@@ -13,10 +12,6 @@ const LIMITS: Limits = Limits {
 };
 
 fuzz_target!(|bytes: &[u8]| {
-    let trust = Trust::default();
-    let mut checks = Checks::default();
-    let verified = verify_package(bytes, Some(bytes), &trust, LIMITS, &mut checks);
-    assert!(verified.is_err(), "nobody is trusted, so nothing can be verified");
     if let Ok(files) = read_cabinet(bytes, LIMITS) {
         assert!(files.iter().map(|file| file.bytes.len()).sum::<usize>() <= LIMITS.total);
     }
@@ -24,4 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(manifest.to_json().as_deref(), Ok(bytes));
     }
     let _ = Prepared::from_json(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Calendar::from_toml(text);
+        let _ = Release::from_toml(text);
+    }
 });

@@ -1,0 +1,6 @@
+//! The command line from outside: what people and programs see of it.
+
+mod bad_input;
+mod determinism;
+mod outcomes;
+mod program;

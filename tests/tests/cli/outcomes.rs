@@ -1,0 +1,195 @@
+//! What the exit codes and the reports say of input that is understood.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::Path;
+
+use hpbuild_fixtures::{demo, lone};
+
+use crate::program::{Run, Workspace, hpbuild};
+
+fn with(command: &str, files: [&Path; 2], rest: &[&str]) -> Run {
+    let mut arguments: Vec<&OsStr> = vec![command.as_ref(), files[0].as_ref(), files[1].as_ref()];
+    arguments.extend(rest.iter().map(OsStr::new));
+    hpbuild(arguments)
+}
+
+/// A hotpatchable pair: a report, a patch, and nothing on standard error.
+#[test]
+fn hotpatchable_pair() {
+    for pair in &demo::ALL {
+        let files = Workspace::of(pair);
+        let diff = files.diff();
+        diff.ends_with(0);
+        assert!(diff.stdout.contains("read_name"), "{diff:#?}");
+        let (build, patch) = files.build();
+        build.ends_with(0);
+        assert!(patch.is_file());
+        let inspect = hpbuild([OsStr::new("inspect"), patch.as_ref()]);
+        inspect.ends_with(0);
+        assert!(inspect.stdout.contains("hotpatch table"), "{inspect:#?}");
+    }
+}
+
+/// The base against itself: nothing to do, and no file.
+#[test]
+fn same_pair() {
+    let files = Workspace::new();
+    let (base, patch) = (files.base(), files.path("patch.dll"));
+    with("diff", [&base, &base], &[]).ends_with(3);
+    let json = with("diff", [&base, &base], &["--format", "json"]);
+    json.ends_with(3);
+    assert!(json.stdout.contains("\"verdict\": \"same\""), "{json:#?}");
+    let output = patch.to_str().expect("temporary folders have plain names");
+    with("build", [&base, &base], &["-o", output]).ends_with(3);
+    assert!(!patch.exists());
+}
+
+/// Every image of a kind that is refused: exit code 1, the rule on standard output as text and as
+/// JSON, and no file.
+#[test]
+fn refused_kinds() {
+    let x86 = lone("refused-x86").expect("fixtures");
+    let other = lone("refused").expect("fixtures");
+    let expected = |variant: &str, x86: bool| match (variant, x86) {
+        ("plain", true) => Some(["x86", "machine"]),
+        ("hybrid", _) => Some(["CHPE", "hybrid"]),
+        ("managed", _) => Some(["managed", "managed"]),
+        _ => None,
+    };
+    let files = Workspace::new();
+    let patch = files.path("patch.dll");
+    let output = patch.to_str().expect("temporary folders have plain names");
+    let mut seen = 0;
+    for (images, is_x86) in [(x86, true), (other, false)] {
+        for (variant, machine, build) in images {
+            let Some(words) = expected(&variant, is_x86) else {
+                continue;
+            };
+            let pair = [build.dll.as_path(), build.dll.as_path()];
+            let text = with("diff", pair, &[]);
+            text.ends_with(1);
+            assert!(text.stdout.contains("HP00"), "{text:#?}");
+            let lower = text.stdout.to_lowercase();
+            assert!(
+                words
+                    .iter()
+                    .any(|word| lower.contains(&word.to_lowercase())),
+                "{variant} {machine:?}: {text:#?}"
+            );
+            let json = with("diff", pair, &["--format", "json"]);
+            json.ends_with(1);
+            let report: serde_json::Value =
+                serde_json::from_str(&json.stdout).expect("a report is JSON");
+            assert_eq!(report["verdict"], "refused", "{json:#?}");
+            let code = report["refusals"][0]["code"].as_str().expect("a code");
+            assert!(text.stdout.contains(code), "{text:#?}");
+            with("build", pair, &["-o", output]).ends_with(1);
+            assert!(!patch.exists());
+            // Refused on one side alone, too.
+            with("diff", [&files.base(), pair[1]], &[]).ends_with(1);
+            with("diff", [pair[0], &files.fixed()], &[]).ends_with(1);
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 6);
+}
+
+/// `explain` prints every rule, and no two rules share a code.
+#[test]
+fn explain_every_rule() {
+    let list = hpbuild(["explain"]);
+    list.ends_with(0);
+    let codes: Vec<&str> = list
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap_or_default())
+        .collect();
+    let unique: BTreeSet<_> = codes.iter().collect();
+    assert_eq!(unique.len(), codes.len(), "{codes:?}");
+    for known in ["HP001", "HP004", "HP005"] {
+        assert!(codes.contains(&known), "no {known} in {codes:?}");
+    }
+    for code in codes {
+        let digits = code.strip_prefix("HP").unwrap_or_default();
+        assert!(
+            digits.len() == 3 && digits.bytes().all(|byte| byte.is_ascii_digit()),
+            "{code}"
+        );
+        let page = hpbuild(["explain", code]);
+        page.ends_with(0);
+        assert!(page.stdout.starts_with(code), "{page:#?}");
+        let remedy = page
+            .stdout
+            .split("What to do:\n")
+            .nth(1)
+            .unwrap_or_default();
+        assert!(!remedy.trim().is_empty(), "{page:#?}");
+    }
+    hpbuild(["explain", "HP999"]).is_error(&["HP999", "expected the code of a rule"]);
+}
+
+/// A waiver that names the finding turns it from refused to allowed, and the report says so.
+#[test]
+fn good_policy() {
+    let files = Workspace::new();
+    let text = "[[allow]]\ncode = 'HP021'\nname = 'nothing_here'\nreason = 'not in this pair'\n";
+    let policy = files.write("policy.toml", text);
+    let policy = policy.to_str().expect("temporary folders have plain names");
+    with(
+        "diff",
+        [&files.base(), &files.fixed()],
+        &["--policy", policy],
+    )
+    .ends_with(0);
+}
+
+/// The demo runs through and leaves what it says it leaves.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn demo_runs_through() {
+    let files = Workspace::new();
+    let folder = files.path("demo");
+    let run = hpbuild([OsStr::new("demo"), "-o".as_ref(), folder.as_ref()]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    for name in [
+        "scenario.toml",
+        "base.c",
+        "fixed.c",
+        "x64/base/hp_demo.dll",
+        "x64/fixed/hp_demo.pdb",
+        "x64/hp_demo_hotpatch.dll",
+        "arm64/hp_demo_hotpatch.dll",
+    ] {
+        assert!(folder.join(name).is_file(), "no {name}: {run:#?}");
+    }
+    for step in ["diff", "build", "inspect", "test"] {
+        assert!(
+            run.stdout.contains(&format!("$ hpbuild {step} ")),
+            "{run:#?}"
+        );
+    }
+}
+
+/// The demo's scenario holds against the patch that `build` makes, and not without it.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn demo_scenario() {
+    let files = Workspace::new();
+    let (build, patch) = files.build();
+    build.ends_with(0);
+    let scenario = files.write("scenario.toml", demo::SCENARIO);
+    let scenario = scenario
+        .to_str()
+        .expect("temporary folders have plain names");
+    let fixed = files.fixed();
+    let fixed = fixed.to_str().expect("temporary folders have plain names");
+    let pair = [files.base(), patch];
+    let pair = [pair[0].as_path(), pair[1].as_path()];
+    let run = with("test", pair, &["--scenario", scenario, "--against", fixed]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    // A base that the patch was not built against.
+    let other = with("test", [&files.fixed(), pair[1]], &["--scenario", scenario]);
+    assert!(matches!(other.code, Some(1 | 2)), "{other:#?}");
+    assert!(!other.stderr.contains("panicked"), "{other:#?}");
+}

@@ -1,13 +1,11 @@
 //! Every place a key can be in.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use hpbuild_metadata::Machine;
 use hpbuild_signer::{
-    Certificate, Checks, CommandSigner, Passphrase, Pkcs11Signer, SignOptions, Signer,
-    TestKeysOptions, Trust, keygen_test, sign, verify,
+    Checks, CommandSigner, Passphrase, SignOptions, Signer, TestKeysOptions, Trust, keygen_test,
+    sign, verify,
 };
 
 use crate::{sample, tools};
@@ -145,104 +143,123 @@ fn a_command_signs_with_any_kind_of_key_and_is_not_believed() {
     assert!(sign(&image, &SignOptions::default(), &signer).is_err());
 }
 
-/// Where the SoftHSM module may be.
-const MODULES: [&str; 3] = [
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-];
-const FOLDER: &str = "HPBUILD_TEST_TOKEN_FOLDER";
+#[cfg(feature = "pkcs11")]
+mod token {
+    use std::path::Path;
+    use std::process::Command;
 
-/// A software token is set up in a folder of its own. Its module finds the folder through the
-/// environment of the process that loads it, so the test runs itself again as a child with that
-/// environment.
-#[test]
-fn keys_on_a_token_sign() {
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        sign_with_token(Path::new(&folder));
-        println!("the token has signed");
-        return;
-    }
-    if !tools::have("softhsm2-util") {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
-    std::fs::create_dir(path.join("tokens")).unwrap();
-    let config = format!("directories.tokendir = {}/tokens\n", path.display());
-    std::fs::write(path.join("softhsm2.conf"), config).unwrap();
-    let keys = sample::keys();
-    std::fs::write(path.join("ec.key"), keys.code_signing.key.as_bytes()).unwrap();
-    std::fs::write(path.join("ec.pem"), &keys.code_signing.certificate).unwrap();
-    std::fs::write(path.join("ca.pem"), &keys.authority.certificate).unwrap();
-    std::fs::write(
-        path.join("rsa.key"),
-        include_str!("../data/rsa-code-signing.pem"),
-    )
-    .unwrap();
-    let token = |arguments: &str| {
-        let output = Command::new("softhsm2-util")
-            .args(arguments.split(' '))
-            .current_dir(path)
+    use hpbuild_metadata::Machine;
+    use hpbuild_signer::{Certificate, Passphrase, Pkcs11Signer, SignOptions, Signer, Trust, sign};
+
+    use super::check;
+    use crate::{sample, tools};
+
+    /// Where the SoftHSM module may be.
+    const MODULES: [&str; 3] = [
+        "/usr/lib/softhsm/libsofthsm2.so",
+        "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+        "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    ];
+    const FOLDER: &str = "HPBUILD_TEST_TOKEN_FOLDER";
+
+    /// A software token is set up in a folder of its own. Its module finds the folder through the
+    /// environment of the process that loads it, so the test runs itself again as a child with that
+    /// environment.
+    #[test]
+    fn keys_on_a_token_sign() {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            sign_with_token(Path::new(&folder));
+            println!("the token has signed");
+            return;
+        }
+        if !tools::have("softhsm2-util") {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        std::fs::create_dir(path.join("tokens")).unwrap();
+        let config = format!("directories.tokendir = {}/tokens\n", path.display());
+        std::fs::write(path.join("softhsm2.conf"), config).unwrap();
+        let keys = sample::keys();
+        std::fs::write(path.join("ec.key"), keys.code_signing.key.as_bytes()).unwrap();
+        std::fs::write(path.join("ec.pem"), &keys.code_signing.certificate).unwrap();
+        std::fs::write(path.join("ca.pem"), &keys.authority.certificate).unwrap();
+        std::fs::write(
+            path.join("rsa.key"),
+            include_str!("../data/rsa-code-signing.pem"),
+        )
+        .unwrap();
+        let token = |arguments: &str| {
+            let output = Command::new("softhsm2-util")
+                .args(arguments.split(' '))
+                .current_dir(path)
+                .env("SOFTHSM2_CONF", path.join("softhsm2.conf"))
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{arguments}: {output:?}");
+        };
+        token("--init-token --free --label test --so-pin 1234 --pin 5678");
+        token("--import ec.key --token test --pin 5678 --label ec --id 0a");
+        token("--import rsa.key --token test --pin 5678 --label rsa --id 0b");
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "keys::token::keys_on_a_token_sign",
+                "--exact",
+                "--nocapture",
+            ])
             .env("SOFTHSM2_CONF", path.join("softhsm2.conf"))
+            .env(FOLDER, path)
             .output()
             .unwrap();
-        assert!(output.status.success(), "{arguments}: {output:?}");
-    };
-    token("--init-token --free --label test --so-pin 1234 --pin 5678");
-    token("--import ec.key --token test --pin 5678 --label ec --id 0a");
-    token("--import rsa.key --token test --pin 5678 --label rsa --id 0b");
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["keys::keys_on_a_token_sign", "--exact", "--nocapture"])
-        .env("SOFTHSM2_CONF", path.join("softhsm2.conf"))
-        .env(FOLDER, path)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&child.stdout);
-    assert!(
-        child.status.success() && text.contains("the token has signed"),
-        "{child:?}"
-    );
-}
-
-fn sign_with_token(folder: &Path) {
-    let module = MODULES
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .unwrap();
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let open =
-        |uri: &str, pin: &str| Pkcs11Signer::open(uri, Some(module), Passphrase::new(pin.into()));
-    let trust = Trust {
-        anchors: Certificate::from_pem(&read("ca.pem")).unwrap(),
-        now: sample::NOW,
-        ..Trust::default()
-    };
-    let token = open("pkcs11:token=test;object=ec", "5678").unwrap();
-    check(
-        &Signer::from_pkcs11(token, &read("ec.pem")).unwrap(),
-        &trust,
-    );
-    let token = open("pkcs11:token=test;id=%0b;type=private", "5678").unwrap();
-    let (_, trust) = sample::rsa_signer();
-    check(
-        &Signer::from_pkcs11(token, &read("rsa.key")).unwrap(),
-        &trust,
-    );
-
-    let image = sample::patch_image(Machine::X64);
-    for (uri, pin) in [
-        ("pkcs11:token=test;object=ec", "0000"),
-        ("pkcs11:token=test;object=none", "5678"),
-        ("pkcs11:token=none;object=ec", "5678"),
-        ("pkcs11:token=test;object=rsa", "5678"),
-    ] {
-        let signer = Signer::from_pkcs11(open(uri, pin).unwrap(), &read("ec.pem")).unwrap();
+        let text = String::from_utf8_lossy(&child.stdout);
         assert!(
-            sign(&image, &SignOptions::default(), &signer).is_err(),
-            "{uri} {pin}"
+            child.status.success() && text.contains("the token has signed"),
+            "{child:?}"
         );
     }
-    assert!(open("pkcs11:token=test?pin-value=5678", "").is_err());
-    assert!(Pkcs11Signer::open("pkcs11:token=test", None, Passphrase::new(String::new())).is_err());
+
+    fn sign_with_token(folder: &Path) {
+        let module = MODULES
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let open = |uri: &str, pin: &str| {
+            Pkcs11Signer::open(uri, Some(module), Passphrase::new(pin.into()))
+        };
+        let trust = Trust {
+            anchors: Certificate::from_pem(&read("ca.pem")).unwrap(),
+            now: sample::NOW,
+            ..Trust::default()
+        };
+        let token = open("pkcs11:token=test;object=ec", "5678").unwrap();
+        check(
+            &Signer::from_pkcs11(token, &read("ec.pem")).unwrap(),
+            &trust,
+        );
+        let token = open("pkcs11:token=test;id=%0b;type=private", "5678").unwrap();
+        let (_, trust) = sample::rsa_signer();
+        check(
+            &Signer::from_pkcs11(token, &read("rsa.key")).unwrap(),
+            &trust,
+        );
+
+        let image = sample::patch_image(Machine::X64);
+        for (uri, pin) in [
+            ("pkcs11:token=test;object=ec", "0000"),
+            ("pkcs11:token=test;object=none", "5678"),
+            ("pkcs11:token=none;object=ec", "5678"),
+            ("pkcs11:token=test;object=rsa", "5678"),
+        ] {
+            let signer = Signer::from_pkcs11(open(uri, pin).unwrap(), &read("ec.pem")).unwrap();
+            assert!(
+                sign(&image, &SignOptions::default(), &signer).is_err(),
+                "{uri} {pin}"
+            );
+        }
+        assert!(open("pkcs11:token=test?pin-value=5678", "").is_err());
+        assert!(
+            Pkcs11Signer::open("pkcs11:token=test", None, Passphrase::new(String::new())).is_err()
+        );
+    }
 }

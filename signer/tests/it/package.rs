@@ -348,3 +348,75 @@ fn releases_are_held_against_the_calendar() {
         assert!(Calendar::from_toml(text).is_err(), "{text}");
     }
 }
+
+/// The published schema, in the hands of a validator that knows nothing of our types.
+#[test]
+fn the_published_schema_describes_what_we_write_and_no_more() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../../../docs/schema/manifest-1.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let mut manifest = request().manifest;
+    manifest.supersedes = vec!["HP-2026-0010".into()];
+    manifest.patches[0].waivers = vec![hpbuild_metadata::manifest::Waiver {
+        rule: "HP021".into(),
+        symbol: "f".into(),
+        reason: "looked at".into(),
+    }];
+    let good: serde_json::Value = serde_json::from_slice(&manifest.to_json().unwrap()).unwrap();
+    let errors: Vec<_> = validator
+        .iter_errors(&good)
+        .map(|error| error.to_string())
+        .collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    // Every field is needed, in the schema as in the reader, and no other is allowed.
+    let mut pointers = Vec::new();
+    fields(&good, String::new(), &mut pointers);
+    assert!(pointers.len() > 30);
+    for (object, key) in &pointers {
+        let mut without = good.clone();
+        without
+            .pointer_mut(object)
+            .unwrap()
+            .as_object_mut()
+            .unwrap()
+            .remove(key);
+        let bytes = hpbuild_metadata::manifest::canonical_json(&without);
+        assert!(Manifest::from_json(&bytes).is_err(), "{object}/{key}");
+        assert!(!validator.is_valid(&without), "{object}/{key}");
+        let mut more = good.clone();
+        more.pointer_mut(object).unwrap()["unknown"] = 1.into();
+        let bytes = hpbuild_metadata::manifest::canonical_json(&more);
+        assert!(Manifest::from_json(&bytes).is_err(), "{object}");
+        assert!(!validator.is_valid(&more), "{object}");
+    }
+}
+
+/// Every field of every object below `value`: the object's place, and the field's name.
+fn fields(value: &serde_json::Value, place: String, out: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                out.push((place.clone(), key.clone()));
+                fields(value, format!("{place}/{key}"), out);
+            }
+        }
+        serde_json::Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                fields(value, format!("{place}/{index}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn the_bill_of_materials_is_cyclonedx() {
+    use cyclonedx_bom::prelude::{Bom, SpecVersion, Validate};
+    let keys = sample::keys();
+    let built = package(&request(), &sample::signer(&keys)).unwrap();
+    let files = hpbuild_signer::read_cabinet(&built.cabinet, Limits::default()).unwrap();
+    let bom = Bom::parse_from_json_v1_5(&files[1].bytes[..]).unwrap();
+    let result = bom.validate_version(SpecVersion::V1_5);
+    assert!(result.passed(), "{result:?}");
+    assert_eq!(bom.components.unwrap().0.len(), 2);
+}

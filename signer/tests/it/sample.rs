@@ -1,4 +1,5 @@
-//! Small images and keys that the tests sign.
+//! Small images and keys that the tests sign. The tests of the command line use them, too.
+#![allow(dead_code)]
 
 use hpbuild_metadata::table::{Chunk, ForwardAttach, HotPatchTable, encode};
 use hpbuild_metadata::{BaseIdentity, Machine, Rva, Sequence};
@@ -118,4 +119,13 @@ pub(crate) fn rsa_signer() -> (Signer, Trust) {
         ..Trust::default()
     };
     (Signer::from_pem(text, text, None).unwrap(), trust)
+}
+
+/// SHA-256 of `bytes` in hexadecimal.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

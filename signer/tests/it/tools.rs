@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use der::{Decode, Encode};
 use hpbuild_metadata::Machine;
 use hpbuild_signer::{
     CabinetFile, Checks, DigestAlgorithm, Existing, Limits, SignOptions, read_cabinet, sign,
@@ -23,7 +24,8 @@ pub(crate) fn have_with(name: &str, argument: &str) -> bool {
     let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
     assert!(
         found || !ci,
-        "{name} is not installed; run `cargo xtask tools`"
+        "{name} is not installed; on Debian: apt-get install \
+         osslsigncode cabextract p7zip-full softhsm2 openssl"
     );
     if !found {
         eprintln!("note: {name} is not installed, so this test checks nothing");
@@ -230,4 +232,68 @@ fn osslsigncode_and_we_verify_each_others_cabinets() {
         read_cabinet(&theirs, Limits::default()).unwrap(),
         self::files()
     );
+}
+
+/// OpenSSL knows no Authenticode, but it can check the signature over the attributes and the chain
+/// when it is handed the content.
+#[test]
+fn openssl_verifies_the_signature_itself() {
+    if !have_with("openssl", "version") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let keys = sample::keys();
+    std::fs::write(path.join("ca.pem"), &keys.authority.certificate).unwrap();
+    std::fs::write(
+        path.join("rsa-ca.pem"),
+        include_str!("../data/rsa-authority.pem"),
+    )
+    .unwrap();
+    let signers = [
+        ("ca.pem", sample::signer(&keys)),
+        ("rsa-ca.pem", sample::rsa_signer().0),
+    ];
+    for (authority, signer) in &signers {
+        let image = sample::patch_image(Machine::X64);
+        let signed = sign(&image, &SignOptions::default(), signer).unwrap();
+        let at = image.len().next_multiple_of(8) + 8;
+        let info = cms::content_info::ContentInfo::from_der(&trimmed(&signed[at..])).unwrap();
+        let data: cms::signed_data::SignedData = info.content.decode_as().unwrap();
+        let content = data.encap_content_info.econtent.unwrap();
+        std::fs::write(path.join("signature.der"), info.to_der().unwrap()).unwrap();
+        let arguments = [
+            "smime",
+            "-verify",
+            "-binary",
+            "-inform",
+            "DER",
+            "-in",
+            "signature.der",
+        ];
+        let rest = [
+            "-content",
+            "content.bin",
+            "-purpose",
+            "any",
+            "-out",
+            "out",
+            "-CAfile",
+            authority,
+        ];
+        let all = [&arguments[..], &rest[..]].concat();
+        std::fs::write(path.join("content.bin"), content.value()).unwrap();
+        succeed("openssl", &all, path);
+        let mut other = content.value().to_vec();
+        other[20] ^= 1;
+        std::fs::write(path.join("content.bin"), other).unwrap();
+        assert!(!run("openssl", &all, path).status.success());
+    }
+}
+
+/// The element at the start of `bytes`, without the padding behind it.
+fn trimmed(bytes: &[u8]) -> Vec<u8> {
+    assert_eq!(bytes[1], 0x82, "a signature has a length of two bytes");
+    let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+    bytes[..4 + length].to_vec()
 }

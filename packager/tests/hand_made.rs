@@ -205,12 +205,12 @@ fn x64_code_reads_as_expected() {
     assert_expected(&text, "x64_forms");
 }
 
-/// Holds `text` against `tests/expected/NAME.txt`; with `BLESS=1` in the environment writes it.
+/// Holds `text` against `tests/expected/NAME.txt`; with `HPBUILD_BLESS=1` in the environment writes it.
 fn assert_expected(text: &str, name: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/expected")
         .join(format!("{name}.txt"));
-    if std::env::var_os("BLESS").is_some() {
+    if std::env::var_os("HPBUILD_BLESS").is_some() {
         std::fs::write(&path, text).expect("a written file");
     }
     let expected = std::fs::read_to_string(&path).expect("an expected text");

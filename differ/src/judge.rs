@@ -69,7 +69,7 @@ pub(crate) struct Case<'a> {
     redirected: Vec<(FunctionId<Base>, FunctionId<Fixed>)>,
 }
 
-/// Applies every rule; findings in order of rule, then address.
+/// Applies every rule; findings in order of rule, and within one as it found them.
 pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) -> Vec<Refusal> {
     let redirected = comparison
         .changed

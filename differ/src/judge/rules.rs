@@ -166,7 +166,7 @@ rules! {
     "HP029" Refuse "reference that is not understood"
         why "An operand points to something that could not be explained, so it cannot be said \
              whether it still means the same. What is not known to be equal is not reported equal."
-        do "Report the case; a build with /DEBUGTYPE:CV,FIXUP usually tells more."
+        do "Report the case; data that has a symbol is understood where unnamed data is not."
     "HP030" Refuse "initial value of writable data changed"
         why "The running base keeps its own variables with the values they have; a new initial \
              value has no effect."

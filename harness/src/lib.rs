@@ -1,6 +1,6 @@
 //! Applies a hotpatch to a base image in-process and watches what changes.
 //!
-//! [`test`] takes a base, a patch and, where there are any, an older patch, the fixed image and a
+//! [`test()`] takes a base, a patch and, where there are any, an older patch, the fixed image and a
 //! [`Scenario`], and returns a [`Report`]. It maps the images as Windows would, applies the patch
 //! in the engine's order, follows every redirect, applies it again, and reverts it; then it makes
 //! the scenario's calls on base, patched, reverted and fixed code and compares what they did.
@@ -45,7 +45,7 @@ pub use report::{Report, Verdict};
 pub use scenario::Scenario;
 pub use test::{ChildProgram, Progress, Request, test};
 
-/// The child's side of [`test`]: does the job in the file `job`, answers on standard output, and
+/// The child's side of [`test()`]: does the job in the file `job`, answers on standard output, and
 /// returns the code to end the process with.
 ///
 /// The program must have written nothing to standard output before.

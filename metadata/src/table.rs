@@ -6,7 +6,7 @@
 //! behaviour (tag X there).
 //!
 //! A table is read in two steps, because the second needs sizes the table does not hold:
-//! [`decode`] turns bytes into values and checks everything the bytes alone can show;
+//! [`decode()`] turns bytes into values and checks everything the bytes alone can show;
 //! [`HotPatchTable::validate`] checks the addresses against the two images.
 //!
 //! ```

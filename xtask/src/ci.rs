@@ -26,8 +26,8 @@ pub(crate) fn run() -> Result<()> {
             fixtures::run(&fixtures::Arguments::check())
         }),
         ("cargo clippy, warnings denied", clippy),
-        ("cargo test --workspace", || test(&[])),
         ("cargo doc, warnings denied", document),
+        ("cargo test --workspace", || test(&[])),
     ];
     for (name, check) in steps {
         run::step(name);

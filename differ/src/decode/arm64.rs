@@ -1,7 +1,7 @@
 //! Arm64 instructions: a codec of the fields that hold addresses, and the pages they belong to.
 //!
 //! On Arm64 an address mostly takes two instructions: `adrp` makes that of a 4 KiB page, and a
-//! later `add`, load or store adds the offset within it. [`pages`] connects the two.
+//! later `add`, load or store adds the offset within it. `pages` connects the two.
 
 mod effects;
 mod field;

@@ -1,4 +1,4 @@
-//! Bytes to [`Pe`](super::Pe).
+//! Bytes to [`Pe`].
 
 use std::path::Path;
 

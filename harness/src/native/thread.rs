@@ -75,7 +75,7 @@ pub(crate) struct Stack {
     pub(crate) high: u64,
 }
 
-/// Runs `work` on this thread with everything that [`call`] needs.
+/// Runs `work` on this thread with everything that [`call()`] needs.
 pub(crate) fn enter<T>(work: impl FnOnce(Stack) -> T) -> T {
     let area = pages(STACK_GUARD + STACK);
     let low = area + STACK_GUARD;

@@ -73,6 +73,7 @@ impl<'a, S: Side> Listing<'a, S> {
         let mut body = Body::default();
         let code = code_at(&image.pe, image.function(id));
         decode(image.pe.machine, code, &mut body);
+        crate::decode::refer_from_tables(code, &mut body);
         Self {
             image,
             id,

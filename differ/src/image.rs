@@ -312,16 +312,22 @@ impl<S: Side> Image<S> {
         places
     }
 
-    /// The next boundary behind `rva`, or the end of its section.
+    /// The next boundary behind `rva`, or the end of its section. In a section of code functions
+    /// and contributions are boundaries.
     pub fn next_boundary(&self, rva: Rva<S>) -> Option<Rva<S>> {
-        let index = self.boundaries.partition_point(|b| *b <= rva);
         let section = self.pe.section_at(rva)?;
         let end = section.rva.checked_add(section.size)?;
-        Some(
-            self.boundaries
-                .get(index)
-                .copied()
-                .map_or(end, |next| next.min(end)),
-        )
+        if section.is_code() {
+            let next = self.functions.partition_point(|f| f.rva <= rva);
+            let function = self.functions.get(next).map(|function| function.rva);
+            let contribution = self
+                .contribution_at(rva)
+                .and_then(|contribution| contribution.rva.checked_add(contribution.size));
+            let ends = [function, contribution].into_iter().flatten();
+            return Some(ends.fold(end, Rva::min));
+        }
+        let index = self.boundaries.partition_point(|b| *b <= rva);
+        let next = self.boundaries.get(index).copied();
+        Some(next.map_or(end, |next| next.min(end)))
     }
 }

@@ -5,6 +5,7 @@ mod contained;
 mod container;
 mod data;
 mod image_relative;
+mod jump_tables;
 mod locate;
 mod pdb;
 mod scan;
@@ -187,12 +188,19 @@ fn assemble<S: Side>(
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
     let image_relative = image_relative::places(&pe, &data);
-    let boundaries = data::boundaries(
+    let mut boundaries = data::boundaries(
         &pe,
         (&data, &image_relative),
         &contributions,
         &scanned,
         &switch_tables,
+    );
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
     );
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()

@@ -27,6 +27,8 @@ pub struct Types {
     /// Full definitions of structures, unions and enumerations by unique name, which the record
     /// itself holds.
     definitions: HashTable<TypeIndex>,
+    /// Further definitions of the same name: compilands need not agree on what it stands for.
+    further: Vec<TypeIndex>,
 }
 
 impl std::fmt::Debug for Types {
@@ -41,6 +43,7 @@ impl Types {
     /// Indexes type records and item records.
     pub(crate) fn new(types: Records, items: Records) -> Self {
         let mut definitions: HashTable<TypeIndex> = HashTable::new();
+        let mut further = Vec::new();
         let name_at = |index: TypeIndex| types.record(index).and_then(|r| parsed_name(&r));
         let hash_at = |index: &TypeIndex| hash_of(name_at(*index).map_or(&[], |(name, _)| name));
         for index in types.indexes() {
@@ -48,15 +51,17 @@ impl Types {
                 continue;
             };
             let is_it = |known: &TypeIndex| name_at(*known).is_some_and(|(own, _)| own == name);
-            // The first of several definitions counts.
             if definitions.find(hash_of(name), is_it).is_none() {
                 definitions.insert_unique(hash_of(name), index, hash_at);
+            } else {
+                further.push(index);
             }
         }
         Self {
             stream: types,
             items,
             definitions,
+            further,
         }
     }
 
@@ -307,20 +312,21 @@ impl Types {
         fields
     }
 
-    /// Full definitions of structures and unions as (unique name, type index), in name order.
-    pub fn definitions(&self) -> Vec<(&[u8], u32)> {
+    /// Full definitions of structures and unions as (unique name without what hashes the source,
+    /// type index), in the order of names. A name occurs as often as compilands disagree on it.
+    pub fn definitions(&self) -> Vec<(String, u32)> {
         let mut all: Vec<_> = self
             .definitions
             .iter()
-            .filter_map(|index| Some((self.name_of(*index)?.0, index.0)))
+            .chain(&self.further)
+            .filter_map(|index| {
+                let name = String::from_utf8_lossy(self.name_of(*index)?.0);
+                let stable = crate::names::without_generated_parts(&name);
+                Some((stable.unwrap_or_else(|| name.into_owned()), index.0))
+            })
             .collect();
         all.sort_unstable();
         all
-    }
-
-    /// The index of the full definition with this unique name.
-    pub fn definition(&self, name: &[u8]) -> Option<u32> {
-        self.definition_of(name).map(|index| index.0)
     }
 
     /// Names of structures and unions that a value or pointer of this type leads to directly.

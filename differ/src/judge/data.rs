@@ -30,12 +30,38 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if is_import || is_set || is_read_only(base, symbol.rva) {
             continue;
         }
+        if same_type_descriptor(case, symbol, partner) {
+            continue;
+        }
         if let Some(evidence) = initial_value_differs(case, symbol, partner) {
             let name = symbol.name.to_string();
             let message = format!("the initial value of {name} changed");
             refusals.push(Refusal::new("HP030", name, message, evidence));
         }
     }
+}
+
+/// Whether both are type descriptors of one type (`??_R0`: two pointers, the second of which the
+/// runtime sets, and the name of the type), whose name holds a hash of the source.
+fn same_type_descriptor(
+    case: &Case<'_>,
+    base: &DataSymbol<Base>,
+    fixed: &DataSymbol<Fixed>,
+) -> bool {
+    fn name<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> Option<String> {
+        let linkage = symbol.decorated.as_deref().unwrap_or_default();
+        let is_descriptor =
+            linkage.starts_with("??_R0") || symbol.name.ends_with("`RTTI Type Descriptor'");
+        is_descriptor.then_some(())?;
+        let name = image.pe.bytes_from(symbol.rva).get(16..)?;
+        let name = &name[..name.iter().position(|byte| *byte == 0)?];
+        crate::names::without_generated_parts(std::str::from_utf8(name).ok()?)
+    }
+    let names = (
+        name(case.comparer.base, base),
+        name(case.comparer.fixed, fixed),
+    );
+    names.0.is_some() && names.0 == names.1
 }
 
 /// The initialised bytes of a variable and the offsets of the pointers in it.
@@ -176,17 +202,32 @@ fn type_layouts(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if case.redirected.is_empty() {
         return;
     }
-    let differs = |&(name, index): &(&[u8], u32)| {
-        let partner = fixed.definition(name)?;
-        (base.layout_hash(index) != fixed.layout_hash(partner)).then_some((index, partner))
-    };
-    let definitions = base.definitions();
-    let found: Vec<_> = definitions.par_iter().map(differs).collect();
-    for ((name, _), found) in definitions.iter().zip(found) {
-        let Some((index, partner)) = found else {
-            continue;
+    let fixed_definitions = fixed.definitions();
+    let base_definitions = base.definitions();
+    let names: Vec<&[(String, u32)]> = base_definitions.chunk_by(|a, b| a.0 == b.0).collect();
+    // What compilands of one image disagree on is changed only where each image has a layout that
+    // the other does not have.
+    let differs = |before: &[(String, u32)]| {
+        let name = before.first()?.0.clone();
+        let start = fixed_definitions.partition_point(|(other, _)| *other < name);
+        let end = fixed_definitions.partition_point(|(other, _)| *other <= name);
+        let after = &fixed_definitions[start..end];
+        // Not a name, and so not the same type on both sides.
+        if name.contains("<unnamed-") {
+            return None;
+        }
+        let hashes = |types: &crate::Types, all: &[(String, u32)]| -> Vec<u64> {
+            all.iter()
+                .map(|(_, index)| types.layout_hash(*index))
+                .collect()
         };
-        let name = String::from_utf8_lossy(name).into_owned();
+        let (b_hashes, f_hashes) = (hashes(base, before), hashes(fixed, after));
+        let gone = (0..before.len()).find(|at| !f_hashes.contains(&b_hashes[*at]))?;
+        let new = (0..after.len()).find(|at| !b_hashes.contains(&f_hashes[*at]))?;
+        Some((name, before[gone].1, after[new].1))
+    };
+    let found: Vec<_> = names.par_iter().filter_map(|name| differs(name)).collect();
+    for (name, index, partner) in found {
         let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
         let before = size(base.size(index));
         let evidence = format!("{before} bytes before, {} after", size(fixed.size(partner)));

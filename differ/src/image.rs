@@ -225,16 +225,34 @@ impl<S: Side> Image<S> {
         let index = self.data.partition_point(|d| d.rva <= rva).checked_sub(1)?;
         let symbol = &self.data[index];
         // Of several names of one address the first one stands for all.
-        let first = self.data.partition_point(|d| d.rva < symbol.rva);
-        (rva.checked_sub(symbol.rva)? < symbol.size.max(1)).then(|| DataId::new(first))
+        let covers = rva.checked_sub(symbol.rva)? < symbol.size.max(1);
+        covers.then(|| DataId::new(self.names_around(index).start))
     }
 
     /// All names of the address that a data symbol has, the symbol included.
     pub fn data_aliases(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + use<S> {
-        let rva = self.data_symbol(id).rva;
-        let start = self.data.partition_point(|symbol| symbol.rva < rva);
-        let end = self.data.partition_point(|symbol| symbol.rva <= rva);
-        (start..end).map(DataId::new)
+        self.names_around(id.index()).map(DataId::new)
+    }
+
+    /// The data symbols of the address that the one at `index` has. Most have one name, and that
+    /// is told without searching.
+    fn names_around(&self, index: usize) -> std::ops::Range<usize> {
+        let rva = self.data[index].rva;
+        let is_here = |symbol: Option<&DataSymbol<S>>| symbol.is_some_and(|s| s.rva == rva);
+        let before = index
+            .checked_sub(1)
+            .and_then(|before| self.data.get(before));
+        let start = if is_here(before) {
+            self.data.partition_point(|symbol| symbol.rva < rva)
+        } else {
+            index
+        };
+        let end = if is_here(self.data.get(index + 1)) {
+            self.data.partition_point(|symbol| symbol.rva <= rva)
+        } else {
+            index + 1
+        };
+        start..end
     }
 
     /// The function with this id.

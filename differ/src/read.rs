@@ -162,7 +162,6 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
     let contributions = contributions(&pdb_path, &pe, &pdb)?;
     let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
-    let scanned = scan::scan(&pe, &functions);
     let data = data::data_symbols(
         &pe,
         &modules,
@@ -171,6 +170,15 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         &contributions,
         &types,
     );
+    // What was read is part of the image now. It is freed before the code is scanned, which takes
+    // most memory.
+    let mut hotpatch_functions: Vec<_> = modules
+        .into_iter()
+        .flat_map(|module| module.hotpatch_functions)
+        .collect();
+    hotpatch_functions.sort();
+    drop((publics, globals));
+    let scanned = scan::scan(&pe, &functions);
     switch_tables.sort_by_key(|table| (table.table, table.branch));
     let image_relative = image_relative::places(&pe, &data);
     let mut boundaries = data::boundaries(
@@ -187,11 +195,6 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         &mut switch_tables,
         &mut boundaries,
     );
-    let mut hotpatch_functions: Vec<_> = modules
-        .into_iter()
-        .flat_map(|module| module.hotpatch_functions)
-        .collect();
-    hotpatch_functions.sort();
     Ok(Image {
         path: pe.path.clone(),
         pdb_path,

@@ -5,8 +5,12 @@ mod data;
 mod entry;
 mod function;
 mod image;
+mod initialisers;
+mod outside;
 mod policy;
+mod resources;
 mod rules;
+mod types;
 
 use hpbuild_metadata::{Base, Fixed, FunctionId};
 use serde::Serialize;

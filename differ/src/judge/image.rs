@@ -39,11 +39,14 @@ fn tls(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         return;
     }
     for change in changes {
-        let message = match &*change.name {
-            "" => "thread-local storage changed".to_owned(),
-            name => format!("the thread-local variable {name} changed"),
+        let (name, message) = match &*change.name {
+            "" => (
+                "thread-local storage",
+                "thread-local storage changed".to_owned(),
+            ),
+            name => (name, format!("the thread-local variable {name} changed")),
         };
-        refusals.push(Refusal::new("HP025", change.name, message, change.evidence));
+        refusals.push(Refusal::new("HP025", name, message, change.evidence));
     }
     let Some(index) = fixed.pe.tls.as_ref().and_then(|tls| tls.index) else {
         return;

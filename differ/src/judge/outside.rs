@@ -59,7 +59,7 @@ pub(super) fn exports(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             "exports have"
         };
         let message = format!("{count} {exports} another ordinal");
-        refuse("", message, first.clone());
+        refuse("ordinals", message, first.clone());
     }
     for export in &fixed.pe.exports {
         if !before.contains_key(&key(export)) {

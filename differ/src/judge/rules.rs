@@ -40,6 +40,17 @@ pub struct Rule {
     pub remedy: &'static str,
 }
 
+impl Rule {
+    /// Whether a policy may allow a finding: not where nothing could be made of the images, where
+    /// the system that applies the patch would refuse it or break, and where nothing is refused.
+    pub fn may_be_waived(&self) -> bool {
+        const NEVER: [&str; 9] = [
+            "HP001", "HP002", "HP003", "HP004", "HP005", "HP006", "HP013", "HP016", "HP019",
+        ];
+        self.severity == Severity::Refuse && !NEVER.contains(&self.code)
+    }
+}
+
 /// The rule with this code.
 pub fn rule(code: &str) -> Option<&'static Rule> {
     RULES

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use hpbuild_differ::image::Image;
-use hpbuild_differ::judge::Refusal;
+use hpbuild_differ::judge::{Policy, Refusal};
 use hpbuild_differ::{Diff, Differ, Input, SymbolPaths, diff};
 use hpbuild_fixtures::Build;
 use hpbuild_metadata::Side;
@@ -25,7 +25,7 @@ pub(crate) fn findings_of_builds(base: &Build, fixed: &Build) -> Findings {
 
 /// Compares two images whose PDBs lie beside them or where `symbols` says, and makes the patch.
 pub(crate) fn findings(base: &Path, fixed: &Path, symbols: SymbolPaths) -> Findings {
-    match compared(base, fixed, symbols) {
+    match compared(base, fixed, symbols, Policy::default()) {
         Compared::Diff(diff) => findings_of(&diff, &Options::first()),
         Compared::Nothing(rules) => Findings {
             rules,
@@ -41,7 +41,12 @@ pub(crate) enum Compared {
     Nothing(BTreeSet<String>),
 }
 
-pub(crate) fn compared(base: &Path, fixed: &Path, symbols: SymbolPaths) -> Compared {
+pub(crate) fn compared(
+    base: &Path,
+    fixed: &Path,
+    symbols: SymbolPaths,
+    policy: Policy,
+) -> Compared {
     let input = |pe: &Path| Input {
         pe: pe.to_owned(),
         pdb: None,
@@ -50,7 +55,7 @@ pub(crate) fn compared(base: &Path, fixed: &Path, symbols: SymbolPaths) -> Compa
         base: input(base),
         fixed: input(fixed),
         symbols,
-        policy: Default::default(),
+        policy,
     };
     match diff(&differ, &mut Vec::new()) {
         Ok(Ok(diff)) => Compared::Diff(diff),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use hpbuild_differ::SymbolPaths;
 use hpbuild_differ::decode::{Field, ReferenceKind};
+use hpbuild_differ::judge::Policy;
 use hpbuild_fixtures::{Machine, demo, lone, pairs};
 use hpbuild_metadata::{BaseIdentity, Rva, Sequence};
 use hpbuild_packager::extract::{Options, Previous};
@@ -29,6 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(symbols());
     cases.extend(headers());
     cases.extend(older_patches());
+    cases.extend(waivers());
     cases.push(reach("far", 2 << 20, &["HP069 far"], &[]));
     cases.push(reach("close", 16, &[], &["HP069 close"]));
     cases
@@ -256,7 +258,9 @@ fn older_patches() -> Vec<Case> {
         let is_it =
             |pair: &&hpbuild_fixtures::Pair| pair.name == name && pair.machine == Machine::X64;
         let pair = pairs.iter().find(is_it).expect("a pair of the edits");
-        match compared(&pair.base.dll, &pair.fixed.dll, SymbolPaths::default()) {
+        let policy = Policy::default();
+        let symbols = SymbolPaths::default();
+        match compared(&pair.base.dll, &pair.fixed.dll, symbols, policy) {
             Compared::Diff(diff) => diff,
             Compared::Nothing(rules) => panic!("{rules:?}"),
         }
@@ -289,6 +293,31 @@ fn older_patches() -> Vec<Case> {
             &[],
             findings_of(&same, &over(1)),
         ),
+    ]
+}
+
+/// A waiver that allows a finding, and one that waits for another name.
+fn waivers() -> Vec<Case> {
+    let pairs = pairs().expect("fixtures");
+    let is_it = |pair: &&hpbuild_fixtures::Pair| {
+        pair.name == "edits/unpadded" && pair.machine == Machine::X64
+    };
+    let pair = pairs.iter().find(is_it).expect("a pair without padding");
+    let with = |name: &str, expected: &[&str], near: &[&str]| {
+        let text = format!("[[allow]]\ncode = 'HP010'\nname = '{name}'\nreason = 'tried out'\n");
+        let policy = Policy::parse(&text).expect("a policy");
+        let symbols = SymbolPaths::default();
+        match compared(&pair.base.dll, &pair.fixed.dll, symbols, policy) {
+            Compared::Diff(diff) => {
+                let found = findings_of(&diff, &Options::first());
+                case("a waiver", expected, near, found)
+            }
+            Compared::Nothing(rules) => panic!("{rules:?}"),
+        }
+    };
+    vec![
+        with("immediate", &["HP010 immediate"], &["HP036 immediate"]),
+        with("level", &["HP010 immediate", "HP036 level"], &[]),
     ]
 }
 

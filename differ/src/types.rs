@@ -5,6 +5,8 @@
 //! by name, offset and type. Behind a pointer only the name of a structure counts, because a
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
+mod members;
+
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
@@ -13,6 +15,8 @@ use ms_pdb::tpi::TypeStream;
 use ms_pdb::types::fields::Field;
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 use rustc_hash::{FxHashMap, FxHasher};
+
+pub(crate) use members::VirtualFunction;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;

@@ -41,18 +41,26 @@ impl std::fmt::Debug for Types {
 
 impl Types {
     /// Indexes a type stream and an item stream.
+    ///
+    /// Every record is read whole once, here, where a panic of the parser is caught. Later stages
+    /// read records again, where none is, and what the parser makes of the same bytes is the same.
     pub(crate) fn new(types: &TypeStream<Vec<u8>>, items: &TypeStream<Vec<u8>>) -> Self {
         let stream = Records::new(types);
         let mut definitions = FxHashMap::default();
         for (index, record) in (stream.begin..).zip(TypesIter::new(&stream.bytes)) {
             let Ok(data) = record.parse() else { continue };
+            members::read_whole(&data);
             if let Some((name, true)) = definition_name(&data) {
                 definitions.entry(name.into()).or_insert(TypeIndex(index));
             }
         }
+        let items = Records::new(items);
+        for record in TypesIter::new(&items.bytes) {
+            let _ = record.parse();
+        }
         Self {
             stream,
-            items: Records::new(items),
+            items,
             definitions,
         }
     }

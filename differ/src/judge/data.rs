@@ -42,6 +42,9 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if is_elsewhere || is_read_only(base, symbol.rva) {
             continue;
         }
+        if same_type_descriptor(case, symbol, partner) {
+            continue;
+        }
         if let Some(evidence) = initial_value_differs(case, symbol, partner) {
             last = Some(symbol.rva);
             let name = symbol.name.to_string();
@@ -49,6 +52,29 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             refusals.push(Refusal::new("HP030", name, message, evidence));
         }
     }
+}
+
+/// Whether both are type descriptors of one type (`??_R0`: two pointers, the second of which the
+/// runtime sets, and the name of the type), whose name holds a hash of the source.
+fn same_type_descriptor(
+    case: &Case<'_>,
+    base: &DataSymbol<Base>,
+    fixed: &DataSymbol<Fixed>,
+) -> bool {
+    fn name<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> Option<String> {
+        let linkage = symbol.decorated.as_deref().unwrap_or_default();
+        let is_descriptor =
+            linkage.starts_with("??_R0") || symbol.name.ends_with("`RTTI Type Descriptor'");
+        is_descriptor.then_some(())?;
+        let name = image.pe.bytes_from(symbol.rva).get(16..)?;
+        let name = &name[..name.iter().position(|byte| *byte == 0)?];
+        crate::names::without_generated_parts(std::str::from_utf8(name).ok()?)
+    }
+    let names = (
+        name(case.comparer.base, base),
+        name(case.comparer.fixed, fixed),
+    );
+    names.0.is_some() && names.0 == names.1
 }
 
 /// The initialised bytes of a variable and the offsets of the pointers in it.

@@ -13,7 +13,8 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 6] = [
+const SCENARIOS: [(&str, &str); 7] = [
+    ("carried", include_str!("running/carried.toml")),
     ("edits", include_str!("running/edits.toml")),
     ("folded", include_str!("running/folded.toml")),
     ("objects", include_str!("running/objects.toml")),

@@ -5,97 +5,80 @@ use rayon::prelude::*;
 use super::{Case, Refusal};
 use crate::types::{Types, VirtualFunction};
 
-/// Types of one name in one image, by index: more than one where compilands disagree on it.
-type Group<'a> = (&'a Types, &'a [(String, u32)]);
+/// What differs in a type: a rule, what to say, and what shows it.
+type Finding = (&'static str, &'static str, String);
 
 /// Types of the same name that differ. Which functions use a type is not recorded for certain (a
-/// cast leaves no trace), so every type counts as soon as any function changes. What compilands of
-/// one image disagree on is changed only where each image has something that the other does not
-/// have.
+/// cast leaves no trace), so every type counts as soon as any function changes.
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (&case.comparer.base.types, &case.comparer.fixed.types);
     if case.redirected.is_empty() {
         return;
     }
-    let (all_before, all_after) = (base.definitions(), fixed.definitions());
-    let groups: Vec<_> = all_before.chunk_by(|a, b| a.0 == b.0).collect();
-    let findings = |before: &&[(String, u32)]| {
-        let name = before.first().map_or("", |(name, _)| name);
-        let start = all_after.partition_point(|(other, _)| &**other < name);
-        let end = all_after.partition_point(|(other, _)| &**other <= name);
+    let (before, after) = (base.definitions(), fixed.definitions());
+    let groups: Vec<_> = before.chunk_by(|a, b| a.0 == b.0).collect();
+    let differs = |before: &&[(String, u32)]| {
+        let name = &before.first()?.0;
         // Not a name, and so not the same type on both sides.
         if name.contains("<unnamed-") {
-            return Vec::new();
+            return None;
         }
-        let (before, after) = ((base, *before), (fixed, &all_after[start..end]));
-        let found = [
-            layout(before, after),
-            values(before, after),
-            virtual_functions(before, after),
-        ];
-        let finding = |(code, what, evidence): (&'static str, &str, String)| {
+        let start = after.partition_point(|(other, _)| other < name);
+        let end = after.partition_point(|(other, _)| other <= name);
+        let found = disagreement((base, before), (fixed, &after[start..end]))?;
+        Some((name.clone(), found))
+    };
+    let found: Vec<_> = groups.par_iter().filter_map(differs).collect();
+    for (name, found) in found {
+        for (code, what, evidence) in found {
             let message = format!("{what} of {name} changed");
-            Refusal::new(code, name, message, evidence)
-        };
-        found.into_iter().flatten().map(finding).collect()
-    };
-    let found: Vec<Vec<Refusal>> = groups.par_iter().map(findings).collect();
-    refusals.extend(found.into_iter().flatten());
+            refusals.push(Refusal::new(code, name.clone(), message, evidence));
+        }
+    }
 }
 
-/// A rule, what it is about, and what shows it.
-type Finding = (&'static str, &'static str, String);
-
-fn layout((base, before): Group<'_>, (fixed, after): Group<'_>) -> Option<Finding> {
-    let hashes = |types: &Types, all: &[(String, u32)]| -> Vec<u64> {
-        all.iter()
-            .map(|(_, index)| types.layout_hash(*index))
-            .collect()
-    };
-    let (b_hashes, f_hashes) = (hashes(base, before), hashes(fixed, after));
-    let gone = (0..before.len()).find(|at| !f_hashes.contains(&b_hashes[*at]))?;
-    let new = (0..after.len()).find(|at| !b_hashes.contains(&f_hashes[*at]))?;
-    let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
-    let before = size(base.size(before[gone].1));
-    let after = size(fixed.size(after[new].1));
-    let evidence = format!("{before} bytes before, {after} after");
-    Some(("HP031", "the layout", evidence))
-}
-
-/// Enumerations: a further value is none that unchanged code knows.
-fn values((base, before): Group<'_>, (fixed, after): Group<'_>) -> Option<Finding> {
-    let lists = |types: &Types, all: &[(String, u32)]| -> Vec<Vec<(String, Vec<u8>)>> {
-        all.iter()
-            .map(|(_, index)| types.enumerators(*index))
-            .collect()
-    };
-    let (before, after) = (lists(base, before), lists(fixed, after));
-    let holds = |list: &Vec<(String, Vec<u8>)>, old: &Vec<(String, Vec<u8>)>| {
-        old.iter().all(|value| list.contains(value))
-    };
+/// How the definitions of one name differ. What compilands of one image disagree on is changed only
+/// where each image has a definition that the other does not have.
+fn disagreement(
+    (base, before): (&Types, &[(String, u32)]),
+    (fixed, after): (&Types, &[(String, u32)]),
+) -> Option<Vec<Finding>> {
+    let differ = |b: u32, f: u32| !findings((base, b), (fixed, f)).is_empty();
     let gone = before
         .iter()
-        .find(|old| !after.iter().any(|list| holds(list, old)))?;
-    let new = after.iter().find(|list| !before.contains(list))?;
-    let (name, _) = gone.iter().find(|value| !new.contains(value))?;
-    let what = match new.iter().any(|(other, _)| other == name) {
-        true => "has another value",
-        false => "is gone",
-    };
-    Some(("HP031", "the values", format!("{name} {what}")))
+        .find(|(_, b)| after.iter().all(|(_, f)| differ(*b, *f)))?;
+    let new = after
+        .iter()
+        .find(|(_, f)| before.iter().all(|(_, b)| differ(*b, *f)))?;
+    Some(findings((base, gone.1), (fixed, new.1)))
 }
 
-fn virtual_functions((base, before): Group<'_>, (fixed, after): Group<'_>) -> Option<Finding> {
-    let lists = |types: &Types, all: &[(String, u32)]| -> Vec<Vec<VirtualFunction>> {
-        all.iter()
-            .map(|(_, index)| types.virtual_functions(*index))
-            .collect()
-    };
-    let (before, after) = (lists(base, before), lists(fixed, after));
-    let gone = before.iter().find(|list| !after.contains(list))?;
-    let new = after.iter().find(|list| !before.contains(list))?;
-    let evidence = virtual_functions_differ(gone, new)?;
-    Some(("HP027", "the virtual functions", evidence))
+fn findings((base, b): (&Types, u32), (fixed, f): (&Types, u32)) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if base.layout_hash(b) != fixed.layout_hash(f) {
+        let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
+        let (before, after) = (size(base.size(b)), size(fixed.size(f)));
+        let evidence = format!("{before} bytes before, {after} after");
+        found.push(("HP031", "the layout", evidence));
+    }
+    // A further value is none that unchanged code knows.
+    let values = fixed.enumerators(f);
+    let lost = base
+        .enumerators(b)
+        .into_iter()
+        .find(|old| !values.contains(old));
+    if let Some((name, _)) = lost {
+        let what = match values.iter().any(|(other, _)| *other == name) {
+            true => "has another value",
+            false => "is gone",
+        };
+        found.push(("HP031", "the values", format!("{name} {what}")));
+    }
+    let (before, after) = (base.virtual_functions(b), fixed.virtual_functions(f));
+    if let Some(evidence) = virtual_functions_differ(&before, &after) {
+        found.push(("HP027", "the virtual functions", evidence));
+    }
+    found
 }
 
 /// The first virtual function that one side does not have in the same place of the table.

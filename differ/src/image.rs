@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
 use crate::decode::Reference;
+use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -152,8 +153,8 @@ pub struct Compiland {
     pub short_name: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,
-    /// C13 line subsections, as the PDB stores them.
-    pub(crate) lines: Box<[u8]>,
+    /// C13 line subsections.
+    pub(crate) lines: LineRecords,
 }
 
 /// What compiled a compiland.
@@ -292,6 +293,11 @@ impl<S: Side> Image<S> {
     /// discarded symbols) or lies outside its section.
     pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
         self.pe.rva_of_place(place)
+    }
+
+    /// The place of `rva` as PDB records have it; `None` where it lies in no section.
+    pub(crate) fn place_of(&self, rva: Rva<S>) -> Option<SectionOffset> {
+        self.pe.place_of(rva)
     }
 
     /// The readable name of a function: its first name, or its address where it has none.

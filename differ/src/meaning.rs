@@ -5,6 +5,7 @@
 //! that stand there. Equal numbers prove nothing and different ones mean nothing.
 
 mod content;
+mod ends;
 mod extent;
 mod table;
 mod thread_local;
@@ -19,6 +20,7 @@ use crate::pair::Pairing;
 use crate::pe::Import;
 
 pub use content::DataChange;
+pub use ends::ends_at;
 pub use extent::{Extent, anonymous_extent};
 pub use table::relative_entries;
 pub use thread_local::ThreadLocalChange;

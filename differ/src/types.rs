@@ -45,13 +45,20 @@ impl std::fmt::Debug for Types {
 
 impl Types {
     /// Indexes type records and item records.
+    ///
+    /// Every record is read whole once, here, where a panic of the parser is caught. Later stages
+    /// read records again, where none is, and what the parser makes of the same bytes is the same.
     pub(crate) fn new(types: Records, items: Records) -> Self {
         let mut definitions: HashTable<TypeIndex> = HashTable::new();
         let mut further = Vec::new();
         let name_at = |index: TypeIndex| types.record(index).and_then(|r| parsed_name(&r));
         let hash_at = |index: &TypeIndex| hash_of(name_at(*index).map_or(&[], |(name, _)| name));
         for index in types.indexes() {
-            let Some((name, true)) = name_at(index) else {
+            let Some(Ok(data)) = types.record(index).map(|record| record.parse()) else {
+                continue;
+            };
+            members::read_whole(&data);
+            let Some((name, true)) = definition_name(&data) else {
                 continue;
             };
             let is_it = |known: &TypeIndex| name_at(*known).is_some_and(|(own, _)| own == name);
@@ -60,6 +67,9 @@ impl Types {
             } else {
                 further.push(index);
             }
+        }
+        for record in items.indexes().filter_map(|index| items.record(index)) {
+            let _ = record.parse();
         }
         Self {
             stream: types,

@@ -296,6 +296,35 @@ fn functions_come_and_go() {
     assert_eq!(comparison.same.len(), 1);
 }
 
+/// Two objects, and the static function `helper` in the one that is named.
+fn with_static(home: &str, bytes: &[u8]) -> Program {
+    let objects = ["one.obj", "other.obj"].map(|name| {
+        let mut it = Maker::new();
+        it.function(name.trim_end_matches(".obj"));
+        if name == home {
+            let code = it.section(".text$helper", SectionKind::Text, bytes);
+            let symbol = it.symbol("helper", code, SymbolKind::Text);
+            it.0.symbol_mut(symbol).scope = SymbolScope::Compilation;
+        }
+        ObjectFile::read(name, &it.bytes()).expect("an object")
+    });
+    Program::new(objects.into()).expect("one function a section")
+}
+
+#[test]
+fn a_static_function_moves_to_another_object() {
+    let moved = compare(
+        &with_static("one.obj", b"\xc3"),
+        &with_static("other.obj", b"\xc3"),
+    );
+    assert_eq!((moved.same.len(), moved.added.len()), (3, 0));
+    let mended = compare(
+        &with_static("one.obj", b"\xc3"),
+        &with_static("other.obj", b"\x90\xc3"),
+    );
+    assert_eq!(changed(&mended), ["helper"]);
+}
+
 #[test]
 fn what_is_no_object_is_refused() {
     let bytes = reader("limits", b"1234").bytes();

@@ -1,8 +1,7 @@
 //! Two programs, function by function.
 
-use std::collections::BTreeMap;
-
 use super::meaning::{Meaning, Reader};
+use super::names::Lone;
 use super::program::{FunctionName, Program};
 
 /// What the objects of two compiles differ in. Every list is sorted by name.
@@ -32,12 +31,13 @@ pub struct Difference {
 /// Compares two sides.
 pub fn compare(base: &Program, fixed: &Program) -> Comparison {
     let mut comparison = Comparison::default();
-    let (mut in_base, mut in_fixed) = (Reader::new(base), Reader::new(fixed));
-    for (name, &id) in &base.functions {
-        let Some(&other) = fixed.functions.get(name) else {
-            comparison.removed.push(name.clone());
-            continue;
-        };
+    let functions = Lone::new(base.functions.keys(), fixed.functions.keys());
+    let (ours, theirs) = (base.writable(), fixed.writable());
+    let variables = Lone::new(ours.keys(), theirs.keys());
+    let mut in_base = Reader::new(base, &functions, &variables);
+    let mut in_fixed = Reader::new(fixed, &functions, &variables);
+    let pairs = functions.pairs(&base.functions, &fixed.functions);
+    for (name, &id, &other) in pairs.both {
         let (one, other) = (in_base.function(id), in_fixed.function(other));
         if one == other {
             comparison.same.push(name.clone());
@@ -48,38 +48,18 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
             });
         }
     }
-    let new = fixed
-        .functions
-        .keys()
-        .filter(|name| !base.functions.contains_key(*name));
-    comparison.added = new.cloned().collect();
-    comparison.data = data(base, fixed, &mut in_base, &mut in_fixed);
-    comparison
-}
-
-fn data(
-    base: &Program,
-    fixed: &Program,
-    in_base: &mut Reader<'_>,
-    in_fixed: &mut Reader<'_>,
-) -> Vec<FunctionName> {
-    let ours: BTreeMap<_, _> = base.writable();
-    let theirs = fixed.writable();
-    let mut differ: Vec<FunctionName> = theirs
-        .keys()
-        .filter(|name| !ours.contains_key(*name))
-        .cloned()
-        .collect();
-    for (name, &datum) in &ours {
-        let same = theirs
-            .get(name)
-            .is_some_and(|&other| in_base.datum(datum) == in_fixed.datum(other));
-        if !same {
-            differ.push(name.clone());
+    comparison.added = pairs.added;
+    comparison.removed = pairs.removed;
+    let pairs = variables.pairs(&ours, &theirs);
+    comparison.data = pairs.added;
+    comparison.data.extend(pairs.removed);
+    for (name, &datum, &other) in pairs.both {
+        if in_base.datum(datum) != in_fixed.datum(other) {
+            comparison.data.push(name.clone());
         }
     }
-    differ.sort();
-    differ
+    comparison.data.sort();
+    comparison
 }
 
 fn first_difference(base: &Meaning, fixed: &Meaning) -> String {

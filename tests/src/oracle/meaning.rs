@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
+use super::names::Lone;
 use super::object_file::{Machine, Purpose};
-use super::program::{Datum, Program, SectionId, Target};
+use super::program::{Datum, FunctionName, Program, SectionId, Target};
 use super::{arm64, x64};
 
 /// How deep tables may point at tables.
@@ -24,6 +25,8 @@ pub(super) struct Meaning {
 /// Reads meanings of one side, each read-only datum once.
 pub(super) struct Reader<'p> {
     program: &'p Program,
+    functions: &'p Lone,
+    variables: &'p Lone,
     known: HashMap<Datum, String>,
     /// Data being read, for tables that point at themselves.
     open: Vec<Datum>,
@@ -32,9 +35,15 @@ pub(super) struct Reader<'p> {
 }
 
 impl<'p> Reader<'p> {
-    pub(super) fn new(program: &'p Program) -> Reader<'p> {
+    pub(super) fn new(
+        program: &'p Program,
+        functions: &'p Lone,
+        variables: &'p Lone,
+    ) -> Reader<'p> {
         Reader {
             program,
+            functions,
+            variables,
             known: HashMap::new(),
             open: Vec::new(),
             circle: usize::MAX,
@@ -105,6 +114,7 @@ impl<'p> Reader<'p> {
             Target::Code(id, offset) if *id == from => format!("itself {offset:#x}"),
             Target::Code(id, offset) => match self.program.names.get(id) {
                 Some(name) => {
+                    let name = self.functions.plain(name);
                     let object = name.object.as_deref().unwrap_or_default();
                     format!("function {object}:{} {offset:#x}", name.name)
                 }
@@ -157,8 +167,13 @@ impl<'p> Reader<'p> {
             .iter()
             .find(|it| it.place == place && !it.is_section);
         match named {
-            Some(symbol) if symbol.global => format!("variable :{}", symbol.name),
-            Some(symbol) => format!("variable {}:{}", object.name, symbol.name),
+            Some(symbol) => {
+                let name = self.variables.plain(&FunctionName {
+                    name: symbol.name.clone(),
+                    object: (!symbol.global).then(|| object.name.clone()),
+                });
+                format!("variable {}:{}", name.object.unwrap_or_default(), name.name)
+            }
             None => format!("variable in {}", self.program.section(datum.section).name),
         }
     }

@@ -8,14 +8,37 @@ use super::program::FunctionName;
 /// function that is moved to another source, or that becomes visible to all, is still the same.
 pub(super) struct Lone(BTreeSet<String>);
 
+/// Functions of the fixed side that have another name in the base, by their plain names.
+pub(super) type Renamed = BTreeMap<FunctionName, FunctionName>;
+
+/// Names as one side's meanings are told with them.
+#[derive(Clone, Copy)]
+pub(super) struct Names<'a> {
+    pub(super) functions: &'a Lone,
+    pub(super) variables: &'a Lone,
+    /// Empty for the base.
+    pub(super) renamed: &'a Renamed,
+}
+
+impl Names<'_> {
+    pub(super) fn function(&self, name: &FunctionName) -> FunctionName {
+        let plain = self.functions.plain(name);
+        self.renamed.get(&plain).cloned().unwrap_or(plain)
+    }
+
+    pub(super) fn variable(&self, name: &FunctionName) -> FunctionName {
+        self.variables.plain(name)
+    }
+}
+
 /// What both sides have, and what only one has.
 pub(super) struct Pairs<'a, T> {
     /// The name in the base, and both values.
     pub(super) both: Vec<(&'a FunctionName, &'a T, &'a T)>,
     /// Of the fixed side alone.
-    pub(super) added: Vec<FunctionName>,
+    pub(super) added: Vec<(&'a FunctionName, &'a T)>,
     /// Of the base alone.
-    pub(super) removed: Vec<FunctionName>,
+    pub(super) removed: Vec<(&'a FunctionName, &'a T)>,
 }
 
 impl Lone {
@@ -55,10 +78,10 @@ impl Lone {
         for (name, value) in base {
             match left.remove(&self.plain(name)) {
                 Some((_, other)) => pairs.both.push((name, value, other)),
-                None => pairs.removed.push(name.clone()),
+                None => pairs.removed.push((name, value)),
             }
         }
-        pairs.added = left.into_values().map(|(name, _)| name.clone()).collect();
+        pairs.added = left.into_values().collect();
         pairs
     }
 }

@@ -4,6 +4,8 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod image_relative;
+mod jump_tables;
 mod locate;
 mod pdb;
 mod scan;
@@ -185,7 +187,21 @@ fn assemble<S: Side>(
         &types,
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
+    let image_relative = image_relative::places(&pe, &data);
+    let mut boundaries = data::boundaries(
+        &pe,
+        (&data, &image_relative),
+        &contributions,
+        &scanned,
+        &switch_tables,
+    );
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
+    );
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
         .flat_map(|module| module.hotpatch_functions)
@@ -205,6 +221,7 @@ fn assemble<S: Side>(
         boundaries,
         hotpatch_functions,
         types,
+        image_relative,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,

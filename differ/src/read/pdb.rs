@@ -8,9 +8,9 @@ use std::fs::File;
 use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
-use ms_pdb::Pdb;
 use ms_pdb::dbi::DbiStream;
 use ms_pdb::dbi::optional_dbg::OptionalDebugStream;
+use ms_pdb::{Pdb, RandomAccessFile};
 
 use super::contained::contained;
 use super::container;
@@ -73,17 +73,11 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error
     let broken = |place: &'static str| {
         move |cause: anyhow::Error| Error::format(path, place, "a readable structure", cause)
     };
-    let pdb = Pdb::open_from_file(file).map_err(broken("pdb header and stream directory"))?;
-    // Streams are allocated at the size the directory gives them. Pages are not shared between
-    // streams of a real PDB, so all of them together fit in the file.
-    let total: u64 = (0..pdb.num_streams())
-        .map(|stream| pdb.stream_len(stream))
-        .sum();
-    if total > most {
-        let expected = format!("streams of at most {most:#x} bytes together");
-        let found = format!("{total:#x} bytes");
-        return Err(Error::format(path, "pdb stream directory", expected, found));
-    }
+    let file = RandomAccessFile::from(file);
+    // Opening reads a whole stream already.
+    container::check_directory(path, &file, most)?;
+    let place = "pdb header and stream directory";
+    let pdb = Pdb::open_from_random_file(file).map_err(broken(place))?;
     let dbi = pdb.read_dbi_stream().map_err(broken("pdb dbi stream"))?;
     let header = dbi.header().map_err(broken("pdb dbi header"))?;
     for stream in [

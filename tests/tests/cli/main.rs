@@ -1,6 +1,7 @@
 //! The command line from outside: what people and programs see of it.
 
 mod bad_input;
+mod compressed;
 mod determinism;
 mod outcomes;
 mod program;

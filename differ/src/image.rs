@@ -15,9 +15,7 @@ pub struct Image<S: Side> {
     /// Where the PE was read from.
     pub path: PathBuf,
     /// Where its symbols were read from.
-    pub pdb_path: PathBuf,
-    /// GUID and age of the PDB, as `8-4-4-4-12` hexadecimal and a number.
-    pub pdb_identity: (String, u32),
+    pub symbols: SymbolSource,
     /// The PE file and its directories.
     pub pe: Pe<S>,
     /// Bodies of code, sorted by address, disjoint.
@@ -43,10 +41,39 @@ pub struct Image<S: Side> {
     pub hotpatch_functions: Vec<Box<str>>,
     /// Types of functions and data.
     pub types: Types,
+    /// (address, source line) from DWARF, sorted by address; line 0 where nothing has one. Empty
+    /// where symbols come from a PDB: then each compiland has its own.
+    pub(crate) lines: Vec<(Rva<S>, u32)>,
     /// Every pointing operand of every function, function by function.
     pub(crate) references: Vec<PlacedReference<S>>,
     /// For each function the index in `references` where its own begin; one more at the end.
     pub(crate) reference_starts: Vec<u32>,
+}
+
+/// Where the symbols of an image come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SymbolSource {
+    /// A PDB.
+    Pdb {
+        /// The file.
+        path: PathBuf,
+        /// Its GUID, as `8-4-4-4-12` hexadecimal.
+        guid: String,
+        /// Its age.
+        age: u32,
+    },
+    /// DWARF in the image itself.
+    Dwarf,
+}
+
+impl SymbolSource {
+    /// The word for it in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SymbolSource::Pdb { .. } => "pdb",
+            SymbolSource::Dwarf => "dwarf",
+        }
+    }
 }
 
 /// A pointing operand and the instruction it stands in.

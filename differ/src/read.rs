@@ -4,6 +4,7 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod dwarf;
 mod locate;
 mod pdb;
 mod scan;
@@ -18,9 +19,9 @@ use ms_pdb::types::TypeIndex;
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::image::{Compiland, Contribution, Image, SwitchTable};
+use crate::image::{Compiland, Contribution, Image, SwitchTable, SymbolSource};
 use crate::pe::{Opened, Pe, Unsupported};
-use crate::types::Types;
+use crate::types::{CodeViewTypes, Types};
 use pdb::{PdbStreams, RawContribution};
 use symbols::ModuleSymbols;
 
@@ -58,6 +59,14 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         Opened::Pe(pe) => *pe,
         Opened::Unsupported(unsupported) => return Ok(Read::Unsupported(unsupported)),
     };
+    // An image that names a PDB is described by that and nothing else.
+    let names_pdb = pe.codeview.as_ref().is_some_and(|codeview| !codeview.pdb_path.is_empty());
+    if input.pdb.is_none()
+        && !names_pdb
+        && let Some(symbols) = dwarf::read(&pe)?
+    {
+        return Ok(Read::Image(Box::new(assemble_dwarf(pe, symbols))));
+    }
     let (pdb_path, streams) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
     assemble(pe, pdb_path, streams).map(|image| Read::Image(Box::new(image)))
 }
@@ -193,8 +202,11 @@ fn assemble<S: Side>(
     hotpatch_functions.sort();
     Ok(Image {
         path: pe.path.clone(),
-        pdb_path,
-        pdb_identity: (streams.guid, streams.age),
+        symbols: SymbolSource::Pdb {
+            path: pdb_path,
+            guid: streams.guid,
+            age: streams.age,
+        },
         pe,
         functions,
         procedures,
@@ -205,10 +217,46 @@ fn assemble<S: Side>(
         boundaries,
         hotpatch_functions,
         types,
+        lines: Vec::new(),
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,
     })
+}
+
+/// An image without a PDB, from what its DWARF says.
+fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<S> {
+    let (modules, contributions) = (&symbols.modules, &symbols.contributions);
+    let (functions, procedures) =
+        carve::carve(&pe, modules, &symbols.publics, contributions, &symbols.types);
+    let scanned = scan::scan(&pe, &functions);
+    let data = data::data_symbols(
+        &pe,
+        modules,
+        (&symbols.globals, &symbols.publics),
+        (&functions, &procedures),
+        contributions,
+        &symbols.types,
+    );
+    let boundaries = data::boundaries(&pe, &data, contributions, &scanned, &[]);
+    Image {
+        path: pe.path.clone(),
+        symbols: SymbolSource::Dwarf,
+        pe,
+        functions,
+        procedures,
+        data,
+        compilands: symbols.compilands,
+        contributions: symbols.contributions,
+        switch_tables: Vec::new(),
+        boundaries,
+        hotpatch_functions: Vec::new(),
+        types: symbols.types,
+        lines: symbols.lines,
+        relative_tables: scanned.relative_tables,
+        references: scanned.references,
+        reference_starts: scanned.starts,
+    }
 }
 
 fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
@@ -239,7 +287,7 @@ fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
             ));
         }
     }
-    Ok(Types::new(&types, &items))
+    Ok(CodeViewTypes::new(&types, &items).into())
 }
 
 fn compilands(streams: &mut PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {

@@ -60,7 +60,10 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         Opened::Unsupported(unsupported) => return Ok(Read::Unsupported(unsupported)),
     };
     // An image that names a PDB is described by that and nothing else.
-    let names_pdb = pe.codeview.as_ref().is_some_and(|codeview| !codeview.pdb_path.is_empty());
+    let names_pdb = pe
+        .codeview
+        .as_ref()
+        .is_some_and(|codeview| !codeview.pdb_path.is_empty());
     if input.pdb.is_none()
         && !names_pdb
         && let Some(symbols) = dwarf::read(&pe)?
@@ -227,8 +230,13 @@ fn assemble<S: Side>(
 /// An image without a PDB, from what its DWARF says.
 fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<S> {
     let (modules, contributions) = (&symbols.modules, &symbols.contributions);
-    let (functions, procedures) =
-        carve::carve(&pe, modules, &symbols.publics, contributions, &symbols.types);
+    let (functions, procedures) = carve::carve(
+        &pe,
+        modules,
+        &symbols.publics,
+        contributions,
+        &symbols.types,
+    );
     let scanned = scan::scan(&pe, &functions);
     let data = data::data_symbols(
         &pe,

@@ -7,6 +7,7 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 
 use super::symbols::{ModuleSymbols, RawPublic};
+use crate::decode::{Body, Code, Instruction, decode};
 use crate::image::{Contribution, Function, FunctionKind, Procedure};
 use crate::pe::Pe;
 use crate::types::Types;
@@ -261,7 +262,23 @@ fn guess_size<S: Side>(
         size = size.min(end - rva.get());
     }
     let bytes = &available[..size as usize];
-    size - padding_behind(pe.machine, bytes)
+    let body = size - padding_behind(pe.machine, bytes);
+    // The last instruction may itself end with what looks like filler.
+    let code = Code {
+        bytes,
+        rva,
+        image_base: pe.image_base,
+        relocated: &[],
+    };
+    let mut decoded = Body::default();
+    decode(pe.machine, code, &mut decoded);
+    let ends = |instruction: &Instruction<S>| instruction.offset + u32::from(instruction.length);
+    let last = decoded
+        .instructions
+        .iter()
+        .take_while(|instruction| instruction.offset < body);
+    last.last()
+        .map_or(body, |last| ends(last).clamp(body, size))
 }
 
 /// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.

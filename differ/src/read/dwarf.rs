@@ -33,7 +33,7 @@ use crate::pe::Pe;
 use crate::types::Types;
 use crate::types::dwarf::DwarfTypes;
 use budget::Budget;
-use sections::{CoffSymbol, CoffTables};
+use sections::{CoffSymbol, CoffTables, SectionDefinition};
 use units::{Address, Named, UnitFacts};
 
 /// Entries that take their name from another which takes it from another: declaration, abstract
@@ -84,7 +84,8 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
         .iter()
         .map(|unit| module(pe, unit, &entries, &mut publics))
         .collect();
-    let globals = add_coff_symbols(pe, tables.symbols(), &modules, &mut publics);
+    let coff = tables.symbols();
+    let globals = add_coff_symbols(pe, coff.symbols, &modules, &mut publics);
     let mut modules = modules;
     let mut data = Vec::new();
     for symbol in globals {
@@ -96,12 +97,14 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
             }),
         }
     }
+    let mut compilands: Vec<_> = units.iter().map(compiland).collect();
+    let contributions = contributions(pe, &units, coff.definitions, &mut compilands);
     Ok(Some(DwarfSymbols {
         publics: publics.list,
         globals: data,
         types: types.into(),
-        compilands: units.iter().map(compiland).collect(),
-        contributions: contributions(pe, &units),
+        compilands,
+        contributions,
         lines: lines(pe, &units),
         modules,
     }))
@@ -121,7 +124,10 @@ fn read_units(
             .last()
             .map_or(0, |header: &gimli::UnitHeader<_>| end_of(header));
         // Linkers fill the section up.
-        if info.get(read..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0)) {
+        if info
+            .get(read..)
+            .is_none_or(|rest| rest.iter().all(|byte| *byte == 0))
+        {
             break;
         }
         match iter.next() {
@@ -315,13 +321,15 @@ fn module<S: Side>(
             type_index: entries.types.get(&found.last).copied().unwrap_or(0),
             is_item: false,
         });
-        module.separated.extend(parts.flatten().filter_map(|(rva, size)| {
-            Some(RawSeparated {
-                place: place(pe, rva)?,
-                size,
-                parent: at,
-            })
-        }));
+        module
+            .separated
+            .extend(parts.flatten().filter_map(|(rva, size)| {
+                Some(RawSeparated {
+                    place: place(pe, rva)?,
+                    size,
+                    parent: at,
+                })
+            }));
     }
     for variable in &unit.variables {
         let rva = match variable.address {
@@ -336,7 +344,9 @@ fn module<S: Side>(
         if let Some(linkage_name) = &found.linkage_name {
             publics.add(at, linkage_name);
         }
-        let last = variable.function.map(|offset| entries.describe(offset).last);
+        let last = variable
+            .function
+            .map(|offset| entries.describe(offset).last);
         module.data.push(RawData {
             place: at,
             name,
@@ -415,7 +425,8 @@ fn add_coff_symbols<S: Side>(
     for symbol in symbols.iter().filter(|symbol| symbol.global) {
         publics.add(symbol.place, &symbol.name);
     }
-    let mut known: FxHashSet<SectionOffset> = publics.list.iter().map(|public| public.place).collect();
+    let mut known: FxHashSet<SectionOffset> =
+        publics.list.iter().map(|public| public.place).collect();
     for module in modules {
         known.extend(module.procedures.iter().map(|procedure| procedure.place));
         known.extend(module.separated.iter().map(|part| part.place));
@@ -423,7 +434,13 @@ fn add_coff_symbols<S: Side>(
     }
     let unknown = |symbol: CoffSymbol| {
         let rva = pe.rva_of_place(symbol.place)?;
-        let is_code = pe.section_at(rva)?.is_code();
+        let section = pe.section_at(rva)?;
+        let is_code = section.is_code();
+        // Compilers name constants without saying how large they are, which is worse than not
+        // knowing them: then only what is used of them counts.
+        if !is_code && !section.is_writable() {
+            return None;
+        }
         let name: Box<str> = symbol.name.into();
         Some(if is_code {
             Unknown::Code(RawProcedure {
@@ -452,9 +469,15 @@ fn add_coff_symbols<S: Side>(
         .collect()
 }
 
-/// The code of units as contributions. Units may claim the same code, as where functions were
-/// folded; then it counts for the first.
-fn contributions<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<Contribution<S>> {
+/// The code of units as contributions, and what section definitions add to it, with compilands
+/// for the files they name. Units may claim the same code, as where functions were folded; then it
+/// counts for the first.
+fn contributions<S: Side>(
+    pe: &Pe<S>,
+    units: &[UnitFacts],
+    definitions: Vec<SectionDefinition>,
+    compilands: &mut Vec<Compiland>,
+) -> Vec<Contribution<S>> {
     let mut found = Vec::new();
     for (index, unit) in units.iter().enumerate() {
         for range in &unit.ranges {
@@ -465,10 +488,76 @@ fn contributions<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<Contribution<S
                 rva,
                 size,
                 compiland: CompilandId::new(index),
-                characteristics: pe.section_at(rva).map_or(0, |section| section.characteristics),
+                characteristics: pe
+                    .section_at(rva)
+                    .map_or(0, |section| section.characteristics),
             });
         }
     }
+    keep_disjoint(&mut found);
+    let mut counts: FxHashMap<_, u32> = FxHashMap::default();
+    let identity = |definition: &SectionDefinition| {
+        let at = (definition.place.section, definition.size);
+        (definition.file.clone(), at)
+    };
+    for definition in &definitions {
+        *counts.entry(identity(definition)).or_default() += 1;
+    }
+    let mut further = Vec::new();
+    for definition in &definitions {
+        let Some(rva) = pe.rva_of_place(definition.place) else {
+            continue;
+        };
+        let Some(section) = pe.section_at(rva) else {
+            continue;
+        };
+        let room = section.size - rva.checked_sub(section.rva).unwrap_or(0);
+        // Variables without a name are known by their place in the section of their file. An
+        // object that names no file counts for the one before it, so that may say too little.
+        let is_ambiguous = section.is_writable() && counts[&identity(definition)] > 1;
+        let Some(file) = &definition.file else {
+            continue;
+        };
+        if definition.size == 0 || definition.size > room || is_ambiguous {
+            continue;
+        }
+        further.push((file, rva, definition.size, section.characteristics));
+    }
+    let mut files: FxHashMap<&str, usize> = FxHashMap::default();
+    for (index, unit) in units.iter().enumerate() {
+        files.entry(short(&unit.name)).or_insert(index);
+    }
+    // Units are exact about code; a definition has the filler between functions, too.
+    let covered = found.clone();
+    for (file, rva, size, characteristics) in further {
+        let end = rva.get().saturating_add(size);
+        let next = covered
+            .partition_point(|other| other.rva.get().saturating_add(other.size) <= rva.get());
+        if covered.get(next).is_some_and(|other| other.rva.get() < end) {
+            continue;
+        }
+        let compiland = *files.entry(short(file)).or_insert_with(|| {
+            compilands.push(Compiland {
+                name: file.as_str().into(),
+                short_name: short(file).into(),
+                tool: None,
+                lines: Box::default(),
+            });
+            compilands.len() - 1
+        });
+        found.push(Contribution {
+            rva,
+            size,
+            compiland: CompilandId::new(compiland),
+            characteristics,
+        });
+    }
+    keep_disjoint(&mut found);
+    found
+}
+
+/// Sorts by address and drops what reaches into an earlier one.
+fn keep_disjoint<S: Side>(found: &mut Vec<Contribution<S>>) {
     found.sort_by_key(|contribution| (contribution.rva, contribution.compiland));
     let mut end = 0;
     found.retain(|contribution| {
@@ -478,7 +567,6 @@ fn contributions<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<Contribution<S
         }
         is_free
     });
-    found
 }
 
 fn lines<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<(Rva<S>, u32)> {

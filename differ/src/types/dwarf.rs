@@ -232,7 +232,10 @@ impl DwarfTypes {
                 DwarfType::Pointer { target, .. } | DwarfType::Alias { target, .. } => (*target)?,
                 DwarfType::Array { element, .. } => (*element)?,
                 DwarfType::Definition(definition) => {
-                    return definition.name.as_deref().map(|name| name.as_bytes().to_vec());
+                    return definition
+                        .name
+                        .as_deref()
+                        .map(|name| name.as_bytes().to_vec());
                 }
                 _ => return None,
             };
@@ -445,7 +448,12 @@ mod tests {
         )
     }
 
-    fn structure(at: usize, unit: u32, name: &str, members: &[(u64, usize)]) -> (usize, DwarfType<usize>) {
+    fn structure(
+        at: usize,
+        unit: u32,
+        name: &str,
+        members: &[(u64, usize)],
+    ) -> (usize, DwarfType<usize>) {
         let member = |&(offset, ty): &(u64, usize)| Member {
             name: Some("m".into()),
             offset,
@@ -472,9 +480,9 @@ mod tests {
     fn a_tower_of_structures_is_walked_in_time() {
         let tower = |leaf| {
             let mut all = vec![int(leaf)];
-            all.extend((2..52).map(|at| {
-                structure(at, 0, &format!("S{at}"), &[(0, at - 1), (64, at - 1)])
-            }));
+            all.extend(
+                (2..52).map(|at| structure(at, 0, &format!("S{at}"), &[(0, at - 1), (64, at - 1)])),
+            );
             types(all)
         };
         let (one, same, other) = (tower(4), tower(4), tower(8));
@@ -521,6 +529,9 @@ mod tests {
             structure(3, 1, "S", &[(0, INT)]),
         ]);
         assert_eq!(all.size(2), Some(16));
-        assert_ne!(all.layout_hash(2), types(vec![int(4), structure(2, 0, "S", &[])]).layout_hash(2));
+        assert_ne!(
+            all.layout_hash(2),
+            types(vec![int(4), structure(2, 0, "S", &[])]).layout_hash(2)
+        );
     }
 }

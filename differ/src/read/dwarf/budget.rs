@@ -27,7 +27,9 @@ impl Budget {
     /// many entries share; the largest factor seen is 4.
     pub(super) fn new(bytes: usize) -> Self {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        Self(AtomicU64::new(bytes.saturating_mul(64).saturating_add(1 << 20)))
+        Self(AtomicU64::new(
+            bytes.saturating_mul(64).saturating_add(1 << 20),
+        ))
     }
 
     /// Spends some.

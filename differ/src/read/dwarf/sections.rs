@@ -19,6 +19,8 @@ const MAX_GAIN: usize = 64;
 const EXTERNAL: u8 = 2;
 /// `IMAGE_SYM_CLASS_STATIC`.
 const STATIC: u8 = 3;
+/// `IMAGE_SYM_CLASS_FILE`.
+const FILE: u8 = 103;
 /// Bytes of a record of the symbol table.
 const SYMBOL: usize = 18;
 /// Sections whose symbols name what the linker made and the loader or nobody reads.
@@ -38,6 +40,22 @@ pub(super) struct CoffSymbol {
     pub(super) place: SectionOffset,
     /// Whether other object files can name it.
     pub(super) global: bool,
+}
+
+/// What an object file gave to a section. GNU ld keeps these; lld does not.
+#[derive(Debug)]
+pub(super) struct SectionDefinition {
+    /// The source file, as the object names it.
+    pub(super) file: Option<String>,
+    pub(super) place: SectionOffset,
+    pub(super) size: u32,
+}
+
+/// What the symbol table says.
+#[derive(Debug, Default)]
+pub(super) struct CoffSymbols {
+    pub(super) symbols: Vec<CoffSymbol>,
+    pub(super) definitions: Vec<SectionDefinition>,
 }
 
 /// The symbol table of an image, and the names that need it.
@@ -161,24 +179,44 @@ impl<'a, S: Side> CoffTables<'a, S> {
     }
 
     /// The symbols that name code or data of the program.
-    pub(super) fn symbols(&self) -> Vec<CoffSymbol> {
-        let mut found = Vec::new();
+    pub(super) fn symbols(&self) -> CoffSymbols {
+        let mut found = CoffSymbols::default();
+        let mut file: Option<String> = None;
         let mut records = self.symbols.chunks_exact(SYMBOL);
         while let Some(record) = records.next() {
             let (class, further) = (record[16], usize::from(record[17]));
-            if further > 0 {
-                records.nth(further - 1);
+            let more = match further {
+                0 => None,
+                _ => {
+                    let first = records.next();
+                    (1..further).for_each(|_| _ = records.next());
+                    first
+                }
+            };
+            if let (FILE, Some(more)) = (class, more) {
+                file = Some(self.file_name(more));
             }
             let number = u16::from_le_bytes([record[12], record[13]]);
-            // A static symbol with more to it stands for a section of an object file.
-            let kept = class == EXTERNAL || (class == STATIC && further == 0);
             let section = usize::from(number)
                 .checked_sub(1)
                 .and_then(|index| self.pe.sections.get(index));
-            let (true, Some(section)) = (kept, section) else {
+            let (EXTERNAL | STATIC, Some(section)) = (class, section) else {
                 continue;
             };
             if section.is_discardable() || LINKER_MADE.contains(&&*section.name) {
+                continue;
+            }
+            let place = SectionOffset {
+                section: number,
+                offset: word(record, 8).unwrap_or(0),
+            };
+            // A static symbol with more to it stands for a section of an object file.
+            if let (STATIC, Some(more)) = (class, more) {
+                found.definitions.push(SectionDefinition {
+                    file: file.clone(),
+                    place,
+                    size: word(more, 0).unwrap_or(0),
+                });
                 continue;
             }
             let name = match record[..4] {
@@ -192,16 +230,26 @@ impl<'a, S: Side> CoffTables<'a, S> {
             else {
                 continue;
             };
-            found.push(CoffSymbol {
+            found.symbols.push(CoffSymbol {
                 name: name.into_owned(),
-                place: SectionOffset {
-                    section: number,
-                    offset: word(record, 8).unwrap_or(0),
-                },
+                place,
                 global: class == EXTERNAL,
             });
         }
         found
+    }
+}
+
+impl<S: Side> CoffTables<'_, S> {
+    /// The name behind a symbol `.file`, as one record has it; longer ones are in the strings.
+    fn file_name(&self, record: &[u8]) -> String {
+        let long = match record[..4] {
+            [0, 0, 0, 0] => word(record, 4).and_then(|at| self.string(at as usize)),
+            _ => None,
+        };
+        let end = record.iter().position(|byte| *byte == 0);
+        let short = || String::from_utf8_lossy(&record[..end.unwrap_or(record.len())]);
+        long.unwrap_or_else(short).into_owned()
     }
 }
 
@@ -238,7 +286,10 @@ mod tests {
         assert_eq!(string_offset("4"), Some(4));
         assert_eq!(string_offset("1234567"), Some(1_234_567));
         assert_eq!(string_offset("/AAAAAE"), Some(4));
-        assert_eq!(string_offset("/AAmJaA"), Some(((38 * 64 + 9) * 64 + 26) * 64));
+        assert_eq!(
+            string_offset("/AAmJaA"),
+            Some(((38 * 64 + 9) * 64 + 26) * 64)
+        );
         assert_eq!(string_offset(""), None);
         assert_eq!(string_offset("/%%"), None);
         assert_eq!(string_offset("//////////////////"), None);

@@ -5,7 +5,7 @@
 //! stack of its own, so that no nesting is too deep.
 
 use gimli::{
-    AttributeValue, DebuggingInformationEntry, Dwarf, DwTag, EndianSlice, LittleEndian, Operation,
+    AttributeValue, DebuggingInformationEntry, DwTag, Dwarf, EndianSlice, LittleEndian, Operation,
     Unit, UnitHeader,
 };
 
@@ -143,7 +143,11 @@ struct Walk<'w, 'a> {
 
 impl<'a> Walk<'_, 'a> {
     fn entry(&mut self, entry: &Entry<'a>) -> Result<()> {
-        while self.open.pop_if(|open| open.depth >= entry.depth()).is_some() {}
+        while self
+            .open
+            .pop_if(|open| open.depth >= entry.depth())
+            .is_some()
+        {}
         let (mut kind, mut scope) = (OpenKind::Plain, None);
         match entry.tag() {
             gimli::DW_TAG_compile_unit | gimli::DW_TAG_partial_unit => self.unit_entry(entry)?,

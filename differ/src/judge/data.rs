@@ -26,7 +26,9 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         };
         let partner = fixed.data_symbol(partner);
         let is_import = base.pe.import_at(symbol.rva).is_some();
-        let is_set = crate::names::is_set_at_start(&symbol.name);
+        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+        let is_set =
+            crate::names::is_set_at_start(&symbol.name) || crate::names::is_linker_made(linkage);
         if is_import || is_set || is_read_only(base, symbol.rva) {
             continue;
         }

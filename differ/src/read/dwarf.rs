@@ -344,16 +344,21 @@ fn module<S: Side>(
         if let Some(linkage_name) = &found.linkage_name {
             publics.add(at, linkage_name);
         }
-        let last = variable
-            .function
-            .map(|offset| entries.describe(offset).last);
+        let function = variable.function.map(|offset| entries.describe(offset));
+        let last = function.as_ref().map(|function| function.last);
+        let parent = last.and_then(|last| owners.get(&last).copied());
         module.data.push(RawData {
             place: at,
-            name,
+            // Of a function that has no body of its own, because it is inlined wherever it is
+            // used, only the name is left.
+            name: match function.and_then(|function| function.name) {
+                Some(function) if parent.is_none() => format!("{function}::{name}").into(),
+                _ => name,
+            },
             global: found.external,
             thread_local: matches!(variable.address, Address::Thread(_)),
             type_index: found.ty,
-            parent: last.and_then(|last| owners.get(&last).copied()),
+            parent,
         });
     }
     module

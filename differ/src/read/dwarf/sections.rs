@@ -203,15 +203,19 @@ impl<'a, S: Side> CoffTables<'a, S> {
             let (EXTERNAL | STATIC, Some(section)) = (class, section) else {
                 continue;
             };
-            if section.is_discardable() || LINKER_MADE.contains(&&*section.name) {
+            if section.is_discardable() {
                 continue;
             }
+            let is_linker_made = LINKER_MADE.contains(&&*section.name);
             let place = SectionOffset {
                 section: number,
                 offset: word(record, 8).unwrap_or(0),
             };
             // A static symbol with more to it stands for a section of an object file.
             if let (STATIC, Some(more)) = (class, more) {
+                if is_linker_made {
+                    continue;
+                }
                 found.definitions.push(SectionDefinition {
                     file: file.clone(),
                     place,
@@ -230,6 +234,10 @@ impl<'a, S: Side> CoffTables<'a, S> {
             else {
                 continue;
             };
+            // Pointers to imports are in the program's use.
+            if is_linker_made && !name.starts_with("__imp_") {
+                continue;
+            }
             found.symbols.push(CoffSymbol {
                 name: name.into_owned(),
                 place,

@@ -1,7 +1,7 @@
 //! One image as the later stages see it: what its PE says, and the functions and data that its
 //! symbols name, sorted by address.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
@@ -67,6 +67,14 @@ pub enum SymbolSource {
 }
 
 impl SymbolSource {
+    /// The PDB, where they come from one.
+    pub fn pdb(&self) -> Option<&Path> {
+        match self {
+            SymbolSource::Pdb { path, .. } => Some(path),
+            SymbolSource::Dwarf => None,
+        }
+    }
+
     /// The word for it in reports.
     pub fn name(&self) -> &'static str {
         match self {

@@ -77,7 +77,9 @@ fn report_is_that_of_the_plain_pdb() {
         to
     };
     let mut compared = 0;
-    for (pair, shape) in pairs().expect("fixtures").iter().zip(SHAPES.iter().cycle()) {
+    let pairs = pairs().expect("fixtures");
+    let with_pdb = pairs.iter().filter(|pair| pair.base.pdb.is_file());
+    for (pair, shape) in with_pdb.zip(SHAPES.iter().cycle()) {
         let (base, fixed) = (&pair.base, &pair.fixed);
         let dlls = [place("base.dll", &base.dll), place("fixed.dll", &fixed.dll)];
         let pdbs = [place("base.pdb", &base.pdb), place("fixed.pdb", &fixed.pdb)];

@@ -3,5 +3,7 @@
 mod bad_input;
 mod compressed;
 mod determinism;
+mod dwarf;
+mod inputs_kept;
 mod outcomes;
 mod program;

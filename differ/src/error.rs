@@ -27,7 +27,7 @@ pub enum Error {
         found: String,
     },
     /// The PE names no PDB.
-    #[error("{path}: debug directory: expected a CodeView entry that names a PDB, found none (HP004)", path = path.display())]
+    #[error("{path}: debug directory: expected a CodeView entry that names a PDB, or sections of DWARF, found none (HP004)", path = path.display())]
     NoDebugDirectory {
         /// The PE.
         path: PathBuf,

@@ -72,7 +72,7 @@ impl From<hpbuild_differ::Error> for Failure {
             Error::NoPdb { .. } => failure.hint(
                 "name the PDB with --base-pdb or --fixed-pdb, or its folder with --symbols",
             ),
-            Error::NoDebugDirectory { .. } => failure.hint("link with /DEBUG"),
+            Error::NoDebugDirectory { .. } => failure.hint("link with /DEBUG, or build with -g and without -s for DWARF"),
             Error::PdbMismatch { .. } => failure.hint(
                 "find the PDB that was written together with the PE; --symbols names further folders",
             ),

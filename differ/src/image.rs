@@ -36,6 +36,8 @@ pub struct Image<S: Side> {
     /// Tables of 32-bit distances from their own start to what their entries mean, as the code
     /// that reads them shows. Sorted, unique.
     pub relative_tables: Vec<Rva<S>>,
+    /// Places in data that hold the RVA of something, four bytes each. Sorted, unique.
+    pub image_relative: Vec<Rva<S>>,
     /// Names of functions compiled to reach globals through `__ref_` variables
     /// (`S_HOTPATCHFUNC`), sorted.
     pub hotpatch_functions: Vec<Box<str>>,
@@ -270,6 +272,16 @@ impl<S: Side> Image<S> {
         (start..end).map(DataId::new)
     }
 
+    /// Those names of the address of a data symbol that tell what stands there: the ones with a type,
+    /// where any has one. Linkers name the starts of sections too, and whatever variable comes
+    /// first there has that name beside its own.
+    pub fn telling_names(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + '_ {
+        let is_typed = |id: &DataId<S>| self.data_symbol(*id).sized_by_type;
+        let any_typed = self.data_aliases(id).any(|id| is_typed(&id));
+        self.data_aliases(id)
+            .filter(move |id| !any_typed || is_typed(id))
+    }
+
     /// The function with this id.
     pub fn function(&self, id: FunctionId<S>) -> &Function<S> {
         &self.functions[id.index()]
@@ -330,16 +342,37 @@ impl<S: Side> Image<S> {
         (rva.checked_sub(contribution.rva)? < contribution.size).then_some(contribution)
     }
 
-    /// The next boundary behind `rva`, or the end of its section.
+    /// The places in `size` bytes from `rva` that hold an address: with a base relocation a virtual
+    /// address of eight bytes (true), or an RVA of four. In address order.
+    pub fn pointers_in(&self, rva: Rva<S>, size: u32) -> Vec<(Rva<S>, bool)> {
+        let absolute = self.pe.relocations_in(rva, size);
+        let start = self.image_relative.partition_point(|place| *place < rva);
+        let end = u64::from(rva.get()) + u64::from(size);
+        let relative = self.image_relative[start..]
+            .iter()
+            .take_while(|place| u64::from(place.get()) < end);
+        let mut places: Vec<_> = absolute.iter().map(|place| (*place, true)).collect();
+        places.extend(relative.map(|place| (*place, false)));
+        places.sort_unstable();
+        places
+    }
+
+    /// The next boundary behind `rva`, or the end of its section. In a section of code functions
+    /// and contributions are boundaries.
     pub fn next_boundary(&self, rva: Rva<S>) -> Option<Rva<S>> {
-        let index = self.boundaries.partition_point(|b| *b <= rva);
         let section = self.pe.section_at(rva)?;
         let end = section.rva.checked_add(section.size)?;
-        Some(
-            self.boundaries
-                .get(index)
-                .copied()
-                .map_or(end, |next| next.min(end)),
-        )
+        if section.is_code() {
+            let next = self.functions.partition_point(|f| f.rva <= rva);
+            let function = self.functions.get(next).map(|function| function.rva);
+            let contribution = self
+                .contribution_at(rva)
+                .and_then(|contribution| contribution.rva.checked_add(contribution.size));
+            let ends = [function, contribution].into_iter().flatten();
+            return Some(ends.fold(end, Rva::min));
+        }
+        let index = self.boundaries.partition_point(|b| *b <= rva);
+        let next = self.boundaries.get(index).copied();
+        Some(next.map_or(end, |next| next.min(end)))
     }
 }

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod decode;
 mod error;
 pub mod explain;
+mod handling;
 pub mod image;
 pub mod judge;
 mod lines;

@@ -13,13 +13,16 @@
 //! | name-type-compiland | name, type layout and compiland |
 //! | name | name alone: a function that moved to another compiland |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
-//! | name-content | name and meaning of the body |
-//! | order | name, compiland and position among its namesakes, where both sides have as many and a compiler made the names |
+//! | funclet | the function it belongs to, and what it does for it |
+//! | name-content | name, without those parts, and meaning of the body |
+//! | order | name, without those parts, compiland and position among its namesakes, where both sides have as many and a compiler made the names |
 //! | content | meaning of the body alone |
 
 mod content;
 mod data;
+mod funclet;
 
+use std::borrow::Cow;
 use std::hash::Hash;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
@@ -42,6 +45,8 @@ pub enum Tier {
     Name,
     /// The name without what a compiler numbers or hashes, and compiland.
     Generated,
+    /// The function that a funclet belongs to, and its role there.
+    Funclet,
     /// Name and meaning of the body.
     NameContent,
     /// Position among compiler-made namesakes of one compiland.
@@ -155,6 +160,7 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     );
     pairs.tier(Tier::Name, |i| Some(b.name(i)), |i| Some(f.name(i)));
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
+    funclet::pair_funclets(&mut pairs, &b, &f);
 
     // The meaning of a body is told by the names of what it refers to, which no later tier
     // changes, so these need no repetition to reach a fixed point.
@@ -162,9 +168,11 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
     pairs.tier(
         Tier::NameContent,
-        |i| by_name(b.name(i), contents.base(b.owners[i as usize])),
-        |i| by_name(f.name(i), contents.fixed(f.owners[i as usize])),
+        |i| by_name(b.stable_name(i), contents.base(b.owners[i as usize])),
+        |i| by_name(f.stable_name(i), contents.fixed(f.owners[i as usize])),
     );
+    // What was told apart by content leaves others alone with their name.
+    pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     pairs.order(&b, &f);
     pairs.tier(
         Tier::Content,
@@ -243,6 +251,19 @@ impl<'a, S: Side> Names<'a, S> {
     fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
         let stable = crate::names::without_generated_parts(self.name(index))?;
         Some((stable, self.compiland(index)))
+    }
+
+    /// The name without the parts that another build would number or hash otherwise.
+    fn stable_name(&self, index: u32) -> Cow<'a, str> {
+        stable_name(self.name(index))
+    }
+}
+
+/// A name without the parts that another build would number or hash otherwise.
+fn stable_name(name: &str) -> Cow<'_, str> {
+    match crate::names::without_generated_parts(name) {
+        Some(stable) => Cow::Owned(stable),
+        None => Cow::Borrowed(name),
     }
 }
 
@@ -324,8 +345,8 @@ impl Pairs {
     fn order(&mut self, base: &Names<'_, Base>, fixed: &Names<'_, Fixed>) {
         let made = |name| crate::names::is_generated(name);
         let buckets = self.buckets(
-            |i| base.in_compiland(i).filter(|(name, _)| made(name)),
-            |i| fixed.in_compiland(i).filter(|(name, _)| made(name)),
+            |i| Some((base.stable_name(i), base.compiland(i)?)).filter(|_| made(base.name(i))),
+            |i| Some((fixed.stable_name(i), fixed.compiland(i)?)).filter(|_| made(fixed.name(i))),
         );
         #[allow(clippy::iter_over_hash_type)]
         for (base, fixed) in buckets.into_values() {

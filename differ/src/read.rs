@@ -5,6 +5,8 @@ mod contained;
 mod container;
 mod data;
 mod dwarf;
+mod image_relative;
+mod jump_tables;
 mod locate;
 mod pdb;
 mod scan;
@@ -197,7 +199,21 @@ fn assemble<S: Side>(
         &types,
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
+    let image_relative = image_relative::places(&pe, &data);
+    let mut boundaries = data::boundaries(
+        &pe,
+        (&data, &image_relative),
+        &contributions,
+        &scanned,
+        &switch_tables,
+    );
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
+    );
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
         .flat_map(|module| module.hotpatch_functions)
@@ -221,6 +237,7 @@ fn assemble<S: Side>(
         hotpatch_functions,
         types,
         lines: Vec::new(),
+        image_relative,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,
@@ -246,7 +263,18 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
         contributions,
         &symbols.types,
     );
-    let boundaries = data::boundaries(&pe, &data, contributions, &scanned, &[]);
+    let image_relative = image_relative::places(&pe, &data);
+    let mut boundaries =
+        data::boundaries(&pe, (&data, &image_relative), contributions, &scanned, &[]);
+    // DWARF describes no jump table; those are left that code itself shows.
+    let mut switch_tables = Vec::new();
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
+    );
     Image {
         path: pe.path.clone(),
         symbols: SymbolSource::Dwarf,
@@ -256,11 +284,12 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
         data,
         compilands: symbols.compilands,
         contributions: symbols.contributions,
-        switch_tables: Vec::new(),
+        switch_tables,
         boundaries,
         hotpatch_functions: Vec::new(),
         types: symbols.types,
         lines: symbols.lines,
+        image_relative,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,

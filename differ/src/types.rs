@@ -6,9 +6,11 @@
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
 pub(crate) mod dwarf;
+mod members;
 mod source;
 
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 
 use ms_pdb::tpi::TypeStream;
@@ -16,6 +18,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex, TypeRecord, TypesIter};
 use rustc_hash::{FxHashMap, FxHasher};
 
+pub(crate) use members::VirtualFunction;
 pub use source::Types;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
@@ -30,6 +33,8 @@ pub(crate) struct CodeViewTypes {
     items: Records,
     /// Full definitions of structures, unions and enumerations by unique name.
     definitions: FxHashMap<Box<[u8]>, TypeIndex>,
+    /// Further definitions of the same name: compilands need not agree on what it stands for.
+    further: Vec<(Box<[u8]>, TypeIndex)>,
 }
 
 impl std::fmt::Debug for CodeViewTypes {
@@ -45,16 +50,21 @@ impl CodeViewTypes {
     pub(crate) fn new(types: &TypeStream<Vec<u8>>, items: &TypeStream<Vec<u8>>) -> Self {
         let stream = Records::new(types);
         let mut definitions = FxHashMap::default();
+        let mut further = Vec::new();
         for (index, record) in (stream.begin..).zip(TypesIter::new(&stream.bytes)) {
             let Ok(data) = record.parse() else { continue };
             if let Some((name, true)) = definition_name(&data) {
-                definitions.entry(name.into()).or_insert(TypeIndex(index));
+                match definitions.entry(Box::from(name)) {
+                    Entry::Vacant(entry) => _ = entry.insert(TypeIndex(index)),
+                    Entry::Occupied(_) => further.push((name.into(), TypeIndex(index))),
+                }
             }
         }
         Self {
             stream,
             items: Records::new(items),
             definitions,
+            further,
         }
     }
 
@@ -294,20 +304,21 @@ impl CodeViewTypes {
         fields
     }
 
-    /// Full definitions of structures and unions as (unique name, type index), in name order.
-    pub(crate) fn definitions(&self) -> Vec<(&[u8], u32)> {
-        let mut all: Vec<_> = self
-            .definitions
-            .iter()
-            .map(|(name, index)| (&**name, index.0))
+    /// Full definitions of structures and unions as (unique name without what hashes the source,
+    /// type index), in the order of names. A name occurs as often as compilands disagree on it.
+    pub(crate) fn definitions(&self) -> Vec<(String, u32)> {
+        let first = self.definitions.iter().map(|(name, index)| (name, *index));
+        let further = self.further.iter().map(|(name, index)| (name, *index));
+        let mut all: Vec<_> = first
+            .chain(further)
+            .map(|(name, index)| {
+                let name = String::from_utf8_lossy(name);
+                let stable = crate::names::without_generated_parts(&name);
+                (stable.unwrap_or_else(|| name.into_owned()), index.0)
+            })
             .collect();
         all.sort_unstable();
         all
-    }
-
-    /// The index of the full definition with this unique name.
-    pub(crate) fn definition(&self, name: &[u8]) -> Option<u32> {
-        self.definitions.get(name).map(|index| index.0)
     }
 
     /// Names of structures and unions that a value or pointer of this type leads to directly.

@@ -6,6 +6,7 @@ use hpbuild_metadata::{Base, DataId, Fixed, Side};
 use rustc_hash::FxHashMap;
 
 use crate::image::{DataSymbol, Image};
+use crate::names::without_generated_parts;
 
 type Paired = (Vec<Option<DataId<Fixed>>>, Vec<Option<DataId<Base>>>);
 
@@ -23,6 +24,13 @@ pub(super) fn pair_data(
         fixed,
         |s, _| s.decorated.clone(),
         |s, _| s.decorated.clone(),
+    );
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| s.decorated.as_deref().and_then(without_generated_parts),
+        |s, _| s.decorated.as_deref().and_then(without_generated_parts),
     );
     // A static local's parent is known by its index in the base.
     let base_parent =
@@ -49,6 +57,13 @@ pub(super) fn pair_data(
         fixed,
         |s, _| Some(s.name.clone()),
         |s, _| Some(s.name.clone()),
+    );
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| without_generated_parts(&s.name),
+        |s, _| without_generated_parts(&s.name),
     );
     // Namesakes of one function, in inner blocks: paired in order where there are as many.
     in_order(&mut paired, base, fixed, base_parent, fixed_parent);

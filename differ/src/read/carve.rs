@@ -7,7 +7,7 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 
 use super::symbols::{ModuleSymbols, RawPublic};
-use crate::decode::{Body, Code, Instruction, decode};
+use crate::decode::{Body, Code, decode};
 use crate::image::{Contribution, Function, FunctionKind, Procedure};
 use crate::pe::Pe;
 use crate::types::Types;
@@ -262,23 +262,24 @@ fn guess_size<S: Side>(
         size = size.min(end - rva.get());
     }
     let bytes = &available[..size as usize];
-    let body = size - padding_behind(pe.machine, bytes);
-    // The last instruction may itself end with what looks like filler.
+    let filler = padding_behind(pe.machine, bytes);
+    if filler == 0 {
+        return size;
+    }
+    // The last instruction may end in bytes that look like filler: it belongs to the code.
     let code = Code {
         bytes,
         rva,
         image_base: pe.image_base,
-        relocated: &[],
+        relocated: pe.relocations_in(rva, size),
     };
-    let mut decoded = Body::default();
-    decode(pe.machine, code, &mut decoded);
-    let ends = |instruction: &Instruction<S>| instruction.offset + u32::from(instruction.length);
-    let last = decoded
-        .instructions
-        .iter()
-        .take_while(|instruction| instruction.offset < body);
-    last.last()
-        .map_or(body, |last| ends(last).clamp(body, size))
+    let mut body = Body::default();
+    decode(pe.machine, code, &mut body);
+    let starts = body.instructions.iter().map(|it| it.offset);
+    starts
+        .into_iter()
+        .find(|at| *at >= size - filler)
+        .unwrap_or(size)
 }
 
 /// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.

@@ -168,7 +168,7 @@ fn size_the_rest<S: Side>(
 /// Every address in data where something starts.
 pub(super) fn boundaries<S: Side>(
     pe: &Pe<S>,
-    data: &[DataSymbol<S>],
+    (data, image_relative): (&[DataSymbol<S>], &[Rva<S>]),
     contributions: &[Contribution<S>],
     scanned: &Scanned<S>,
     switch_tables: &[SwitchTable<S>],
@@ -186,6 +186,10 @@ pub(super) fn boundaries<S: Side>(
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));
+    }
+    for place in image_relative {
+        let distance = pe.bytes(*place, 4).and_then(|bytes| bytes.first_chunk());
+        found.extend(distance.map(|word| Rva::new(u32::from_le_bytes(*word))));
     }
     for table in switch_tables {
         found.push(table.table);

@@ -66,12 +66,11 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
         return Ok(None);
     };
     let mut units = read_units(&pe.path, &sections)?;
-    let names: Vec<Box<str>> = units.iter().map(|unit| short(&unit.name).into()).collect();
     let found = units
         .iter_mut()
         .flat_map(|unit| std::mem::take(&mut unit.types))
         .collect();
-    let (types, indices) = DwarfTypes::new(found, &names);
+    let (types, indices) = DwarfTypes::new(found);
     let entries = Entries {
         named: units
             .iter_mut()
@@ -153,11 +152,9 @@ fn read_units(
     let is_first = |program| programs.lock().is_ok_and(|mut known| known.insert(program));
     let facts = headers
         .into_par_iter()
-        .enumerate()
-        .map(|(number, header)| {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+        .map(|header| {
             let start = header.debug_info_offset().map_or(0, |offset| offset.0);
-            units::read(&dwarf, header, number, is_first, &budget).map_err(|fault| {
+            units::read(&dwarf, header, is_first, &budget).map_err(|fault| {
                 let place = format!(".debug_info+{start:#x}");
                 Error::format(path, place, "a whole unit", fault)
             })

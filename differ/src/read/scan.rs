@@ -7,7 +7,9 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
-use crate::decode::{Body, Code, ReferenceKind, decode, relative_tables};
+use crate::decode::{
+    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, relative_tables,
+};
 use crate::image::{Function, PlacedReference};
 use crate::pe::Pe;
 
@@ -19,10 +21,12 @@ pub(super) struct Scanned<S: Side> {
     pub(super) starts: Vec<u32>,
     /// Tables of distances from their own start; sorted, unique.
     pub(super) relative_tables: Vec<Rva<S>>,
+    /// Tables of RVAs, with the index of the function that jumps through each.
+    pub(super) jump_tables: Vec<(usize, JumpTable<S>)>,
 }
 
-/// The references of one function, and the tables of distances it reads.
-type Found<S> = (Vec<PlacedReference<S>>, Vec<Rva<S>>);
+/// The references of one function, the tables of distances it reads and those it jumps through.
+type Found<S> = (Vec<PlacedReference<S>>, Vec<Rva<S>>, Vec<JumpTable<S>>);
 
 /// Decodes all `functions` in parallel.
 pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
@@ -34,14 +38,17 @@ pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S>
         })
         .collect();
     let mut scanned = Scanned {
-        references: Vec::with_capacity(found.iter().map(|(references, _)| references.len()).sum()),
+        references: Vec::with_capacity(found.iter().map(|found| found.0.len()).sum()),
         starts: Vec::with_capacity(functions.len() + 1),
         relative_tables: Vec::new(),
+        jump_tables: Vec::new(),
     };
-    for (references, tables) in found {
+    for (function, (references, tables, jumps)) in found.into_iter().enumerate() {
         scanned.starts.push(index(scanned.references.len()));
         scanned.references.extend(references);
         scanned.relative_tables.extend(tables);
+        let jumps = jumps.into_iter().map(|table| (function, table));
+        scanned.jump_tables.extend(jumps);
     }
     scanned.starts.push(index(scanned.references.len()));
     scanned.relative_tables.sort_unstable();
@@ -57,6 +64,7 @@ fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -
     let code = code_at(pe, function);
     decode(pe.machine, code, body);
     let tables = relative_tables(pe.machine, code, body);
+    refer_from_tables(code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
     let placed = (0_u32..)
@@ -81,6 +89,7 @@ fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -
     (
         placed.filter(|reference| !inside(reference)).collect(),
         tables,
+        std::mem::take(&mut body.jump_tables),
     )
 }
 

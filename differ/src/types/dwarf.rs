@@ -4,13 +4,15 @@
 //! The same rules as for CodeView: members by name, offset and type; behind a pointer only the
 //! name of a structure counts. Every unit repeats the types it uses, so of one name there are
 //! many definitions, which mostly are equal. Where they are not, as namesakes in C may be, each
-//! goes by its name and that of its unit.
+//! counts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+
+use super::VirtualFunction;
 
 /// Nesting that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
@@ -59,12 +61,23 @@ pub(crate) struct Definition<R> {
     pub(crate) tag: u16,
     /// Its name with scopes; an unnamed one has none.
     pub(crate) name: Option<Box<str>>,
-    /// The unit it stands in.
-    pub(crate) unit: u32,
     pub(crate) size: Option<u64>,
     /// Whether this only says that it exists.
     pub(crate) declaration: bool,
     pub(crate) members: Vec<Member<R>>,
+    /// Values of an enumeration.
+    pub(crate) enumerators: Vec<(Box<str>, u64)>,
+    pub(crate) virtuals: Vec<Virtual<R>>,
+}
+
+/// A virtual function that a class declares.
+#[derive(Clone, Debug)]
+pub(crate) struct Virtual<R> {
+    pub(crate) name: Box<str>,
+    /// Bytes from the start of the table.
+    pub(crate) slot: Option<u32>,
+    /// Its type.
+    pub(crate) function: Option<R>,
 }
 
 /// A member, or a base class, which has no name.
@@ -82,8 +95,8 @@ pub(crate) struct Member<R> {
 #[derive(Debug, Default)]
 pub(crate) struct DwarfTypes {
     records: Vec<DwarfType<u32>>,
-    /// Full definitions by name, in name order.
-    definitions: BTreeMap<Box<[u8]>, u32>,
+    /// Full definitions by name, in name order; of several the first ones that differ.
+    definitions: BTreeMap<Box<str>, Vec<u32>>,
 }
 
 /// Layouts walked so far, by index and by whether a pointer led there.
@@ -91,11 +104,8 @@ type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 
 impl DwarfTypes {
     /// Orders the types of all units, each with its offset in `.debug_info`; returns the index
-    /// for each offset, too. `units` are the names of units.
-    pub(crate) fn new(
-        found: Vec<(usize, DwarfType<usize>)>,
-        units: &[Box<str>],
-    ) -> (Self, FxHashMap<usize, u32>) {
+    /// for each offset, too.
+    pub(crate) fn new(found: Vec<(usize, DwarfType<usize>)>) -> (Self, FxHashMap<usize, u32>) {
         let indices: FxHashMap<usize, u32> = (1_u32..)
             .zip(&found)
             .map(|(index, (offset, _))| (*offset, index))
@@ -109,53 +119,36 @@ impl DwarfTypes {
             records,
             definitions: BTreeMap::new(),
         };
-        types.definitions = types.find_definitions(units);
+        types.find_definitions();
         (types, indices)
     }
 
-    fn find_definitions(&self, units: &[Box<str>]) -> BTreeMap<Box<[u8]>, u32> {
-        let mut by_name: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    /// Every definition whose like of the same name did not come before it. Declarations resolve to
+    /// the first one, so all names must lead somewhere before any layout is compared.
+    fn find_definitions(&mut self) {
         for (index, record) in (1..).zip(&self.records) {
             if let DwarfType::Definition(definition) = record
                 && let (Some(name), false) = (&definition.name, definition.declaration)
             {
-                by_name.entry(name).or_default().push(index);
+                self.definitions
+                    .entry(name.clone())
+                    .or_default()
+                    .push(index);
             }
         }
-        // Declarations resolve to definitions, so all names must lead somewhere before any layout
-        // is compared.
-        let mut first = Self {
-            records: Vec::new(),
-            definitions: by_name
-                .iter()
-                .filter_map(|(name, found)| Some((name.as_bytes().into(), *found.first()?)))
-                .collect(),
-        };
-        let mut ambiguous = Vec::new();
-        for (name, found) in &by_name {
-            let layouts: FxHashSet<u64> = found
-                .iter()
-                .map(|index| self.hash_with(&first, *index))
-                .collect();
-            if layouts.len() > 1 {
-                ambiguous.push((*name, found));
-            }
+        let mut distinct = std::mem::take(&mut self.definitions);
+        for (name, found) in &distinct {
+            let first = found.iter().take(1).copied().collect();
+            self.definitions.insert(name.clone(), first);
         }
-        for (name, found) in ambiguous {
-            first.definitions.remove(name.as_bytes());
-            for index in found {
-                if let Some(DwarfType::Definition(definition)) = self.record(*index) {
-                    let unit = units.get(definition.unit as usize);
-                    let unit = unit.map_or("", |unit| &**unit);
-                    let key = format!("{name} in {unit}");
-                    first
-                        .definitions
-                        .entry(key.as_bytes().into())
-                        .or_insert(*index);
-                }
-            }
+        for found in distinct.values_mut().filter(|found| found.len() > 1) {
+            let mut known = FxHashSet::default();
+            found.retain(|index| {
+                let extra = (self.enumerators(*index), self.virtual_functions(*index));
+                known.insert((self.layout_hash(*index), extra.0, extra.1))
+            });
         }
-        first.definitions
+        self.definitions = distinct;
     }
 
     fn record(&self, index: u32) -> Option<&DwarfType<u32>> {
@@ -188,7 +181,7 @@ impl DwarfTypes {
                     .try_fold(element, |all, count| all.checked_mul((*count)?))
             }),
             DwarfType::Definition(definition) if definition.declaration => {
-                let found = self.definition(definition.name.as_deref()?.as_bytes())?;
+                let found = self.definition(definition.name.as_deref()?)?;
                 (found != index).then(|| self.size_at(found, depth + 1))?
             }
             DwarfType::Definition(definition) => definition.size,
@@ -199,30 +192,76 @@ impl DwarfTypes {
 
     /// A hash of the type's layout that equal types of two images share.
     pub(crate) fn layout_hash(&self, index: u32) -> u64 {
-        self.hash_with(self, index)
-    }
-
-    /// The same, with the definitions of `names`.
-    fn hash_with(&self, names: &Self, index: u32) -> u64 {
         let walk = Walk {
             types: self,
-            names,
             seen: Seen::default(),
         };
         walk.layout(Some(index), false, 0)
     }
 
-    /// Full definitions as (name, index), in name order.
-    pub(crate) fn definitions(&self) -> Vec<(&[u8], u32)> {
-        self.definitions
+    /// Full definitions as (name without what hashes the source, index), in name order; several of
+    /// a name where units disagree on it.
+    pub(crate) fn definitions(&self) -> Vec<(String, u32)> {
+        let stable = |name: &str| crate::names::without_generated_parts(name);
+        let mut all: Vec<_> = self
+            .definitions
             .iter()
-            .map(|(name, index)| (&**name, *index))
-            .collect()
+            .flat_map(|(name, found)| {
+                let name = stable(name).unwrap_or_else(|| name.to_string());
+                found.iter().map(move |index| (name.clone(), *index))
+            })
+            .collect();
+        all.sort_unstable();
+        all
     }
 
-    /// The index of the full definition with this name.
-    pub(crate) fn definition(&self, name: &[u8]) -> Option<u32> {
-        self.definitions.get(name).copied()
+    /// The index of the first full definition with this name.
+    fn definition(&self, name: &str) -> Option<u32> {
+        self.definitions.get(name)?.first().copied()
+    }
+
+    /// The virtual functions that a class itself declares, sorted.
+    pub(crate) fn virtual_functions(&self, index: u32) -> Vec<VirtualFunction> {
+        let Some(DwarfType::Definition(definition)) = self.record(index) else {
+            return Vec::new();
+        };
+        let function = |declared: &Virtual<u32>| VirtualFunction {
+            offset: declared.slot,
+            name: declared.name.to_string(),
+            signature: self.signature(declared.function),
+        };
+        let mut found: Vec<_> = definition.virtuals.iter().map(function).collect();
+        found.sort();
+        found
+    }
+
+    /// As [`DwarfTypes::layout_hash`], without the class, which is the first parameter.
+    fn signature(&self, function: Option<u32>) -> u64 {
+        let record = function.and_then(|index| self.record(index));
+        let Some(DwarfType::Function {
+            result,
+            parameters,
+            variadic,
+        }) = record
+        else {
+            return 0;
+        };
+        let mut hash = FxHasher::default();
+        variadic.hash(&mut hash);
+        for part in std::iter::once(result).chain(parameters.iter().skip(1)) {
+            part.map_or(0, |part| self.layout_hash(part))
+                .hash(&mut hash);
+        }
+        hash.finish()
+    }
+
+    /// The names and values of an enumeration, in order of declaration.
+    pub(crate) fn enumerators(&self, index: u32) -> Vec<(String, Vec<u8>)> {
+        let Some(DwarfType::Definition(definition)) = self.record(index) else {
+            return Vec::new();
+        };
+        let pair = |(name, value): &(Box<str>, u64)| (name.to_string(), value.to_le_bytes().into());
+        definition.enumerators.iter().map(pair).collect()
     }
 
     /// The name of the structure that a value or pointer of this type leads to.
@@ -248,7 +287,6 @@ impl DwarfTypes {
 /// again on each level, would otherwise take time without bound.
 struct Walk<'a> {
     types: &'a DwarfTypes,
-    names: &'a DwarfTypes,
     seen: Seen,
 }
 
@@ -341,7 +379,7 @@ impl Walk<'_> {
         }
         if definition.declaration {
             let name = definition.name.as_deref().unwrap_or_default();
-            match self.names.definition(name.as_bytes()) {
+            match self.types.definition(name) {
                 Some(found) if found != index => {
                     self.layout(Some(found), false, depth + 1).hash(hash);
                 }
@@ -401,9 +439,18 @@ impl DwarfType<usize> {
             Self::Definition(definition) => DwarfType::Definition(Definition {
                 tag: definition.tag,
                 name: definition.name,
-                unit: definition.unit,
                 size: definition.size,
                 declaration: definition.declaration,
+                enumerators: definition.enumerators,
+                virtuals: definition
+                    .virtuals
+                    .into_iter()
+                    .map(|declared| Virtual {
+                        name: declared.name,
+                        slot: declared.slot,
+                        function: resolve(declared.function),
+                    })
+                    .collect(),
                 members: definition
                     .members
                     .into_iter()
@@ -448,12 +495,7 @@ mod tests {
         )
     }
 
-    fn structure(
-        at: usize,
-        unit: u32,
-        name: &str,
-        members: &[(u64, usize)],
-    ) -> (usize, DwarfType<usize>) {
+    fn structure(at: usize, name: &str, members: &[(u64, usize)]) -> (usize, DwarfType<usize>) {
         let member = |&(offset, ty): &(u64, usize)| Member {
             name: Some("m".into()),
             offset,
@@ -463,16 +505,17 @@ mod tests {
         let definition = Definition {
             tag: gimli::DW_TAG_structure_type.0,
             name: Some(name.into()),
-            unit,
             size: Some(16),
             declaration: members.is_empty(),
             members: members.iter().map(member).collect(),
+            enumerators: Vec::new(),
+            virtuals: Vec::new(),
         };
         (at, DwarfType::Definition(definition))
     }
 
     fn types(found: Vec<(usize, DwarfType<usize>)>) -> DwarfTypes {
-        DwarfTypes::new(found, &["a.c".into(), "b.c".into()]).0
+        DwarfTypes::new(found).0
     }
 
     /// Without remembering what was walked this would take 2^50 steps.
@@ -481,7 +524,7 @@ mod tests {
         let tower = |leaf| {
             let mut all = vec![int(leaf)];
             all.extend(
-                (2..52).map(|at| structure(at, 0, &format!("S{at}"), &[(0, at - 1), (64, at - 1)])),
+                (2..52).map(|at| structure(at, &format!("S{at}"), &[(0, at - 1), (64, at - 1)])),
             );
             types(all)
         };
@@ -493,45 +536,40 @@ mod tests {
 
     #[test]
     fn structures_that_hold_themselves_end() {
-        let types = types(vec![structure(2, 0, "S", &[(0, 2)])]);
+        let types = types(vec![structure(2, "S", &[(0, 2)])]);
         assert_eq!(types.size(1), Some(16));
         assert_eq!(types.layout_hash(1), types.layout_hash(1));
         let alias = DwarfType::Alias {
             name: None,
             target: Some(7),
         };
-        let types = DwarfTypes::new(vec![(7, alias)], &[]).0;
+        let types = DwarfTypes::new(vec![(7, alias)]).0;
         assert_eq!((types.size(1), types.udt_of(1)), (None, None));
     }
 
     #[test]
-    fn namesakes_go_by_their_units() {
-        let same = types(vec![
+    fn namesakes_count_once_for_each_layout() {
+        let all = types(vec![
             int(4),
-            structure(2, 0, "S", &[(0, INT)]),
-            structure(3, 1, "S", &[(0, INT)]),
+            structure(2, "S", &[(0, INT)]),
+            structure(3, "S", &[(0, INT)]),
+            structure(4, "S", &[(32, INT)]),
         ]);
-        assert_eq!(same.definitions(), [(&b"S"[..], 2)]);
-        let differ = types(vec![
-            int(4),
-            structure(2, 0, "S", &[(0, INT)]),
-            structure(3, 1, "S", &[(32, INT)]),
-        ]);
-        let expected = [(&b"S in a.c"[..], 2), (&b"S in b.c"[..], 3)];
-        assert_eq!(differ.definitions(), expected);
+        let expected = [("S".to_owned(), 2), ("S".to_owned(), 4)];
+        assert_eq!(all.definitions(), expected);
     }
 
     #[test]
     fn declarations_lead_to_definitions() {
         let all = types(vec![
             int(4),
-            structure(2, 0, "S", &[]),
-            structure(3, 1, "S", &[(0, INT)]),
+            structure(2, "S", &[]),
+            structure(3, "S", &[(0, INT)]),
         ]);
         assert_eq!(all.size(2), Some(16));
         assert_ne!(
             all.layout_hash(2),
-            types(vec![int(4), structure(2, 0, "S", &[])]).layout_hash(2)
+            types(vec![int(4), structure(2, "S", &[])]).layout_hash(2)
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The types of an image, wherever they come from.
 
-use super::CodeViewTypes;
 use super::dwarf::DwarfTypes;
+use super::{CodeViewTypes, VirtualFunction};
 
 /// The types of one image. Indexes mean nothing in another image, and 0 is none.
 #[derive(Debug)]
@@ -51,19 +51,29 @@ impl Types {
         }
     }
 
-    /// Full definitions of structures and unions as (unique name, type index), in name order.
-    pub fn definitions(&self) -> Vec<(&[u8], u32)> {
+    /// Full definitions of structures and unions as (unique name without what hashes the source,
+    /// type index), in the order of names. A name occurs as often as compilands disagree on it.
+    pub fn definitions(&self) -> Vec<(String, u32)> {
         match &self.0 {
             Source::CodeView(types) => types.definitions(),
             Source::Dwarf(types) => types.definitions(),
         }
     }
 
-    /// The index of the full definition with this unique name.
-    pub fn definition(&self, name: &[u8]) -> Option<u32> {
+    /// The virtual functions that a class itself declares, sorted; inherited ones are left out.
+    pub(crate) fn virtual_functions(&self, index: u32) -> Vec<VirtualFunction> {
         match &self.0 {
-            Source::CodeView(types) => types.definition(name),
-            Source::Dwarf(types) => types.definition(name),
+            Source::CodeView(types) => types.virtual_functions(index),
+            Source::Dwarf(types) => types.virtual_functions(index),
+        }
+    }
+
+    /// The names and values of an enumeration, in order of declaration; empty for anything else.
+    /// Values of images with symbols of one kind compare as bytes.
+    pub fn enumerators(&self, index: u32) -> Vec<(String, Vec<u8>)> {
+        match &self.0 {
+            Source::CodeView(types) => types.enumerators(index),
+            Source::Dwarf(types) => types.enumerators(index),
         }
     }
 

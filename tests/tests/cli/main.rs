@@ -7,3 +7,4 @@ mod dwarf;
 mod inputs_kept;
 mod outcomes;
 mod program;
+mod release;

@@ -10,7 +10,7 @@ use gimli::{
 };
 
 use super::budget::{Budget, Fault, Result};
-use crate::types::dwarf::{Definition, DwarfType, Member};
+use crate::types::dwarf::{Definition, DwarfType, Member, Virtual};
 
 pub(super) type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Entry<'a> = DebuggingInformationEntry<Reader<'a>>;
@@ -91,12 +91,11 @@ enum OpenKind {
     Plain,
 }
 
-/// Reads a unit. `number` is its place among the units; `is_first` tells of the offset of a
+/// Reads a unit. `is_first` tells of the offset of a
 /// line program whether it has not been read with another unit.
 pub(super) fn read<'a>(
     dwarf: &Dwarf<Reader<'a>>,
     header: UnitHeader<Reader<'a>>,
-    number: u32,
     is_first: impl Fn(usize) -> bool,
     budget: &Budget,
 ) -> Result<UnitFacts> {
@@ -109,7 +108,6 @@ pub(super) fn read<'a>(
         dwarf,
         unit: &unit,
         budget,
-        number,
         open: Vec::new(),
         facts: UnitFacts::default(),
     };
@@ -136,7 +134,6 @@ struct Walk<'w, 'a> {
     dwarf: &'w Dwarf<Reader<'a>>,
     unit: &'w Unit<Reader<'a>>,
     budget: &'w Budget,
-    number: u32,
     open: Vec<Open>,
     facts: UnitFacts,
 }
@@ -168,6 +165,7 @@ impl<'a> Walk<'_, 'a> {
                 self.parameter(entry);
             }
             gimli::DW_TAG_subrange_type => self.dimension(entry),
+            gimli::DW_TAG_enumerator => self.enumerator(entry)?,
             tag => {
                 if let Some(found) = self.ty(entry, tag)? {
                     if let DwarfType::Definition(_) = found {
@@ -283,6 +281,12 @@ impl<'a> Walk<'_, 'a> {
     fn function(&mut self, entry: &Entry<'a>) -> Result<(OpenKind, Option<Box<str>>)> {
         let offset = self.offset(entry);
         let named = self.named(entry)?;
+        let virtuality = entry.attr_value(gimli::DW_AT_virtuality);
+        if virtuality
+            .is_some_and(|value| value != AttributeValue::Virtuality(gimli::DW_VIRTUALITY_none))
+        {
+            self.virtual_function(entry, offset)?;
+        }
         let scope = self.string(entry, gimli::DW_AT_name)?;
         // One that takes its name from another takes its type, too.
         let own_type = named.origin.is_none().then(|| {
@@ -417,10 +421,11 @@ impl<'a> Walk<'_, 'a> {
                 DwarfType::Definition(Definition {
                     tag: tag.0,
                     name: name.map(|name| self.qualified(name)).transpose()?,
-                    unit: self.number,
                     size,
                     declaration: Self::flag(entry, gimli::DW_AT_declaration),
                     members: Vec::new(),
+                    enumerators: Vec::new(),
+                    virtuals: Vec::new(),
                 })
             }
             gimli::DW_TAG_subroutine_type => DwarfType::Function {
@@ -491,6 +496,44 @@ impl<'a> Walk<'_, 'a> {
                 parameters.push(ty);
             }
         }
+    }
+
+    fn enumerator(&mut self, entry: &Entry<'a>) -> Result<()> {
+        let name = self.string(entry, gimli::DW_AT_name)?.unwrap_or_default();
+        let value = entry.attr_value(gimli::DW_AT_const_value);
+        let signed = value.as_ref().and_then(AttributeValue::sdata_value);
+        let value = signed
+            .map(i64::cast_unsigned)
+            .or_else(|| value?.udata_value());
+        if let Some(DwarfType::Definition(definition)) = self.open_type() {
+            definition.enumerators.push((name, value.unwrap_or(0)));
+        }
+        Ok(())
+    }
+
+    /// Notes a virtual function in the class that declares it.
+    fn virtual_function(&mut self, entry: &Entry<'a>, offset: usize) -> Result<()> {
+        let slot = match entry.attr_value(gimli::DW_AT_vtable_elem_location) {
+            Some(AttributeValue::Exprloc(expression)) => {
+                match expression.operations(self.unit.encoding()).next()? {
+                    // A table has entries of the size of a pointer.
+                    Some(Operation::UnsignedConstant { value }) => u32::try_from(value)
+                        .ok()
+                        .and_then(|slot| slot.checked_mul(8)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let name = self.string(entry, gimli::DW_AT_name)?.unwrap_or_default();
+        if let Some(DwarfType::Definition(definition)) = self.open_type() {
+            definition.virtuals.push(Virtual {
+                name,
+                slot,
+                function: Some(offset),
+            });
+        }
+        Ok(())
     }
 
     fn dimension(&mut self, entry: &Entry<'a>) {

@@ -41,6 +41,8 @@ pub struct Image<S: Side> {
     /// Names of functions compiled to reach globals through `__ref_` variables
     /// (`S_HOTPATCHFUNC`), sorted.
     pub hotpatch_functions: Vec<Box<str>>,
+    /// For each cold part its start and the entry of the function it was moved away from; sorted.
+    pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
     /// Types of functions and data.
     pub types: Types,
     /// (address, source line) from DWARF, sorted by address; line 0 where nothing has one. Empty
@@ -322,6 +324,21 @@ impl<S: Side> Image<S> {
     /// The ids of all functions, in address order.
     pub fn function_ids(&self) -> impl ExactSizeIterator<Item = FunctionId<S>> + use<S> {
         (0..self.functions.len()).map(FunctionId::new)
+    }
+
+    /// The function that a cold part was moved away from; `None` for what is no cold part.
+    pub fn owner_of(&self, id: FunctionId<S>) -> Option<FunctionId<S>> {
+        let part = self.function(id);
+        if part.kind != FunctionKind::Separated {
+            return None;
+        }
+        let start = self
+            .cold_parts
+            .partition_point(|(cold, _)| *cold < part.rva);
+        let (cold, owner) = self.cold_parts.get(start)?;
+        let owner = (*cold == part.rva).then(|| self.function_at(*owner))??;
+        // A chain of parts that own each other would be nobody's.
+        (self.function(owner).kind != FunctionKind::Separated).then_some(owner)
     }
 
     /// The bytes of a function as they stand in the file.

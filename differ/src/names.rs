@@ -99,6 +99,13 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
             .count();
         stable.replace_range(at..at + 6 + digits, "");
     }
+    // Cold parts are numbered as the compiler comes upon them.
+    if let Some((name, digits)) = stable.rsplit_once(".cold.")
+        && !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        stable = format!("{name}.cold");
+    }
     if let Some(at) = stable.rfind("::h") {
         let hash = &stable[at + 3..];
         if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -12,6 +12,9 @@ mod pdb;
 mod scan;
 mod symbols;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -133,29 +136,38 @@ fn find_pdb<S: Side>(
         });
     };
     let candidates = match named {
-        Some(path) => vec![path.to_owned()],
-        None => locate::candidates(&pe.path, codeview, paths),
+        Some(path) => vec![(path.to_owned(), Some(path.to_owned()))],
+        None => locate::candidates(&pe.path, codeview, paths)
+            .iter()
+            .map(|place| (place.path(), place.file()))
+            .collect(),
     };
-    let mut mismatch = None;
-    for path in &candidates {
-        if named.is_none() && !path.is_file() {
-            continue;
-        }
-        let streams = pdb::read_streams(path)?;
+    let looked: Vec<PathBuf> = candidates.iter().map(|(place, _)| place.clone()).collect();
+    let mut unusable = None;
+    for path in candidates.into_iter().filter_map(|(_, file)| file) {
+        // A stale or broken file beside the PE must not hide the right one in a store.
+        let streams = match pdb::read_streams(&path) {
+            Ok(streams) => streams,
+            Err(error) => {
+                unusable.get_or_insert(error);
+                continue;
+            }
+        };
         if streams.guid == codeview.guid && streams.age == codeview.age {
-            return Ok((path.clone(), streams));
+            return Ok((path, streams));
         }
-        // A stale file beside the PE must not hide the right one in a store.
-        mismatch.get_or_insert(Error::PdbMismatch {
+        unusable.get_or_insert(Error::PdbMismatch {
             pe: pe.path.clone(),
-            pdb: path.clone(),
+            pdb: path,
             expected: (codeview.guid.clone(), codeview.age),
             found: (streams.guid, streams.age),
+            looked: looked.clone(),
         });
     }
-    Err(mismatch.unwrap_or(Error::NoPdb {
+    Err(unusable.unwrap_or(Error::NoPdb {
         path: pe.path.clone(),
-        looked: candidates,
+        expected: (codeview.guid.clone(), codeview.age),
+        looked,
     }))
 }
 
@@ -214,6 +226,7 @@ fn assemble<S: Side>(
         &mut switch_tables,
         &mut boundaries,
     );
+    let cold_parts = carve::cold_parts(&pe, &modules);
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
         .flat_map(|module| module.hotpatch_functions)
@@ -235,6 +248,7 @@ fn assemble<S: Side>(
         switch_tables,
         boundaries,
         hotpatch_functions,
+        cold_parts,
         types,
         lines: Vec::new(),
         image_relative,
@@ -266,6 +280,7 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
     let image_relative = image_relative::places(&pe, &data);
     let mut boundaries =
         data::boundaries(&pe, (&data, &image_relative), contributions, &scanned, &[]);
+    let cold_parts = carve::cold_parts(&pe, modules);
     // DWARF describes no jump table; those are left that code itself shows.
     let mut switch_tables = Vec::new();
     jump_tables::add(
@@ -287,6 +302,7 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
         switch_tables,
         boundaries,
         hotpatch_functions: Vec::new(),
+        cold_parts,
         types: symbols.types,
         lines: symbols.lines,
         image_relative,

@@ -8,3 +8,4 @@ mod inputs_kept;
 mod outcomes;
 mod program;
 mod release;
+mod symbol_places;

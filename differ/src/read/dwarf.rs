@@ -29,6 +29,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::symbols::{ModuleSymbols, RawData, RawProcedure, RawPublic, RawSeparated};
 use crate::error::Error;
 use crate::image::{Compiland, Contribution, Tool};
+use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::Types;
 use crate::types::dwarf::DwarfTypes;
@@ -407,7 +408,7 @@ fn compiland(unit: &UnitFacts) -> Compiland {
         name: unit.name.clone(),
         short_name: short(&unit.name).into(),
         tool: Some(tool(unit)),
-        lines: Box::default(),
+        lines: LineRecords::default(),
     }
 }
 
@@ -543,7 +544,7 @@ fn contributions<S: Side>(
                 name: file.as_str().into(),
                 short_name: short(file).into(),
                 tool: None,
-                lines: Box::default(),
+                lines: LineRecords::default(),
             });
             compilands.len() - 1
         });

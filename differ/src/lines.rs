@@ -253,7 +253,7 @@ mod tests {
         let mut bytes = words(&[0xf4, 5, 0, 0, LINES, 4, 77]);
         bytes.extend(words(&[LINES, 400]));
         let found: Vec<_> = subsections(&bytes, LINES).collect();
-        assert_eq!(found, [&77_u32.to_le_bytes()[..]]);
+        assert_eq!(found, [(24, &77_u32.to_le_bytes()[..])]);
     }
 
     #[test]

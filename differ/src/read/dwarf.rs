@@ -13,17 +13,12 @@
 //! ```
 
 mod budget;
+mod contributions;
+mod info;
 mod sections;
 mod units;
 
-use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Mutex;
-
-use gimli::{DwarfSections, EndianSlice, LittleEndian, Section as _};
-use hpbuild_metadata::{CompilandId, Rva, SectionOffset, Side};
-use rayon::prelude::*;
+use hpbuild_metadata::{Rva, SectionOffset, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::symbols::{ModuleSymbols, RawData, RawProcedure, RawPublic, RawSeparated};
@@ -33,8 +28,8 @@ use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::Types;
 use crate::types::dwarf::DwarfTypes;
-use budget::Budget;
-use sections::{CoffSymbol, CoffTables, SectionDefinition};
+use contributions::contributions;
+use sections::{CoffSymbol, CoffTables};
 use units::{Address, Named, UnitFacts};
 
 /// Entries that take their name from another which takes it from another: declaration, abstract
@@ -66,7 +61,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
     let Some(sections) = tables.dwarf()? else {
         return Ok(None);
     };
-    let mut units = read_units(&pe.path, &sections)?;
+    let mut units = info::read_units(&pe.path, &sections)?;
     let found = units
         .iter_mut()
         .flat_map(|unit| std::mem::take(&mut unit.types))
@@ -108,113 +103,6 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
         lines: lines(pe, &units),
         modules,
     }))
-}
-
-/// Reads all units, in parallel.
-fn read_units(
-    path: &Path,
-    sections: &DwarfSections<Cow<'_, [u8]>>,
-) -> Result<Vec<UnitFacts>, Error> {
-    let mut dwarf = sections.borrow(|bytes| EndianSlice::new(bytes, LittleEndian));
-    let info = dwarf.debug_info.reader().slice();
-    let mut headers = Vec::new();
-    let mut iter = dwarf.units();
-    loop {
-        let read = headers
-            .last()
-            .map_or(0, |header: &gimli::UnitHeader<_>| end_of(header));
-        // Linkers fill the section up.
-        if info
-            .get(read..)
-            .is_none_or(|rest| rest.iter().all(|byte| *byte == 0))
-        {
-            break;
-        }
-        match iter.next() {
-            Ok(Some(header)) => headers.push(header),
-            Ok(None) => break,
-            Err(fault) => {
-                let place = format!(".debug_info+{read:#x}");
-                return Err(Error::format(path, place, "a unit of DWARF 2 to 5", fault));
-            }
-        }
-    }
-    check_abbreviations(path, dwarf.debug_abbrev.reader().slice(), &headers)?;
-    dwarf.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::All);
-    let total = [
-        info.len(),
-        dwarf.debug_abbrev.reader().len(),
-        dwarf.debug_str.reader().len(),
-        dwarf.debug_line.reader().len(),
-    ];
-    let budget = Budget::new(total.iter().sum());
-    // Units may share a line program; which of them reads it does not show.
-    let programs = Mutex::new(FxHashSet::default());
-    let is_first = |program| programs.lock().is_ok_and(|mut known| known.insert(program));
-    let facts = headers
-        .into_par_iter()
-        .map(|header| {
-            let start = header.debug_info_offset().map_or(0, |offset| offset.0);
-            units::read(&dwarf, header, is_first, &budget).map_err(|fault| {
-                let place = format!(".debug_info+{start:#x}");
-                Error::format(path, place, "a whole unit", fault)
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(facts)
-}
-
-fn end_of<R: gimli::Reader<Offset = usize>>(header: &gimli::UnitHeader<R>) -> usize {
-    let start = header.debug_info_offset().map_or(0, |offset| offset.0);
-    start.saturating_add(header.length_including_self())
-}
-
-/// Real tables of abbreviations follow each other. Tables that overlap could make a small section
-/// endless work, because each would be read to its end.
-fn check_abbreviations<R: gimli::Reader<Offset = usize>>(
-    path: &Path,
-    section: &[u8],
-    headers: &[gimli::UnitHeader<R>],
-) -> Result<(), Error> {
-    let starts: BTreeSet<usize> = headers
-        .iter()
-        .map(|header| header.debug_abbrev_offset().0)
-        .collect();
-    let mut end = 0;
-    for start in starts {
-        let place = || format!(".debug_abbrev+{start:#x}");
-        if start < end {
-            let expected = format!("no table before {end:#x}, where another one ends");
-            return Err(Error::format(path, place(), expected, "one inside it"));
-        }
-        end = end_of_table(section, start).ok_or_else(|| {
-            let found = format!("a section of {:#x} bytes", section.len());
-            Error::format(path, place(), "a whole table of abbreviations", found)
-        })?;
-    }
-    Ok(())
-}
-
-/// The offset behind a table of abbreviations: each a code, a tag, whether it has children, and
-/// pairs of attribute and form to a pair of zeros (DWARF 5, section 7.5.3).
-fn end_of_table(section: &[u8], start: usize) -> Option<usize> {
-    let mut rest = EndianSlice::new(section.get(start..)?, LittleEndian);
-    let mut number = || gimli::Reader::read_uleb128(&mut rest).ok();
-    while number()? != 0 {
-        number()?;
-        number()?;
-        loop {
-            let (attribute, form) = (number()?, number()?);
-            if form == u64::from(gimli::DW_FORM_implicit_const.0) {
-                // Signed, but as long.
-                number()?;
-            }
-            if (attribute, form) == (0, 0) {
-                break;
-            }
-        }
-    }
-    Some(section.len() - rest.len())
 }
 
 /// The entries that others refer to.
@@ -470,106 +358,6 @@ fn add_coff_symbols<S: Side>(
         .filter(|symbol| !symbol.global && known.insert(symbol.place))
         .filter_map(unknown)
         .collect()
-}
-
-/// The code of units as contributions, and what section definitions add to it, with compilands
-/// for the files they name. Units may claim the same code, as where functions were folded; then it
-/// counts for the first.
-fn contributions<S: Side>(
-    pe: &Pe<S>,
-    units: &[UnitFacts],
-    definitions: Vec<SectionDefinition>,
-    compilands: &mut Vec<Compiland>,
-) -> Vec<Contribution<S>> {
-    let mut found = Vec::new();
-    for (index, unit) in units.iter().enumerate() {
-        for range in &unit.ranges {
-            let Some((rva, size)) = code_part(pe, *range) else {
-                continue;
-            };
-            found.push(Contribution {
-                rva,
-                size,
-                compiland: CompilandId::new(index),
-                characteristics: pe
-                    .section_at(rva)
-                    .map_or(0, |section| section.characteristics),
-            });
-        }
-    }
-    keep_disjoint(&mut found);
-    let mut counts: FxHashMap<_, u32> = FxHashMap::default();
-    let identity = |definition: &SectionDefinition| {
-        let at = (definition.place.section, definition.size);
-        (definition.file.clone(), at)
-    };
-    for definition in &definitions {
-        *counts.entry(identity(definition)).or_default() += 1;
-    }
-    let mut further = Vec::new();
-    for definition in &definitions {
-        let Some(rva) = pe.rva_of_place(definition.place) else {
-            continue;
-        };
-        let Some(section) = pe.section_at(rva) else {
-            continue;
-        };
-        let room = section.size - rva.checked_sub(section.rva).unwrap_or(0);
-        // Variables without a name are known by their place in the section of their file. An
-        // object that names no file counts for the one before it, so that may say too little.
-        let is_ambiguous = section.is_writable() && counts[&identity(definition)] > 1;
-        let Some(file) = &definition.file else {
-            continue;
-        };
-        if definition.size == 0 || definition.size > room || is_ambiguous {
-            continue;
-        }
-        further.push((file, rva, definition.size, section.characteristics));
-    }
-    let mut files: FxHashMap<&str, usize> = FxHashMap::default();
-    for (index, unit) in units.iter().enumerate() {
-        files.entry(short(&unit.name)).or_insert(index);
-    }
-    // Units are exact about code; a definition has the filler between functions, too.
-    let covered = found.clone();
-    for (file, rva, size, characteristics) in further {
-        let end = rva.get().saturating_add(size);
-        let next = covered
-            .partition_point(|other| other.rva.get().saturating_add(other.size) <= rva.get());
-        if covered.get(next).is_some_and(|other| other.rva.get() < end) {
-            continue;
-        }
-        let compiland = *files.entry(short(file)).or_insert_with(|| {
-            compilands.push(Compiland {
-                name: file.as_str().into(),
-                short_name: short(file).into(),
-                tool: None,
-                lines: LineRecords::default(),
-            });
-            compilands.len() - 1
-        });
-        found.push(Contribution {
-            rva,
-            size,
-            compiland: CompilandId::new(compiland),
-            characteristics,
-        });
-    }
-    keep_disjoint(&mut found);
-    found
-}
-
-/// Sorts by address and drops what reaches into an earlier one.
-fn keep_disjoint<S: Side>(found: &mut Vec<Contribution<S>>) {
-    found.sort_by_key(|contribution| (contribution.rva, contribution.compiland));
-    let mut end = 0;
-    found.retain(|contribution| {
-        let is_free = contribution.rva.get() >= end;
-        if is_free {
-            end = contribution.rva.get().saturating_add(contribution.size);
-        }
-        is_free
-    });
 }
 
 fn lines<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<(Rva<S>, u32)> {

@@ -181,7 +181,10 @@ impl Side<'_> {
             let made_by_linker = name.starts_with("__guard_") || name == "__ImageBase";
             let is_name = !name.is_empty() && !name.ends_with(':') && !name.starts_with("__imp_");
             if is_name && !made_by_linker {
-                exports.push_str(&format!("{name}\n"));
+                // Type information is data, which the linker reaches in another way.
+                let data = name.starts_with("_ZTI") || name.starts_with("_ZTV");
+                let kind = if data { " DATA" } else { "" };
+                exports.push_str(&format!("{name}{kind}\n"));
             }
         }
         fs::write(self.out.join("runtime.def"), exports)?;

@@ -8,6 +8,7 @@ use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::decode::ReferenceKind;
 use crate::explain::{self, Explanation};
 use crate::handling;
 use crate::image::Image;
@@ -231,8 +232,10 @@ fn references_differ(
             continue;
         }
         let (from, to) = (b.reference.target, f.reference.target);
+        let may_be_end = b.reference.kind == ReferenceKind::Address;
         match comparer.compare(from, to, b.reference.kind) {
             Meaning::Same => {}
+            _ if may_be_end && comparer.both_end((base, from), (fixed, to)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
             Meaning::Unknown => unknown.push(Unknown {
                 base,

@@ -5,6 +5,7 @@
 //! that stand there. Equal numbers prove nothing and different ones mean nothing.
 
 mod content;
+mod ends;
 mod extent;
 mod table;
 mod thread_local;
@@ -19,6 +20,7 @@ use crate::pair::Pairing;
 use crate::pe::Import;
 
 pub use content::DataChange;
+pub use ends::ends_at;
 pub use extent::{Extent, anonymous_extent};
 pub use table::relative_entries;
 pub use thread_local::ThreadLocalChange;
@@ -192,7 +194,16 @@ impl<'a> Comparer<'a> {
                 Meaning::Different(difference)
             }
         };
-        match (resolve(self.base, base), resolve(self.fixed, fixed)) {
+        let (b, f) = (resolve(self.base, base), resolve(self.fixed, fixed));
+        if let (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of }) = (b, f)
+            && let Some(b) = self.paired_data(b, f)
+        {
+            if at != of {
+                return Meaning::Different(Difference::Data);
+            }
+            return same_if(self.data_same_in(b, visit), Difference::DataContent);
+        }
+        match (b, f) {
             (Target::Function { id: b, offset: at }, Target::Function { id: f, offset: of }) => {
                 let same = at == of && self.same_function(b, f);
                 same_if(same || self.same_thunks(b, f), Difference::Call)
@@ -207,15 +218,6 @@ impl<'a> Comparer<'a> {
             }
             (Target::JumpTable(b), Target::JumpTable(f)) => {
                 same_if(self.same_table(b, f), Difference::JumpTable)
-            }
-            (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of })
-                if self.paired_data(b, f).is_some() =>
-            {
-                if at != of {
-                    return Meaning::Different(Difference::Data);
-                }
-                let b = self.paired_data(b, f).unwrap_or(b);
-                same_if(self.data_same_in(b, visit), Difference::DataContent)
             }
             (b, f) => self.compare_by_content((base, b), (fixed, f), kind, visit),
         }

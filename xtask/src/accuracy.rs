@@ -117,7 +117,8 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
             .only
             .as_ref()
             .is_none_or(|only| title.contains(only.as_str()));
-        let Some(base) = base_of(build, &builds).filter(|_| wanted) else {
+        let is_told = wanted && build.oracle;
+        let Some(base) = base_of(build, &builds).filter(|_| is_told) else {
             continue;
         };
         let path = folder

@@ -82,7 +82,15 @@ fn resolve_in<S: Side>(
         return Target::ImageBase;
     }
     let Some(section) = image.pe.section_at(rva) else {
-        return Target::Outside;
+        // The name of the end of a list may stand right behind its section.
+        let id = image.data.partition_point(|symbol| symbol.rva < rva);
+        return match image.data.get(id) {
+            Some(symbol) if symbol.rva == rva => Target::Data {
+                id: DataId::new(id),
+                offset: 0,
+            },
+            _ => Target::Outside,
+        };
     };
     if section.is_code() {
         if let Some(id) = image.function_among(functions, rva) {

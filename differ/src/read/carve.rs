@@ -5,8 +5,9 @@
 //! procedure, then thunk, then cold part, then public, then unwind entry.
 
 use hpbuild_metadata::{Machine, Rva, Side};
+use rustc_hash::FxHashMap;
 
-use super::symbols::{ModuleSymbols, RawPublic};
+use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
 use crate::decode::{Body, Code, decode};
 use crate::image::{Contribution, Function, FunctionKind, Procedure};
 use crate::pe::Pe;
@@ -148,13 +149,28 @@ fn add_procedure_starts<S: Side>(
                 name,
             });
         }
+        let parents: FxHashMap<_, _> = match module.separated.is_empty() {
+            true => FxHashMap::default(),
+            false => module
+                .procedures
+                .iter()
+                .map(|it| (it.place, &it.name))
+                .collect(),
+        };
+        let mut counts: FxHashMap<_, u32> = FxHashMap::default();
         for part in &module.separated {
             let Some(rva) = pe.rva_of_place(part.place) else {
                 continue;
             };
-            let parent = module.procedures.iter().find(|p| p.place == part.parent);
-            let name =
-                parent.map(|parent| unnamed_type(format!("{} (cold part)", parent.name).into()));
+            let name = parents.get(&part.parent).map(|parent| {
+                let count = counts.entry(part.parent).or_default();
+                *count += 1;
+                let number = match *count {
+                    1 => String::new(),
+                    count => format!(" {count}"),
+                };
+                unnamed_type(format!("{parent} (cold part{number})").into())
+            });
             starts.push(Start {
                 rva,
                 size: Some(part.size),
@@ -163,6 +179,17 @@ fn add_procedure_starts<S: Side>(
             });
         }
     }
+}
+
+/// For each cold part its start and the entry of the function that it belongs to; sorted.
+pub(super) fn cold_parts<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<(Rva<S>, Rva<S>)> {
+    let parts = modules.iter().flat_map(|module| &module.separated);
+    let pair =
+        |part: &RawSeparated| Some((pe.rva_of_place(part.place)?, pe.rva_of_place(part.parent)?));
+    let mut found: Vec<_> = parts.filter_map(pair).collect();
+    found.sort_unstable();
+    found.dedup_by_key(|(cold, _)| *cold);
+    found
 }
 
 fn unnamed_type(name: Box<str>) -> Procedure {

@@ -337,3 +337,29 @@ fn separated(data: &[u8]) -> Option<RawSeparated> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `S_SEPCODE` as `cvinfo.h` lays it out; a cut record is none.
+    #[test]
+    fn separated_code() {
+        let mut data = Vec::new();
+        // Parent and end, length, flags, offset, the parent's offset.
+        for word in [0x10_u32, 0x90, 0x123, 1, 0x4567, 0x89ab] {
+            data.extend(word.to_le_bytes());
+        }
+        // Section, the parent's section.
+        for half in [3_u16, 1] {
+            data.extend(half.to_le_bytes());
+        }
+        let found = separated(&data).unwrap();
+        let place = |section, offset| SectionOffset { section, offset };
+        assert_eq!((found.place, found.size), (place(3, 0x4567), 0x123));
+        assert_eq!(found.parent, place(1, 0x89ab));
+        for length in 0..data.len() {
+            assert!(separated(&data[..length]).is_none());
+        }
+    }
+}

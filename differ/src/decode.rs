@@ -187,6 +187,15 @@ pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
         .any(|link| link.page as usize == index)
 }
 
+/// Whether the register into which the instruction at `offset` puts an address is next used in a
+/// comparison, as that with the end of an array is. `bytes` are those of the function.
+pub(crate) fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+    match machine {
+        Machine::X64 => x64::is_compared(bytes, offset),
+        Machine::Arm64 => arm64::is_compared(bytes, offset),
+    }
+}
+
 /// If two whole instructions differ in nothing but a constant, its two values.
 pub(crate) fn constants_differing(
     machine: Machine,

@@ -31,6 +31,9 @@ pub use contained::panic_is_contained;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
 
+/// How far code without any record is followed through calls.
+const MAX_UNNAMED_DEPTH: usize = 4;
+
 /// One side as the user named it.
 #[derive(Clone, Debug)]
 pub struct Input {
@@ -175,9 +178,19 @@ fn assemble<S: Side>(
     })?;
     let compilands = compilands(&mut streams, &modules);
     let contributions = contributions(&pdb_path, &pe, &streams)?;
-    let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
+    let (mut functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
-    let scanned = scan::scan(&pe, &functions);
+    let mut scanned = scan::scan(&pe, &functions);
+    // Code without any record is found by who calls it, and may call more of its kind.
+    for _ in 0..MAX_UNNAMED_DEPTH {
+        let called = carve::called(&pe, &functions, &scanned.references, &contributions);
+        if called.is_empty() {
+            break;
+        }
+        functions.extend(called);
+        functions.sort_by_key(|function| function.rva);
+        scanned = scan::scan(&pe, &functions);
+    }
     let data = data::data_symbols(
         &pe,
         &modules,

@@ -98,6 +98,22 @@ impl Types {
         }
     }
 
+    /// Whether values of this type are arrays.
+    pub fn is_array(&self, index: u32) -> bool {
+        let mut index = TypeIndex(index);
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                return false;
+            }
+            index = match self.data(index) {
+                Some(TypeData::Array(_)) => return true,
+                Some(TypeData::Modifier(modifier)) => modifier.underlying_type.get(),
+                _ => return false,
+            };
+        }
+        false
+    }
+
     /// The function type behind the index of a procedure record: for `S_*PROC32_ID` records the
     /// index names an item, which names the type.
     pub fn function_type(&self, index: u32, is_item: bool) -> u32 {

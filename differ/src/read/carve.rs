@@ -87,8 +87,8 @@ pub(super) fn carve<S: Side>(
     (functions, procedures)
 }
 
-/// Functions that nothing names and that have no unwind entry, but that others call: what
-/// `references` lead to in code outside of `functions`. Sorted, disjoint from those and each other.
+/// Functions that nothing names and that have no unwind entry, but that others call or take the
+/// address of: what `references` lead to in code outside of `functions`. Sorted, disjoint from those and each other.
 pub(super) fn called<S: Side>(
     pe: &Pe<S>,
     functions: &[Function<S>],
@@ -105,7 +105,12 @@ pub(super) fn called<S: Side>(
     };
     let mut starts: Vec<Rva<S>> = references
         .iter()
-        .filter(|placed| placed.reference.kind == ReferenceKind::Call)
+        .filter(|placed| {
+            !matches!(
+                placed.reference.kind,
+                ReferenceKind::Memory(_) | ReferenceKind::Page
+            )
+        })
         .map(|placed| placed.reference.target)
         .filter(is_unknown)
         .collect();

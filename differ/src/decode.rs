@@ -180,6 +180,26 @@ pub(crate) fn refer_from_tables<S: Side>(code: Code<'_, S>, body: &mut Body<S>) 
     body.jump_tables = tables;
 }
 
+/// An instruction that reaches something through an address that an earlier one made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Derived<S: Side> {
+    /// Index of the instruction.
+    pub instruction: u32,
+    /// What it reaches.
+    pub target: Rva<S>,
+    /// What it does there.
+    pub kind: ReferenceKind,
+}
+
+/// What instructions without a reference reach through addresses that earlier ones made: variables
+/// beside the one that is named. On x64, where an address of its own is as cheap, none are known.
+pub fn derived<S: Side>(machine: Machine, code: Code<'_, S>, body: &Body<S>) -> Vec<Derived<S>> {
+    match machine {
+        Machine::X64 => Vec::new(),
+        Machine::Arm64 => arm64::derived::find(code, body),
+    }
+}
+
 /// Whether the page at instruction `index` is completed by other instructions.
 pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
     body.page_links

@@ -3,6 +3,7 @@
 //! On Arm64 an address mostly takes two instructions: `adrp` makes that of a 4 KiB page, and a
 //! later `add`, load or store adds the offset within it. `pages` connects the two.
 
+pub(super) mod derived;
 mod effects;
 mod field;
 mod listing;

@@ -8,7 +8,8 @@ use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
 use crate::decode::{
-    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, relative_tables,
+    Body, Code, Field, JumpTable, Reference, ReferenceKind, decode, derived, refer_from_tables,
+    relative_tables,
 };
 use crate::image::{Function, PlacedReference};
 use crate::pe::Pe;
@@ -65,6 +66,16 @@ fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -
     decode(pe.machine, code, body);
     let tables = relative_tables(pe.machine, code, body);
     refer_from_tables(code, body);
+    // What is reached by way of another is part of the meaning, and no bit of the code says so.
+    for derived in derived(pe.machine, code, body) {
+        if let Some(instruction) = body.instructions.get_mut(derived.instruction as usize) {
+            instruction.reference = Some(Reference {
+                target: derived.target,
+                kind: derived.kind,
+                field: Field::Word { mask: 0 },
+            });
+        }
+    }
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
     let placed = (0_u32..)

@@ -185,6 +185,8 @@ pub(crate) fn refer_from_tables<S: Side>(code: Code<'_, S>, body: &mut Body<S>) 
 pub struct Derived<S: Side> {
     /// Index of the instruction.
     pub instruction: u32,
+    /// The address it starts from.
+    pub from: Rva<S>,
     /// What it reaches.
     pub target: Rva<S>,
     /// What it does there.

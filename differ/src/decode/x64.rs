@@ -376,8 +376,19 @@ pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
     found
 }
 
+/// Registers that a callee need not keep.
+const VOLATILE: [Register; 7] = [
+    Register::RAX,
+    Register::RCX,
+    Register::RDX,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+];
+
 /// How many instructions behind an address its register is looked for.
-const USE_WINDOW: usize = 16;
+const USE_WINDOW: usize = 64;
 
 /// See [`super::is_compared`].
 pub(super) fn is_compared(bytes: &[u8], offset: u32) -> bool {
@@ -394,8 +405,15 @@ pub(super) fn is_compared(bytes: &[u8], offset: u32) -> bool {
                 .any(|(kind, held)| kind == OpKind::Register && held == register);
             return iced.mnemonic() == Mnemonic::Cmp && whole;
         }
-        if iced.flow_control() != FlowControl::Next {
-            return false;
+        // The comparison may stand at the end of a loop, behind calls; never behind the function.
+        match iced.flow_control() {
+            FlowControl::Call | FlowControl::IndirectCall
+                if VOLATILE.contains(&register) =>
+            {
+                return false;
+            }
+            FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => return false,
+            _ => {}
         }
     }
     false

@@ -192,16 +192,7 @@ impl Extraction<'_> {
     ) -> Result<(), (Code, String)> {
         let (fixed_image, base_image) = (&self.diff.fixed, &self.diff.base);
         let symbol = fixed_image.data_symbol(id);
-        let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64
-            && symbol
-                .compiland
-                .and_then(|id| fixed_image.compilands.get(id.index()))
-                .is_some_and(|compiland| {
-                    compiland
-                        .tool
-                        .as_ref()
-                        .is_some_and(|tool| !tool.version.contains("Microsoft"))
-                });
+        let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64;
         let Some(contribution) = fixed_image.contribution_at(symbol.rva).filter(|_| merges) else {
             return Ok(());
         };

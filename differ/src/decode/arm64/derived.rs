@@ -108,6 +108,7 @@ pub(in crate::decode) fn find<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
         };
         Some(Derived {
             instruction: index as u32,
+            from: Rva::new(address),
             target,
             kind,
         })

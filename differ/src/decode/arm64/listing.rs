@@ -65,7 +65,7 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
 }
 
 /// How many instructions behind an address its register is looked for.
-const USE_WINDOW: usize = 16;
+const USE_WINDOW: usize = 64;
 
 /// See [`crate::decode::is_compared`].
 pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
@@ -84,8 +84,11 @@ pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
             let operands = [(word >> 5) & 31, (word >> 16) & 31];
             return word & 0xffe0_fc1f == 0xeb00_001f && operands.contains(&register);
         }
-        if effects.flow != Flow::Next {
-            return false;
+        // The comparison may stand at the end of a loop, behind calls; never behind the function.
+        match effects.flow {
+            Flow::Stop => return false,
+            Flow::Call if effects::VOLATILE & (1 << register) != 0 => return false,
+            _ => {}
         }
     }
     false

@@ -8,9 +8,9 @@ use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::decode::ReferenceKind;
 use crate::explain::{self, Explanation};
 use crate::handling;
-use crate::decode::ReferenceKind;
 use crate::image::{Image, PlacedReference};
 use crate::meaning::{Comparer, DataChange, Difference, Meaning};
 use crate::pair::{Pairing, Tier};

@@ -237,6 +237,16 @@ impl<S: Side> Image<S> {
         (start..end).map(DataId::new)
     }
 
+    /// Those names of the address of a data symbol that tell what stands there: the ones with a type,
+    /// where any has one. Linkers name the starts of sections too, and whatever variable comes
+    /// first there has that name beside its own.
+    pub fn telling_names(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + '_ {
+        let is_typed = |id: &DataId<S>| self.data_symbol(*id).sized_by_type;
+        let any_typed = self.data_aliases(id).any(|id| is_typed(&id));
+        self.data_aliases(id)
+            .filter(move |id| !any_typed || is_typed(id))
+    }
+
     /// The function with this id.
     pub fn function(&self, id: FunctionId<S>) -> &Function<S> {
         &self.functions[id.index()]

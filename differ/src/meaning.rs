@@ -7,6 +7,7 @@
 mod content;
 mod extent;
 mod table;
+mod thread_local;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::pe::Import;
 pub use content::DataChange;
 pub use extent::{Extent, anonymous_extent};
 pub use table::relative_entries;
+pub use thread_local::ThreadLocalChange;
 
 /// What stands at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,10 +220,25 @@ impl<'a> Comparer<'a> {
 
     /// Of the names of two addresses a base one whose partner is among the fixed ones.
     fn paired_data(&self, base: DataId<Base>, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
-        let rva = self.fixed.data_symbol(fixed).rva;
-        self.base.data_aliases(base).find(|alias| {
-            let partner = self.pairing.fixed_data(*alias);
-            partner.is_some_and(|partner| self.fixed.data_symbol(partner).rva == rva)
+        self.base.telling_names(base).find(|name| {
+            let partner = self.pairing.fixed_data(*name);
+            partner.is_some_and(|partner| self.fixed.telling_names(fixed).any(|it| it == partner))
+        })
+    }
+
+    /// The data of the base that is the same thing as some of the fixed image, by one of its names.
+    pub fn base_data_of(&self, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        self.fixed.telling_names(fixed).find_map(|name| {
+            let partner = self.pairing.base_data(name)?;
+            self.paired_data(partner, fixed)
+        })
+    }
+
+    /// The data of the fixed image that is the same thing as some of the base, by one of its names.
+    pub fn fixed_data_of(&self, base: DataId<Base>) -> Option<DataId<Fixed>> {
+        self.base.telling_names(base).find_map(|name| {
+            let partner = self.pairing.fixed_data(name)?;
+            self.paired_data(base, partner).map(|_| partner)
         })
     }
 

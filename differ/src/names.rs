@@ -48,7 +48,13 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
     ];
     matches!(
         name,
-        "_load_config_used" | "__enclave_config" | "__hybrid_auxiliary_iat"
+        "_load_config_used"
+            | "__enclave_config"
+            | "__hybrid_auxiliary_iat"
+            | "__data_start__"
+            | "__data_end__"
+            | "__bss_start__"
+            | "__bss_end__"
     ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || name.ends_with("_NULL_THUNK_DATA")
 }

@@ -9,6 +9,7 @@ mod imports;
 mod load_config;
 mod parse;
 mod relocations;
+pub mod resources;
 mod tls;
 mod unsupported;
 mod view;

@@ -5,6 +5,8 @@
 //! by name, offset and type. Behind a pointer only the name of a structure counts, because a
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
+mod members;
+
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
@@ -13,6 +15,8 @@ use ms_pdb::tpi::TypeStream;
 use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex, TypeRecord, TypesIter};
 use rustc_hash::{FxHashMap, FxHasher};
+
+pub(crate) use members::VirtualFunction;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
@@ -122,7 +126,11 @@ impl Types {
     fn only_member(&self, index: TypeIndex, data: &TypeData<'_>) -> Option<TypeIndex> {
         let (name, is_definition) = definition_name(data)?;
         if !is_definition {
-            return self.definitions.get(name).copied().filter(|it| *it != index);
+            return self
+                .definitions
+                .get(name)
+                .copied()
+                .filter(|it| *it != index);
         }
         let TypeData::Struct(structure) = data else {
             return None;

@@ -1,6 +1,7 @@
 //! One file a subcommand.
 
 pub(crate) mod build;
+mod contents;
 pub(crate) mod demo;
 mod describe;
 pub(crate) mod diff;

@@ -1,6 +1,7 @@
 //! Values to text.
 
 pub(crate) mod diff;
+pub(crate) mod package;
 pub(crate) mod test;
 
 /// A value as JSON, for programs and for people who look at it.

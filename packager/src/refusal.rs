@@ -121,8 +121,8 @@ rules! {
         "An Arm64 load or store scales its offset, and in the base the data is not aligned to that scale.",
         "Align the variable in the source.";
     ThreadLocal "HP072" "thread-local storage",
-        "The function reaches a thread-local variable. Its slot and offset belong to the base and cannot be expressed by the table.",
-        "Move the use of the variable into a function that does not change.";
+        "The function reaches a thread-local variable, and the thread-local storage of base and fixed image is laid out differently, or holds other initial values. The offsets in the code would not be those of the base.",
+        "Leave the thread-local variables of the image as they are; or move the use into a function that does not change.";
     JumpTable "HP073" "a jump table is not understood",
         "The function jumps through a table whose place, size or entries are not known for certain.",
         "Build with debug information that describes jump tables, or without jump tables.";

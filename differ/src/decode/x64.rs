@@ -398,7 +398,10 @@ pub(super) fn is_compared(bytes: &[u8], offset: u32) -> bool {
     let mut info = iced_x86::InstructionInfoFactory::new();
     for iced in decoder.iter().take(USE_WINDOW) {
         let registers = info.info(&iced).used_registers();
-        if registers.iter().any(|used| used.register().full_register() == register) {
+        if registers
+            .iter()
+            .any(|used| used.register().full_register() == register)
+        {
             let whole = [iced.op0_kind(), iced.op1_kind()]
                 .into_iter()
                 .zip([iced.op0_register(), iced.op1_register()])
@@ -407,9 +410,7 @@ pub(super) fn is_compared(bytes: &[u8], offset: u32) -> bool {
         }
         // The comparison may stand at the end of a loop, behind calls; never behind the function.
         match iced.flow_control() {
-            FlowControl::Call | FlowControl::IndirectCall
-                if VOLATILE.contains(&register) =>
-            {
+            FlowControl::Call | FlowControl::IndirectCall if VOLATILE.contains(&register) => {
                 return false;
             }
             FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => return false,

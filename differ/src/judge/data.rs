@@ -1,39 +1,52 @@
-//! Rules about data: initial values, vtables, tables behind writable pointers, type layouts.
+//! Rules about data: initial values, vtables, tables behind writable pointers, new variables.
 
-use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
-use rayon::prelude::*;
+use std::collections::BTreeSet;
 
-use super::{Case, Refusal};
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
+
+use super::{Case, Refusal, types};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
-use crate::meaning::{Meaning, is_read_only};
+use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
 use crate::pe::ExportTarget;
 
 pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     initial_values(case, &mut refusals);
     changed_tables(case, &mut refusals);
-    type_layouts(case, &mut refusals);
+    new_variables(case, &mut refusals);
+    types::judge(case, &mut refusals);
     refusals
 }
 
 /// Paired writable variables whose initial values differ, pointers compared by meaning.
 fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let mut last = None;
     for (index, symbol) in base.data.iter().enumerate() {
-        let Some(partner) = case.comparer.pairing.fixed_data(DataId::new(index)) else {
+        // Of several names of one address the first one with something to say stands for all, and
+        // names of sections say nothing.
+        let id = DataId::new(index);
+        if last == Some(symbol.rva) || !base.telling_names(id).any(|name| name == id) {
+            continue;
+        }
+        let Some(partner) = case.comparer.pairing.fixed_data(id) else {
             continue;
         };
         let partner = fixed.data_symbol(partner);
         let is_import = base.pe.import_at(symbol.rva).is_some();
         let is_set = crate::names::is_set_at_start(&symbol.name);
-        if is_import || is_set || is_read_only(base, symbol.rva) {
+        // What each thread starts with is compared as a whole, with the rest of its block.
+        let is_made = crate::names::is_linker_made(&symbol.name);
+        let is_elsewhere = is_import || is_set || is_made || symbol.thread_local;
+        if is_elsewhere || is_read_only(base, symbol.rva) {
             continue;
         }
         if same_type_descriptor(case, symbol, partner) {
             continue;
         }
         if let Some(evidence) = initial_value_differs(case, symbol, partner) {
+            last = Some(symbol.rva);
             let name = symbol.name.to_string();
             let message = format!("the initial value of {name} changed");
             refusals.push(Refusal::new("HP030", name, message, evidence));
@@ -119,10 +132,7 @@ fn initial_value_differs(
     while at < b.bytes.len().max(f.bytes.len()) {
         if pointers.next_if_eq(&at).is_some() {
             let leads_elsewhere = match (b.pointer(at), f.pointer(at)) {
-                (Some(before), Some(after)) => {
-                    let meaning = case.comparer.compare(before, after, ReferenceKind::Address);
-                    meaning != Meaning::Same
-                }
+                (Some(before), Some(after)) => !leads_to_same(case, before, after),
                 (before, after) => before.is_some() != after.is_some(),
             };
             if leads_elsewhere {
@@ -140,6 +150,20 @@ fn initial_value_differs(
         }
     }
     None
+}
+
+/// Whether two pointers lead to the same place. That a named constant behind them changed is a
+/// finding of its own.
+fn leads_to_same(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    match case.comparer.compare(before, after, ReferenceKind::Address) {
+        Meaning::Same => true,
+        Meaning::Different(Difference::DataContent) => matches!(
+            (resolve(base, before), resolve(fixed, after)),
+            (Target::Data { .. }, Target::Data { .. })
+        ),
+        _ => false,
+    }
 }
 
 /// Changed read-only data that unchanged code can still reach: vtables, and what writable
@@ -196,42 +220,48 @@ fn writable_pointer_to(image: &Image<Base>, symbol: &DataSymbol<Base>) -> Option
     Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
 }
 
-/// Structures and unions of the same name whose layouts differ.
-fn type_layouts(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let (base, fixed) = (&case.comparer.base.types, &case.comparer.fixed.types);
-    if case.redirected.is_empty() {
-        return;
+/// Writable variables without a partner that changed and new functions reach: those of the fixed
+/// image will live in the patch, those of the base are of no more use to them.
+fn new_variables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let added = case.comparison.added.iter().copied();
+    let after = case.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
+    let removed = case.comparison.removed.iter().copied();
+    let before = case.redirected.iter().map(|(base, _)| *base).chain(removed);
+    let has_partner = |id| case.comparer.fixed_data_of(id).is_some();
+    for id in reached(base, before, has_partner) {
+        let symbol = base.data_symbol(id);
+        let evidence = format!("rva {} of the base", symbol.rva);
+        let message = format!("{} is gone", symbol.name);
+        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
-    let fixed_definitions = fixed.definitions();
-    let base_definitions = base.definitions();
-    let names: Vec<&[(String, u32)]> = base_definitions.chunk_by(|a, b| a.0 == b.0).collect();
-    // What compilands of one image disagree on is changed only where each image has a layout that
-    // the other does not have.
-    let differs = |before: &[(String, u32)]| {
-        let name = before.first()?.0.clone();
-        let start = fixed_definitions.partition_point(|(other, _)| *other < name);
-        let end = fixed_definitions.partition_point(|(other, _)| *other <= name);
-        let after = &fixed_definitions[start..end];
-        // Not a name, and so not the same type on both sides.
-        if name.contains("<unnamed-") {
-            return None;
-        }
-        let hashes = |types: &crate::Types, all: &[(String, u32)]| -> Vec<u64> {
-            all.iter()
-                .map(|(_, index)| types.layout_hash(*index))
-                .collect()
-        };
-        let (b_hashes, f_hashes) = (hashes(base, before), hashes(fixed, after));
-        let gone = (0..before.len()).find(|at| !f_hashes.contains(&b_hashes[*at]))?;
-        let new = (0..after.len()).find(|at| !b_hashes.contains(&f_hashes[*at]))?;
-        Some((name, before[gone].1, after[new].1))
-    };
-    let found: Vec<_> = names.par_iter().filter_map(|name| differs(name)).collect();
-    for (name, index, partner) in found {
-        let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
-        let before = size(base.size(index));
-        let evidence = format!("{before} bytes before, {} after", size(fixed.size(partner)));
-        let message = format!("the layout of {name} changed");
-        refusals.push(Refusal::new("HP031", name, message, evidence));
+    let has_partner = |id| case.comparer.base_data_of(id).is_some();
+    for id in reached(fixed, after, has_partner) {
+        let symbol = fixed.data_symbol(id);
+        let evidence = format!(
+            "rva {} of the fixed image, {} bytes",
+            symbol.rva, symbol.size
+        );
+        let message = format!("{} is new and will live in the patch", symbol.name);
+        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
+}
+
+/// The writable variables without a partner that these functions reach, in address order.
+fn reached<S: Side>(
+    image: &Image<S>,
+    functions: impl Iterator<Item = FunctionId<S>>,
+    has_partner: impl Fn(DataId<S>) -> bool,
+) -> BTreeSet<DataId<S>> {
+    functions
+        .flat_map(|id| image.references_of(id))
+        .filter_map(|placed| match resolve(image, placed.reference.target) {
+            Target::Data { id, .. } => Some(id),
+            _ => None,
+        })
+        .filter(|id| {
+            let symbol = image.data_symbol(*id);
+            !symbol.thread_local && !is_read_only(image, symbol.rva) && !has_partner(*id)
+        })
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! Rules about functions: folding, signatures, what went, what could not be told apart.
 
-use super::{Case, Refusal};
+use super::{Case, Refusal, initialisers};
 
 /// Names of a folded body that a message shows.
 const SHOWN: usize = 8;
@@ -9,7 +9,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     folded(case, &mut refusals);
     signatures(case, &mut refusals);
-    initialisers(case, &mut refusals);
+    initialisers::judge(case, &mut refusals);
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     for id in &case.comparison.removed {
         let name = base.display_name(*id);
@@ -107,42 +107,6 @@ fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
                 procedure.type_index, partner.type_index
             );
             refusals.push(Refusal::new("HP021", name, message, evidence));
-        }
-    }
-}
-
-/// Functions that run once, before anything can be patched.
-fn initialisers(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
-    let is_initialiser = |name: &str| {
-        name.starts_with("??__E")
-            || name.contains("dynamic initializer for")
-            || name.starts_with("_GLOBAL__sub_I_")
-    };
-    let mut refuse = |name: String, evidence: String| {
-        let message = format!("{name} is a static initialiser, which has run");
-        refusals.push(Refusal::new("HP026", name, message, evidence));
-    };
-    for (id, _) in &case.redirected {
-        let names = base.procedures_of(*id);
-        if names
-            .iter()
-            .any(|p| is_initialiser(p.decorated.as_deref().unwrap_or(&p.name)))
-        {
-            refuse(
-                base.display_name(*id),
-                format!("rva {} of the base", base.function(*id).rva),
-            );
-        }
-    }
-    for id in &case.comparison.added {
-        let names = fixed.procedures_of(*id);
-        if names
-            .iter()
-            .any(|p| is_initialiser(p.decorated.as_deref().unwrap_or(&p.name)))
-        {
-            let evidence = format!("rva {} of the fixed image", fixed.function(*id).rva);
-            refuse(fixed.display_name(*id), evidence);
         }
     }
 }

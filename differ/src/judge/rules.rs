@@ -40,6 +40,17 @@ pub struct Rule {
     pub remedy: &'static str,
 }
 
+impl Rule {
+    /// Whether a policy may allow a finding: not where nothing could be made of the images, where
+    /// the system that applies the patch would refuse it or break, and where nothing is refused.
+    pub fn may_be_waived(&self) -> bool {
+        const NEVER: [&str; 9] = [
+            "HP001", "HP002", "HP003", "HP004", "HP005", "HP006", "HP013", "HP016", "HP019",
+        ];
+        self.severity == Severity::Refuse && !NEVER.contains(&self.code)
+    }
+}
+
 /// The rule with this code.
 pub fn rule(code: &str) -> Option<&'static Rule> {
     RULES
@@ -140,24 +151,30 @@ rules! {
         why "Unchanged callers in the base pass what the old signature says."
         do "Give the new signature to a new function, and keep the old one."
     "HP022" Refuse "exports changed"
-        why "Other modules have bound to the base's exports; a patch cannot add, remove or move \
-             one."
+        why "Other modules have bound to the base's exports, by name or by ordinal; a patch cannot \
+             add, remove, move or renumber one."
         do "Leave the exports as they are."
     "HP023" Refuse "new import"
         why "A patch reaches imports through the base's import table; what is not there would have \
              to be loaded while code runs."
         do "Use functions that the base imports, or resolve the new one at run time."
-    "HP025" Refuse "thread-local storage"
-        why "The patch's thread-local slot is not the base's. A changed function that uses \
-             thread-local variables would read and write storage of its own."
-        do "Move the access into a function that does not change, and call that."
+    "HP024" Note "import gone"
+        why "The fixed image imports a function no more. The running base has bound to it already, \
+             and nothing is taken away."
+        do "Nothing."
+    "HP025" Refuse "thread-local storage changed"
+        why "Code reaches a thread-local variable by its place in a block that each thread of the \
+             base has already. Where variables are new, gone, elsewhere or start with another \
+             value, code of the fixed image would read and write others. Code that uses variables \
+             which stayed as they are can be patched."
+        do "Leave the thread-local variables as they are, and put what is new elsewhere."
     "HP026" Refuse "initialiser changed"
-        why "Static initialisers of the base have run; a patched one would not run again, and its \
-             effect would be missing."
+        why "Static initialisers and callbacks of the loader have run in the base. A patched one \
+             would not run again, a new one not at all, and the effect would be missing."
         do "Make the change where it takes effect later."
     "HP027" Refuse "vtable changed"
-        why "Live objects point at the base's vtable. If its entries change number or meaning, \
-             they keep the old ones."
+        why "Live objects point at the base's vtable. If its entries change number, place or \
+             meaning, they keep the old ones, and patched code would call through the wrong entry."
         do "Leave virtual functions in place and change their bodies."
     "HP028" Refuse "functions that could not be told apart"
         why "Several functions of one name stand on both sides and nothing tells which is which. \
@@ -172,15 +189,32 @@ rules! {
              value has no effect."
         do "Set the value in code that runs, or keep it."
     "HP031" Refuse "layout of a type changed"
-        why "Objects made by the base have the old layout, and unchanged code keeps using it."
+        why "Objects made by the base have the old layout, or hold old values of an enumeration, and \
+             unchanged code keeps using them."
         do "Keep the type, and put what is new elsewhere."
+    "HP032" Note "global new or gone"
+        why "A new writable variable lives in the patch. It starts with its initial value when the \
+             patch is loaded, not when the process started, and what it holds is lost when the \
+             patch is taken back or replaced by a newer one. One that is gone stays in the base, \
+             and patched code leaves it alone."
+        do "See that the code works with a variable that starts late and may start again."
     "HP033" Refuse "changed constant reached by unchanged code"
         why "A table changed, and a writable pointer or an export leads to it. Code that goes that \
              way keeps the base's table."
         do "Change the code that reads the table instead."
-    "HP034" Note "resources changed"
-        why "Resources are read from the base image; a patch does not carry any."
+    "HP034" Warn "resources changed"
+        why "Resources are read from the base image; a patch does not carry any. Texts, dialogs, \
+             manifests and the like stay those of the base."
         do "Ship a full update if the resources matter."
+    "HP035" Note "version information changed"
+        why "The running base keeps its version information: a program that asks for the version of \
+             the file gets the base's, patched or not."
+        do "Nothing. The patch names its base by time stamp and checksum, not by version."
+    "HP036" Warn "waiver not used"
+        why "The policy allows a finding that is not there: the code is another one, the name is \
+             written differently, or the reason for it is gone. A waiver that waits for something to \
+             match may allow what nobody looked at."
+        do "Take the waiver out of the policy, or write the name as the report has it."
     "HP040" Warn "another compiler"
         why "The two sides were compiled by different compilers or versions. Most of what differs \
              is then the compiler's doing, and the patch is larger than the fix."

@@ -7,7 +7,7 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 
 use super::symbols::{ModuleSymbols, RawPublic};
-use crate::decode::ReferenceKind;
+use crate::decode::{Body, Code, ReferenceKind, decode};
 use crate::image::{Contribution, Function, FunctionKind, PlacedReference, Procedure};
 use crate::pe::Pe;
 use crate::types::Types;
@@ -310,7 +310,24 @@ fn guess_size<S: Side>(
         size = size.min(end - rva.get());
     }
     let bytes = &available[..size as usize];
-    size - padding_behind(pe.machine, bytes)
+    let filler = padding_behind(pe.machine, bytes);
+    if filler == 0 {
+        return size;
+    }
+    // The last instruction may end in bytes that look like filler: it belongs to the code.
+    let code = Code {
+        bytes,
+        rva,
+        image_base: pe.image_base,
+        relocated: pe.relocations_in(rva, size),
+    };
+    let mut body = Body::default();
+    decode(pe.machine, code, &mut body);
+    let starts = body.instructions.iter().map(|it| it.offset);
+    starts
+        .into_iter()
+        .find(|at| *at >= size - filler)
+        .unwrap_or(size)
 }
 
 /// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.

@@ -2,6 +2,7 @@
 
 use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
 use hpbuild_differ::meaning::{Target as Meaning, anonymous_extent, is_read_only, resolve};
+use hpbuild_differ::pe::Tls;
 use hpbuild_metadata::{Base, DataId, Fixed, Rva};
 
 use super::function::FunctionWalk;
@@ -80,16 +81,9 @@ impl Extraction<'_> {
             };
         }
         let image = &self.diff.fixed;
-        if image
-            .pe
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.index == Some(rva))
-        {
-            return Err((
-                Code::ThreadLocal,
-                "the index of the thread-local storage".into(),
-            ));
+        let index = |tls: &Option<Tls<Fixed>>| tls.as_ref().and_then(|tls| tls.index);
+        if index(&image.pe.tls) == Some(rva) {
+            return self.thread_local_index();
         }
         let wants_copy = matches!(operand.reference.field, Field::ImageRelative { .. })
             && operand.image_base == Target::PatchImageBase;
@@ -101,7 +95,13 @@ impl Extraction<'_> {
                 )),
                 _ => self.function_target(id, offset, kind),
             },
-            Meaning::Data { id, offset } => self.data_target(id, offset, kind, wants_copy),
+            Meaning::Data { id, offset } => {
+                let found = self.data_target(id, offset, kind, wants_copy)?;
+                if matches!(found, Target::Base(_)) && kind == ReferenceKind::Address {
+                    self.check_neighbours(id)?;
+                }
+                Ok(found)
+            }
             Meaning::Import(index) => self.import(index).ok_or_else(|| {
                 let import = &image.pe.imports[index];
                 (
@@ -125,6 +125,20 @@ impl Extraction<'_> {
                 "an address outside every section".into(),
             )),
         }
+    }
+
+    /// The index of the base's thread-local storage. What the code adds to a thread's block is right
+    /// where the blocks of both images are laid out alike.
+    fn thread_local_index(&self) -> Found {
+        let differs = |message: String| (Code::ThreadLocal, message);
+        if let Some(change) = self.comparer.thread_local_changes().into_iter().next() {
+            let message = format!("thread-local storage differs: {}", change.evidence);
+            return Err(differs(message));
+        }
+        let index = self.diff.base.pe.tls.as_ref().and_then(|tls| tls.index);
+        index
+            .map(Target::Base)
+            .ok_or_else(|| differs("the base has no thread-local storage".to_owned()))
     }
 
     /// Named data: the base's where it has it unchanged, a copy otherwise.
@@ -151,10 +165,7 @@ impl Extraction<'_> {
             let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
-        let base = image
-            .data_aliases(id)
-            .find_map(|alias| self.diff.pairing.base_data(alias));
-        let Some(base) = base else {
+        let Some(base) = self.comparer.base_data_of(id) else {
             return copy(self);
         };
         if constant && !self.comparer.data_same(base) {
@@ -177,21 +188,18 @@ impl Extraction<'_> {
                 format!("{}+{offset:#x} lies outside it in the base", symbol.name),
             ));
         }
-        if !constant && kind == ReferenceKind::Address {
-            self.check_neighbours(id, base)?;
-        }
         place_in_base(counterpart.rva, offset)
     }
 
-    /// Where a compiler merges globals, the address of one reaches its neighbours. What one
-    /// compiland gave to the section must then lie the same in both images.
-    fn check_neighbours(
-        &self,
-        id: DataId<Fixed>,
-        base: DataId<Base>,
-    ) -> Result<(), (Code, String)> {
+    /// Where a compiler merges globals, code that has the address of one reaches its neighbours.
+    /// What one compiland gave to the section must then lie the same in both images.
+    fn check_neighbours(&self, id: DataId<Fixed>) -> Result<(), (Code, String)> {
         let (fixed_image, base_image) = (&self.diff.fixed, &self.diff.base);
         let symbol = fixed_image.data_symbol(id);
+        let base = self.comparer.base_data_of(id);
+        let Some(base) = base.filter(|_| !is_read_only(fixed_image, symbol.rva)) else {
+            return Ok(());
+        };
         let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64;
         let Some(contribution) = fixed_image.contribution_at(symbol.rva).filter(|_| merges) else {
             return Ok(());

@@ -4,3 +4,4 @@ mod bad_input;
 mod determinism;
 mod outcomes;
 mod program;
+mod release;

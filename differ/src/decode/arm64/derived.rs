@@ -56,7 +56,9 @@ pub(in crate::decode) fn find<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
             return Vec::new();
         };
         steps = left;
-        let Some(mut state) = states[at] else { continue };
+        let Some(mut state) = states[at] else {
+            continue;
+        };
         if !body.instructions[at].valid {
             continue;
         }
@@ -77,7 +79,9 @@ pub(in crate::decode) fn find<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
             set(&mut state, to, value);
         }
         let mut enter = |next: usize| {
-            let Some(place) = states.get_mut(next) else { return };
+            let Some(place) = states.get_mut(next) else {
+                return;
+            };
             if join(place, &state) {
                 open.push(next);
             }
@@ -98,21 +102,23 @@ pub(in crate::decode) fn find<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
             Flow::Indirect | Flow::Stop => {}
         }
     }
-    let derived = (0..words.len()).filter(|index| is_use(*index)).filter_map(|index| {
-        let (base, offset) = offset_of(words[index])?;
-        let address = states[index]?[base as usize]?;
-        let target = Rva::new(address).checked_offset(offset)?;
-        let kind = match AddressField::of(words[index]) {
-            Some(found @ AddressField::Offset12 { .. }) => field::kind(words[index], found),
-            _ => ReferenceKind::Address,
-        };
-        Some(Derived {
-            instruction: index as u32,
-            from: Rva::new(address),
-            target,
-            kind,
-        })
-    });
+    let derived = (0..words.len())
+        .filter(|index| is_use(*index))
+        .filter_map(|index| {
+            let (base, offset) = offset_of(words[index])?;
+            let address = states[index]?[base as usize]?;
+            let target = Rva::new(address).checked_offset(offset)?;
+            let kind = match AddressField::of(words[index]) {
+                Some(found @ AddressField::Offset12 { .. }) => field::kind(words[index], found),
+                _ => ReferenceKind::Address,
+            };
+            Some(Derived {
+                instruction: index as u32,
+                from: Rva::new(address),
+                target,
+                kind,
+            })
+        });
     derived.filter(|it| it.target.get() != 0).collect()
 }
 

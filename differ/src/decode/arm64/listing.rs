@@ -2,8 +2,8 @@
 
 use hpbuild_metadata::{Rva, Side};
 
-use super::effects::{self, Flow};
 use super::Text;
+use super::effects::{self, Flow};
 use crate::decode::{Body, Code, Instruction, ReferenceKind};
 
 /// The text of each of the instructions; `name` names what operands point at. Where the

@@ -111,16 +111,26 @@ impl Table {
     fn end(&self, code: &[u8]) -> Option<usize> {
         let mut end = code.len();
         let mut at = self.start;
-        while let Some(bytes) = code.get(at..at + self.size).filter(|_| at + self.size <= end) {
+        while let Some(bytes) = code
+            .get(at..at + self.size)
+            .filter(|_| at + self.size <= end)
+        {
             let unused = 64 - 8 * self.size as u32;
-            let raw = bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+            let raw = bytes
+                .iter()
+                .rev()
+                .fold(0, |value, byte| value << 8 | u64::from(*byte));
             let value = if self.signed {
                 (raw << unused).cast_signed() >> unused
             } else {
                 raw.cast_signed()
             };
-            let target = i64::try_from(self.base).ok()?.checked_add(value << self.shift)?;
-            let target = usize::try_from(target).ok().filter(|target| *target < code.len());
+            let target = i64::try_from(self.base)
+                .ok()?
+                .checked_add(value << self.shift)?;
+            let target = usize::try_from(target)
+                .ok()
+                .filter(|target| *target < code.len());
             // Filler behind the last entry.
             let Some(target) = target else { break };
             if target > self.start {

@@ -4,6 +4,7 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod fixups;
 mod image_relative;
 mod jump_tables;
 mod locate;
@@ -28,6 +29,7 @@ use symbols::ModuleSymbols;
 
 use contained::contained;
 pub use contained::panic_is_contained;
+pub use fixups::FixupCheck;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
 
@@ -178,9 +180,10 @@ fn assemble<S: Side>(
     })?;
     let compilands = compilands(&mut streams, &modules);
     let contributions = contributions(&pdb_path, &pe, &streams)?;
+    let fixups = fixups::parse(&pdb_path, &pe, &streams.fixups)?;
     let (mut functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
-    let mut scanned = scan::scan(&pe, &functions);
+    let mut scanned = scan::scan(&pe, &fixups, &functions);
     // Code without any record is found by who calls it, and may call more of its kind.
     for _ in 0..MAX_UNNAMED_DEPTH {
         let called = carve::called(&pe, &functions, &scanned.references, &contributions);
@@ -189,7 +192,7 @@ fn assemble<S: Side>(
         }
         functions.extend(called);
         functions.sort_by_key(|function| function.rva);
-        scanned = scan::scan(&pe, &functions);
+        scanned = scan::scan(&pe, &fixups, &functions);
     }
     let data = data::data_symbols(
         &pe,
@@ -200,7 +203,7 @@ fn assemble<S: Side>(
         &types,
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let image_relative = image_relative::places(&pe, &data);
+    let image_relative = image_relative::places(&pe, &data, &fixups);
     let mut boundaries = data::boundaries(
         &pe,
         (&data, &image_relative),
@@ -235,6 +238,7 @@ fn assemble<S: Side>(
         hotpatch_functions,
         types,
         image_relative,
+        fixups,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,

@@ -30,6 +30,8 @@ pub(super) struct PdbStreams {
     pub(super) types: Vec<u8>,
     /// Item records (function ids), headers included.
     pub(super) items: Vec<u8>,
+    /// The linker's fixups; empty where it did not record them.
+    pub(super) fixups: Vec<u8>,
 }
 
 /// The symbols and lines of one compiland.
@@ -100,6 +102,12 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error
             ));
         }
     }
+    let fixups = match pdb.optional_debug_stream(OptionalDebugStream::FIXUP_DATA) {
+        Ok(Some(stream)) => pdb
+            .read_stream_to_vec(stream)
+            .map_err(broken("pdb fixup stream"))?,
+        _ => Vec::new(),
+    };
     let key = pdb.binding_key();
     let stream_of = |index: Result<u32, _>| -> Result<Vec<u8>, Error> {
         match index {
@@ -119,6 +127,7 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error
             .read_stream_to_vec(2)
             .map_err(broken("pdb type stream"))?,
         items: pdb.read_stream_to_vec(4).unwrap_or_default(),
+        fixups,
     })
 }
 

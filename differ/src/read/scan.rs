@@ -7,11 +7,12 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
+use super::fixups;
 use crate::decode::{
     Body, Code, Field, JumpTable, Reference, ReferenceKind, decode, derived, refer_from_tables,
     relative_tables,
 };
-use crate::image::{Function, PlacedReference};
+use crate::image::{Fixup, Function, PlacedReference};
 use crate::pe::Pe;
 
 /// What the code of an image points at.
@@ -30,12 +31,16 @@ pub(super) struct Scanned<S: Side> {
 type Found<S> = (Vec<PlacedReference<S>>, Vec<Rva<S>>, Vec<JumpTable<S>>);
 
 /// Decodes all `functions` in parallel.
-pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
+pub(super) fn scan<S: Side>(
+    pe: &Pe<S>,
+    fixups: &[Fixup<S>],
+    functions: &[Function<S>],
+) -> Scanned<S> {
     let found: Vec<Found<S>> = functions
         .par_iter()
         .with_min_len(16)
         .map_init(Body::default, |body, function| {
-            references(pe, function, body)
+            references(pe, fixups, function, body)
         })
         .collect();
     let mut scanned = Scanned {
@@ -61,11 +66,23 @@ fn index(length: usize) -> u32 {
     u32::try_from(length).expect("an image of 4 GiB has fewer than 2^32 references")
 }
 
-fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -> Found<S> {
+/// What the code of a function shows by itself.
+pub(super) fn uncorrected<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) {
     let code = code_at(pe, function);
     decode(pe.machine, code, body);
-    let tables = relative_tables(pe.machine, code, body);
     refer_from_tables(code, body);
+}
+
+fn references<S: Side>(
+    pe: &Pe<S>,
+    fixups: &[Fixup<S>],
+    function: &Function<S>,
+    body: &mut Body<S>,
+) -> Found<S> {
+    let code = code_at(pe, function);
+    uncorrected(pe, function, body);
+    fixups::correct(fixups, function, body);
+    let tables = relative_tables(pe.machine, code, body);
     // What is reached by way of another is part of the meaning, and no bit of the code says so.
     for derived in derived(pe.machine, code, body) {
         if let Some(instruction) = body.instructions.get_mut(derived.instruction as usize) {

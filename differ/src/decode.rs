@@ -202,6 +202,24 @@ pub fn derived<S: Side>(machine: Machine, code: Code<'_, S>, body: &Body<S>) -> 
     }
 }
 
+/// Gives instructions that reach something by way of another address their references. No bit of
+/// them says so, so that their field is empty.
+pub(crate) fn refer_to_neighbours<S: Side>(
+    machine: Machine,
+    code: Code<'_, S>,
+    body: &mut Body<S>,
+) {
+    for derived in derived(machine, code, body) {
+        if let Some(instruction) = body.instructions.get_mut(derived.instruction as usize) {
+            instruction.reference = Some(Reference {
+                target: derived.target,
+                kind: derived.kind,
+                field: Field::Word { mask: 0 },
+            });
+        }
+    }
+}
+
 /// Whether the page at instruction `index` is completed by other instructions.
 pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
     body.page_links

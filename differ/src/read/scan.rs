@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::fixups;
 use crate::decode::{
-    Body, Code, Field, JumpTable, Reference, ReferenceKind, decode, derived, refer_from_tables,
+    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, refer_to_neighbours,
     relative_tables,
 };
 use crate::image::{Fixup, Function, PlacedReference};
@@ -83,16 +83,7 @@ fn references<S: Side>(
     uncorrected(pe, function, body);
     fixups::correct(fixups, function, body);
     let tables = relative_tables(pe.machine, code, body);
-    // What is reached by way of another is part of the meaning, and no bit of the code says so.
-    for derived in derived(pe.machine, code, body) {
-        if let Some(instruction) = body.instructions.get_mut(derived.instruction as usize) {
-            instruction.reference = Some(Reference {
-                target: derived.target,
-                kind: derived.kind,
-                field: Field::Word { mask: 0 },
-            });
-        }
-    }
+    refer_to_neighbours(pe.machine, code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
     let placed = (0_u32..)

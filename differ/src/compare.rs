@@ -4,14 +4,13 @@
 //! and every reference means the same. Only bodies that fail this are decoded again, to be
 //! aligned instruction by instruction and explained: see `explain`.
 
-use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
+use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::decode::ReferenceKind;
 use crate::explain::{self, Explanation};
 use crate::handling;
-use crate::image::{Image, PlacedReference};
+use crate::image::Image;
 use crate::meaning::{Comparer, DataChange, Difference, Meaning};
 use crate::pair::{Pairing, Tier};
 
@@ -234,7 +233,7 @@ fn references_differ(
         let (from, to) = (b.reference.target, f.reference.target);
         match comparer.compare(from, to, b.reference.kind) {
             Meaning::Same => {}
-            _ if same_end(comparer, (base, b), (fixed, f)) => {}
+            _ if comparer.both_end((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
             Meaning::Unknown => unknown.push(Unknown {
                 base,
@@ -244,44 +243,6 @@ fn references_differ(
         }
     }
     Some(kinds)
-}
-
-/// Whether both operands are the end of one array, the address behind its last element, which
-/// may be that of whatever the linker put there. Both functions then go over the array, and do
-/// nothing with the address but compare it.
-fn same_end(
-    comparer: &Comparer<'_>,
-    (base, b): (FunctionId<Base>, &PlacedReference<Base>),
-    (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
-) -> bool {
-    if b.reference.kind != ReferenceKind::Address || f.reference.kind != ReferenceKind::Address {
-        return false;
-    }
-    let machine = comparer.base.pe.machine;
-    let is_compared = |code, offset| crate::decode::is_compared(machine, code, offset);
-    array_before(comparer.base, base, b.reference.target).is_some_and(|array| {
-        let partner = comparer.pairing.fixed_data(array);
-        partner.is_some()
-            && partner == array_before(comparer.fixed, fixed, f.reference.target)
-            && is_compared(comparer.base.code_of(base), b.offset)
-            && is_compared(comparer.fixed.code_of(fixed), f.offset)
-    })
-}
-
-/// The array that ends at `rva` and that the function reaches, too.
-fn array_before<S: Side>(
-    image: &Image<S>,
-    function: FunctionId<S>,
-    rva: Rva<S>,
-) -> Option<DataId<S>> {
-    let id = image.data_at(rva.checked_sub(Rva::new(1)).map(Rva::new)?)?;
-    let array = image.data_symbol(id);
-    let ends = array.rva.checked_add(array.size) == Some(rva);
-    let reached = image.references_of(function).iter().any(|placed| {
-        let target = placed.reference.target;
-        target >= array.rva && target < rva
-    });
-    (ends && reached && array.sized_by_type && image.types.is_array(array.type_index)).then_some(id)
 }
 
 /// The kind of change that a difference between references makes.

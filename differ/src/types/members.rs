@@ -38,6 +38,30 @@ fn slot(attributes: u16, offset: u32) -> Option<Option<u32>> {
     }
 }
 
+/// Reads what of a record is only parsed as it is walked.
+pub(super) fn read_whole(data: &TypeData<'_>) {
+    match data {
+        TypeData::FieldList(list) => {
+            for field in list.iter() {
+                match field {
+                    Field::Member(member) => drop(u32::try_from(member.offset)),
+                    Field::BaseClass(base) => drop(u32::try_from(base.offset)),
+                    Field::Enumerate(enumerator) => drop(u32::try_from(enumerator.value)),
+                    _ => {}
+                }
+            }
+        }
+        TypeData::MethodList(list) => {
+            let mut list = MethodList { rest: list.bytes };
+            while let Ok(Some(_)) = list.next() {}
+        }
+        TypeData::Struct(structure) => drop(u32::try_from(structure.length)),
+        TypeData::Union(union) => drop(u32::try_from(union.length)),
+        TypeData::Array(array) => drop(u32::try_from(array.len)),
+        _ => {}
+    }
+}
+
 impl Types {
     /// The field list of the definition at `index`.
     fn members(&self, index: u32) -> Vec<Field<'_>> {

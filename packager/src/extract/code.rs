@@ -1,9 +1,11 @@
 //! Operands of instructions: what each should reach.
 
 use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
-use hpbuild_differ::meaning::{Target as Meaning, anonymous_extent, is_read_only, resolve};
+use hpbuild_differ::meaning::{
+    Target as Meaning, anonymous_extent, ends_at, is_read_only, resolve,
+};
 use hpbuild_differ::pe::Tls;
-use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
 use super::function::FunctionWalk;
 use super::{Extraction, LoaderPointer, Source};
@@ -48,7 +50,11 @@ impl Extraction<'_> {
             let place = Target::Piece(Place::new(walk.piece, offset.into()));
             return (!is_distance).then_some(place);
         }
-        match self.target(target, kind, operand) {
+        let found = match kind {
+            ReferenceKind::Address => self.address(walk, operand),
+            _ => self.target(target, kind, operand),
+        };
+        match found {
             // A pointer of a new function to itself.
             Ok(Target::Piece(place)) if place.piece == walk.piece && is_distance => None,
             Ok(target) => Some(target),
@@ -57,6 +63,94 @@ impl Extraction<'_> {
                 self.refuse(rule, walk.name, Some(operand.offset), found);
                 None
             }
+        }
+    }
+
+    /// An address that is taken. Where it may be meant as the end of an array, both what stands
+    /// there and that end must be the same place of the patch or the base.
+    fn address(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
+        let rva = operand.reference.target;
+        let kind = ReferenceKind::Address;
+        let image = &self.diff.fixed;
+        let is_start = match resolve(image, rva) {
+            Meaning::Data { offset: 0, .. } => true,
+            Meaning::Anonymous(_) => false,
+            _ => return self.target(rva, kind, operand),
+        };
+        let Some(array) = ends_at(image, walk.id, rva) else {
+            return self.target(rva, kind, operand);
+        };
+        let symbol = image.data_symbol(array);
+        let start = self.target(symbol.rva, kind, operand)?;
+        let end = match start {
+            Target::Base(start) => place_in_base(start, symbol.size)?,
+            Target::Piece(start) => {
+                let offset = start.offset + i64::from(symbol.size);
+                Target::Piece(Place::new(start.piece, offset))
+            }
+            _ => return self.target(rva, kind, operand),
+        };
+        if let Target::Base(place) = end
+            && !is_start
+            && self.stands_there(rva, place)
+        {
+            return Ok(end);
+        }
+        if !is_start && is_read_only(image, rva) {
+            return Err(end_of_array(&symbol.name, "the constant behind it"));
+        }
+        let other = self.target(rva, kind, operand)?;
+        if other == end {
+            return Ok(end);
+        }
+        // The base's own code shows which it is, where the two are apart there.
+        match self.meant_in_base(walk.id, array, rva) {
+            Some(true) => Ok(end),
+            Some(false) => Ok(other),
+            None => Err(end_of_array(&symbol.name, "what stands behind it")),
+        }
+    }
+
+    /// Whether what the fixed image has at `rva` without a name stands in the base at `place`.
+    fn stands_there(&self, rva: Rva<Fixed>, place: Rva<Base>) -> bool {
+        let (fixed, base) = (&self.diff.fixed, &self.diff.base);
+        if !is_read_only(fixed, rva) || !is_read_only(base, place) {
+            return false;
+        }
+        let Some(extent) = anonymous_extent(fixed, rva, ReferenceKind::Address) else {
+            return false;
+        };
+        let has_pointers = !fixed.pe.relocations_in(rva, extent.size).is_empty()
+            || !base.pe.relocations_in(place, extent.size).is_empty();
+        let bytes = fixed.pe.bytes(rva, extent.size);
+        !has_pointers && bytes.is_some() && bytes == base.pe.bytes(place, extent.size)
+    }
+
+    /// Whether the base's version of a function takes the address of the end of an array (`true`) or
+    /// of the data that begins at `rva` in the fixed image (`false`), where it takes one of the two.
+    fn meant_in_base(
+        &self,
+        function: FunctionId<Fixed>,
+        array: DataId<Fixed>,
+        rva: Rva<Fixed>,
+    ) -> Option<bool> {
+        let base = &self.diff.base;
+        let function = self.diff.pairing.base_function(function)?;
+        let array = base.data_symbol(self.comparer.base_data_of(array)?);
+        let end = array.rva.checked_add(array.size)?;
+        let next = self.diff.fixed.data_at(rva);
+        let next = next.and_then(|next| self.comparer.base_data_of(next));
+        let next = next.map(|next| base.data_symbol(next).rva);
+        let takes = |place: Rva<Base>| {
+            let mut references = base.references_of(function).iter();
+            references.any(|it| {
+                it.reference.target == place && it.reference.kind == ReferenceKind::Address
+            })
+        };
+        match (takes(end), next.is_some_and(takes)) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
         }
     }
 
@@ -267,6 +361,11 @@ impl Extraction<'_> {
             (Code::NotUnderstood, message.to_string())
         })
     }
+}
+
+fn end_of_array(name: &str, other: &str) -> (Code, String) {
+    let message = format!("the end of {name} or {other}, which lie apart in the patch or the base");
+    (Code::Neighbour, message)
 }
 
 fn place_in_base(start: Rva<Base>, offset: u32) -> Found {

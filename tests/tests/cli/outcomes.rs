@@ -119,12 +119,10 @@ fn explain_every_rule() {
         let page = hpbuild(["explain", code]);
         page.ends_with(0);
         assert!(page.stdout.starts_with(code), "{page:#?}");
-        let remedy = page
-            .stdout
-            .split("What to do:\n")
-            .nth(1)
-            .unwrap_or_default();
-        assert!(!remedy.trim().is_empty(), "{page:#?}");
+        for part in ["For example:\n", "What to do:\n"] {
+            let text = page.stdout.split(part).nth(1).unwrap_or_default();
+            assert!(!text.trim().is_empty(), "{page:#?}");
+        }
     }
     hpbuild(["explain", "HP999"]).is_error(&["HP999", "expected the code of a rule"]);
 }

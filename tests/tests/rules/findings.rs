@@ -98,11 +98,7 @@ fn add_names<S: Side>(image: &Image<S>, names: &mut BTreeSet<String>) {
     names.extend(image.procedures.iter().map(|it| it.display()));
     names.extend(image.data.iter().map(|it| it.name.to_string()));
     let types = image.types.definitions();
-    names.extend(
-        types
-            .iter()
-            .map(|(name, _)| String::from_utf8_lossy(name).into_owned()),
-    );
+    names.extend(types.into_iter().map(|(name, _)| name));
     let exports = image.pe.exports.iter();
     names.extend(exports.filter_map(|export| Some(export.name.as_ref()?.to_string())));
     let imports = image.pe.imports.iter();

@@ -7,7 +7,7 @@ use hpbuild_differ::SymbolPaths;
 use hpbuild_differ::decode::{Field, ReferenceKind};
 use hpbuild_differ::judge::Policy;
 use hpbuild_fixtures::{Machine, demo, lone, pairs};
-use hpbuild_metadata::{BaseIdentity, Rva, Sequence};
+use hpbuild_metadata::{BaseIdentity, Fixed, Rva, Sequence};
 use hpbuild_packager::extract::{Options, Previous};
 use hpbuild_packager::piece::{
     BaseFacts, How, Parts, Piece, PieceId, Place, Redirect, Reference, Room, Target,
@@ -206,12 +206,23 @@ fn headers() -> Vec<Case> {
         &["HP015 hp_right", "HP015 read_name"],
     );
     copy.write("base/hp_demo.dll", DEMO.base.dll.bytes);
+    let (base, fixed) = (
+        copy.path("base/hp_demo.dll"),
+        copy.path("fixed/hp_demo.dll"),
+    );
+    let symbols = SymbolPaths::default();
+    let Compared::Diff(diff) = compared(&base, &fixed, symbols, Policy::default()) else {
+        panic!("the demo pair cannot be compared");
+    };
+    let mut ids = diff.fixed.function_ids();
+    let id = ids.find(|id| diff.fixed.display_name(*id) == "read_name");
+    let read_name = diff.fixed.function(id.expect("a function of the demo")).rva;
     for (version, expected, near) in [
         (7, &["HP067 read_name"][..], &[][..]),
         (1, &[], &["HP067 read_name"]),
     ] {
         let mut bytes = DEMO.fixed.dll.bytes.to_vec();
-        for at in unwind_infos(&bytes) {
+        for at in unwind_infos(&bytes, read_name) {
             bytes[at] = bytes[at] & !7 | version;
         }
         copy.write("fixed/hp_demo.dll", &bytes);
@@ -235,8 +246,8 @@ fn file_offset(bytes: &[u8], rva: u32) -> usize {
     at as usize
 }
 
-/// Where the unwind infos of an x64 image stand in the file.
-fn unwind_infos(bytes: &[u8]) -> BTreeSet<usize> {
+/// Where the unwind info of a function of an x64 image stands in the file.
+fn unwind_infos(bytes: &[u8], function: Rva<Fixed>) -> BTreeSet<usize> {
     let file = PeFile64::parse(bytes).expect("a PE image");
     assert!(file.nt_headers().is_type_64());
     let directory = file
@@ -247,6 +258,7 @@ fn unwind_infos(bytes: &[u8]) -> BTreeSet<usize> {
     let size = directory.size.get(LE) as usize;
     let entries = (start..start + size).step_by(12);
     entries
+        .filter(|at| word(bytes, *at) == function.get())
         .map(|at| file_offset(bytes, word(bytes, at + 8)))
         .collect()
 }

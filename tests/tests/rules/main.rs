@@ -7,6 +7,7 @@
 
 mod findings;
 mod made;
+mod pages;
 mod pdb;
 
 use std::collections::{BTreeMap, BTreeSet};

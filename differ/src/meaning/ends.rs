@@ -1,0 +1,64 @@
+//! Ends of arrays. Code that walks an array may hold the address behind its last element, and
+//! whatever comes next stands at that address: nothing in an image says which of the two is meant.
+
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
+
+use super::Comparer;
+use crate::decode::{ReferenceKind, is_compared};
+use crate::image::{Image, PlacedReference};
+
+/// The data that ends at `rva` where `function` reaches into it, too, so that `rva` may be meant as
+/// its end. The size must be certain.
+pub fn ends_at<S: Side>(
+    image: &Image<S>,
+    function: FunctionId<S>,
+    rva: Rva<S>,
+) -> Option<DataId<S>> {
+    let last = image
+        .data
+        .partition_point(|symbol| symbol.rva < rva)
+        .checked_sub(1)?;
+    let start = image.data[last].rva;
+    let ends_here = |id: &DataId<S>| {
+        let symbol = image.data_symbol(*id);
+        symbol.sized_by_type && symbol.rva.checked_add(symbol.size) == Some(rva)
+    };
+    let found = image.data_aliases(DataId::new(last)).find(ends_here)?;
+    let is_inside = |target: Rva<S>| start <= target && target < rva;
+    let mut references = image.references_of(function).iter();
+    let is_reached = references.any(|placed| {
+        placed.reference.kind != ReferenceKind::Page && is_inside(placed.reference.target)
+    });
+    is_reached.then_some(found)
+}
+
+impl Comparer<'_> {
+    /// Whether both operands are meant as the end of the same array: of a type that has an end,
+    /// and of no use but to be compared with. Otherwise it is what the linker happened to put
+    /// there, and where that is something else, code was made to reach something else.
+    pub(crate) fn both_end(
+        &self,
+        (base, b): (FunctionId<Base>, &PlacedReference<Base>),
+        (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
+    ) -> bool {
+        let kinds = [b.reference.kind, f.reference.kind];
+        if kinds != [ReferenceKind::Address; 2] {
+            return false;
+        }
+        let ends = (
+            ends_at(self.base, base, b.reference.target),
+            ends_at(self.fixed, fixed, f.reference.target),
+        );
+        let (Some(before), Some(after)) = ends else {
+            return false;
+        };
+        let machine = self.base.pe.machine;
+        self.paired_data(before, after).is_some()
+            && self
+                .base
+                .types
+                .is_array(self.base.data_symbol(before).type_index)
+            && is_compared(machine, self.base.code_of(base), b.offset)
+            && is_compared(machine, self.fixed.code_of(fixed), f.offset)
+    }
+}

@@ -166,3 +166,53 @@ fn offset_of(word: u32) -> Option<(u32, i64)> {
     };
     (base < 31 && offset != 0).then_some((base, offset))
 }
+
+#[cfg(test)]
+mod tests {
+    use hpbuild_metadata::{Base, Machine};
+
+    use super::*;
+    use crate::decode::decode;
+
+    fn derived(words: &[u32]) -> Vec<(u32, u32)> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let code = Code {
+            bytes: &bytes,
+            rva: Rva::<Base>::new(0x1000),
+            image_base: 0x1_8000_0000,
+            relocated: &[],
+        };
+        let mut body = Body::default();
+        decode(Machine::Arm64, code, &mut body);
+        find(code, &body)
+            .iter()
+            .map(|derived| (derived.instruction, derived.target.get()))
+            .collect()
+    }
+
+    /// `adrp x8, 3000h; add x1, x8, #0x20`
+    const ADDRESS: [u32; 2] = [0xd000_0008, 0x9100_8101];
+
+    #[test]
+    fn neighbours() {
+        let [page, low] = ADDRESS;
+        // add x2, x1, #0x10; ldr w3, [x1, #8]; ret
+        let found = derived(&[page, low, 0x9100_4022, 0xb940_0823, 0xd65f_03c0]);
+        assert_eq!(found, [(2, 0x3030), (3, 0x3028)]);
+    }
+
+    #[test]
+    fn what_is_overwritten_leads_nowhere() {
+        let [page, low] = ADDRESS;
+        // mov x1, x5; add x2, x1, #0x10; ret
+        assert_eq!(
+            derived(&[page, low, 0xaa05_03e1, 0x9100_4022, 0xd65f_03c0]),
+            []
+        );
+        // bl .; add x2, x1, #0x10: the callee may have changed x1.
+        assert_eq!(
+            derived(&[page, low, 0x9400_0000, 0x9100_4022, 0xd65f_03c0]),
+            []
+        );
+    }
+}

@@ -12,7 +12,7 @@ use hpbuild_differ::{Differ, Input};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::proof;
+use super::proof::Profile;
 use crate::run;
 
 /// Two versions of a package.
@@ -36,7 +36,7 @@ pub(super) struct Pair {
 /// # Errors
 /// A result is not what is known of the pair, or an image is missing.
 pub(super) fn compare(pairs: &[Pair], folder: &Path) -> Result<()> {
-    proof::compile()?;
+    Profile::Release.compile()?;
     let mut wrong = Vec::new();
     let mut all = BTreeSet::new();
     println!(
@@ -150,7 +150,8 @@ struct Row {
 
 impl Row {
     fn of(base: &Path, fixed: &Path) -> Result<Self> {
-        let output = proof::hpbuild()
+        let output = Profile::Release
+            .hpbuild()
             .arg("diff")
             .args([base, fixed])
             .args(["--format", "json"])

@@ -6,6 +6,7 @@
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
 mod members;
+mod reach;
 
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;

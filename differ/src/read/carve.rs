@@ -4,9 +4,11 @@
 //! statics and have no size, unwind entries miss leaf functions. The surest source wins:
 //! procedure, then thunk, then cold part, then public, then unwind entry.
 
+use std::collections::BTreeSet;
+
 use hpbuild_metadata::{Machine, Rva, Side};
 
-use super::symbols::{ModuleSymbols, RawPublic};
+use super::symbols::{ModuleSymbols, RawProcedure, RawPublic};
 use crate::decode::{Body, Code, decode};
 use crate::image::{Contribution, Function, FunctionKind, Procedure};
 use crate::pe::Pe;
@@ -126,6 +128,7 @@ fn procedure_starts<S: Side>(
                     decorated: None,
                     global: procedure.global,
                     type_index: types.function_type(procedure.type_index, procedure.is_item),
+                    mentions: mentions(procedure, types),
                 }),
             });
         }
@@ -159,12 +162,22 @@ fn procedure_starts<S: Side>(
     starts
 }
 
+/// The structures, unions and enumerations that a procedure's records lead to directly.
+fn mentions(procedure: &RawProcedure, types: &Types) -> Box<[u32]> {
+    let mut found = BTreeSet::new();
+    for mention in &procedure.mentions {
+        types.named_in(types.function_type(mention.0, mention.1), &mut found);
+    }
+    found.into_iter().collect()
+}
+
 fn unnamed_type(name: Box<str>) -> Procedure {
     Procedure {
         name,
         decorated: None,
         global: false,
         type_index: 0,
+        mentions: Box::default(),
     }
 }
 
@@ -179,6 +192,7 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
                 decorated: Some(public.name.clone()),
                 global: true,
                 type_index: 0,
+                mentions: Box::default(),
             }),
         })
     };

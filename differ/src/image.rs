@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
 use crate::decode::Reference;
+use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -155,8 +156,8 @@ pub struct Compiland {
     pub short_name: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,
-    /// C13 line subsections, as the PDB stores them.
-    pub(crate) lines: Box<[u8]>,
+    /// C13 line subsections.
+    pub(crate) lines: LineRecords,
 }
 
 /// What compiled a compiland.
@@ -228,16 +229,34 @@ impl<S: Side> Image<S> {
         let index = self.data.partition_point(|d| d.rva <= rva).checked_sub(1)?;
         let symbol = &self.data[index];
         // Of several names of one address the first one stands for all.
-        let first = self.data.partition_point(|d| d.rva < symbol.rva);
-        (rva.checked_sub(symbol.rva)? < symbol.size.max(1)).then(|| DataId::new(first))
+        let covers = rva.checked_sub(symbol.rva)? < symbol.size.max(1);
+        covers.then(|| DataId::new(self.names_around(index).start))
     }
 
     /// All names of the address that a data symbol has, the symbol included.
     pub fn data_aliases(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + use<S> {
-        let rva = self.data_symbol(id).rva;
-        let start = self.data.partition_point(|symbol| symbol.rva < rva);
-        let end = self.data.partition_point(|symbol| symbol.rva <= rva);
-        (start..end).map(DataId::new)
+        self.names_around(id.index()).map(DataId::new)
+    }
+
+    /// The data symbols of the address that the one at `index` has. Most have one name, and that
+    /// is told without searching.
+    fn names_around(&self, index: usize) -> std::ops::Range<usize> {
+        let rva = self.data[index].rva;
+        let is_here = |symbol: Option<&DataSymbol<S>>| symbol.is_some_and(|s| s.rva == rva);
+        let before = index
+            .checked_sub(1)
+            .and_then(|before| self.data.get(before));
+        let start = if is_here(before) {
+            self.data.partition_point(|symbol| symbol.rva < rva)
+        } else {
+            index
+        };
+        let end = if is_here(self.data.get(index + 1)) {
+            self.data.partition_point(|symbol| symbol.rva <= rva)
+        } else {
+            index + 1
+        };
+        start..end
     }
 
     /// Those names of the address of a data symbol that tell what stands there: the ones with a type,
@@ -277,6 +296,11 @@ impl<S: Side> Image<S> {
     /// discarded symbols) or lies outside its section.
     pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
         self.pe.rva_of_place(place)
+    }
+
+    /// The place of `rva` as PDB records have it; `None` where it lies in no section.
+    pub(crate) fn place_of(&self, rva: Rva<S>) -> Option<SectionOffset> {
+        self.pe.place_of(rva)
     }
 
     /// The readable name of a function: its first name, or its address where it has none.

@@ -4,6 +4,9 @@
 //! Microsoft's published PDB sources. It is read here and not by a library, because it is read
 //! while functions are compared, where nothing stands by to catch a panic.
 
+use std::ops::Deref;
+use std::sync::OnceLock;
+
 use hpbuild_metadata::{FunctionId, SectionOffset, Side};
 
 use crate::image::Image;
@@ -35,6 +38,89 @@ impl Lines {
     }
 }
 
+/// The line records of a compiland, as the PDB stores them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LineRecords {
+    bytes: Box<[u8]>,
+    /// Lines subsections by the code they are about, once they are asked for: in most compilands
+    /// nothing changed, and nobody asks.
+    index: OnceLock<Vec<Covered>>,
+}
+
+/// The code that a lines subsection is about.
+#[derive(Clone, Copy, Debug)]
+struct Covered {
+    section: u16,
+    start: u32,
+    /// Where the code ends, of this subsection and of all before it in the same section.
+    reach: u32,
+    /// Where in the records the subsection's contents are.
+    contents: (usize, usize),
+}
+
+impl From<&[u8]> for LineRecords {
+    fn from(bytes: &[u8]) -> Self {
+        Self {
+            bytes: bytes.into(),
+            index: OnceLock::new(),
+        }
+    }
+}
+
+impl Deref for LineRecords {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl LineRecords {
+    /// The lines subsections, with the places they begin at, that are about some of the `size`
+    /// bytes of code from `from` on.
+    fn around(
+        &self,
+        from: Option<SectionOffset>,
+        size: u32,
+    ) -> impl Iterator<Item = (SectionOffset, &[u8])> {
+        let index = self.index.get_or_init(|| index(&self.bytes));
+        let (section, from) = from.map_or((0, 0), |place| (place.section, place.offset));
+        let first = index.partition_point(|it| (it.section, it.reach) <= (section, from));
+        let is_near =
+            move |it: &&Covered| it.section == section && it.start < from.saturating_add(size);
+        index[first..].iter().take_while(is_near).map(|it| {
+            let place = SectionOffset {
+                section: it.section,
+                offset: it.start,
+            };
+            let (at, length) = it.contents;
+            (place, &self.bytes[at..at + length])
+        })
+    }
+}
+
+/// All lines subsections, sorted by the code they are about.
+fn index(bytes: &[u8]) -> Vec<Covered> {
+    let covered = |(at, lines): (usize, &[u8])| {
+        let header = lines.first_chunk::<LINES_HEADER>()?;
+        let start = word(lines, 0);
+        Some(Covered {
+            section: u16::from_le_bytes([header[4], header[5]]),
+            start,
+            reach: start.saturating_add(word(lines, 8)),
+            contents: (at, lines.len()),
+        })
+    };
+    let mut index: Vec<_> = subsections(bytes, LINES).filter_map(covered).collect();
+    index.sort_by_key(|it| (it.section, it.start));
+    for at in 1..index.len() {
+        if index[at].section == index[at - 1].section {
+            index[at].reach = index[at].reach.max(index[at - 1].reach);
+        }
+    }
+    index
+}
+
 /// The lines of a function; empty where the PDB has none.
 pub(crate) fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
     let function = image.function(id);
@@ -45,23 +131,13 @@ pub(crate) fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
         return Lines::default();
     };
     let mut starts = Vec::new();
-    for lines in subsections(&compiland.lines, LINES) {
-        let Some(header) = lines.first_chunk::<LINES_HEADER>() else {
-            continue;
-        };
-        let place = SectionOffset {
-            section: u16::from_le_bytes([header[4], header[5]]),
-            offset: word(lines, 0),
-        };
+    for (place, lines) in compiland
+        .lines
+        .around(image.place_of(function.rva), function.size)
+    {
         let Some(start) = image.rva_of_place(place) else {
             continue;
         };
-        // Most records are of other functions, and their lines need not be looked at.
-        let size = word(lines, 8);
-        let begins_behind = start.get() >= function.rva.get().saturating_add(function.size);
-        if begins_behind || start.get().saturating_add(size) <= function.rva.get() {
-            continue;
-        }
         // One record may cover several functions of a compiland compiled without COMDATs.
         for (at, number) in numbers(&lines[LINES_HEADER..]) {
             let rva = start.checked_add(at);
@@ -83,17 +159,20 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     word.map_or(0, |word| u32::from_le_bytes(*word))
 }
 
-/// The contents of the subsections of one kind, up to the first that is cut short.
-fn subsections(mut rest: &[u8], kind: u32) -> impl Iterator<Item = &[u8]> {
+/// The contents of the subsections of one kind and where they begin, up to the first that is cut
+/// short.
+fn subsections(bytes: &[u8], kind: u32) -> impl Iterator<Item = (usize, &[u8])> {
+    let mut rest = bytes;
     std::iter::from_fn(move || {
         while rest.len() >= 8 {
+            let at = bytes.len() - rest.len() + 8;
             let (found, size) = (word(rest, 0), word(rest, 4) as usize);
             let data = rest.get(8..)?.get(..size)?;
             // Each starts at a multiple of four.
             let next = size.checked_next_multiple_of(4)?.saturating_add(8);
             rest = rest.get(next..).unwrap_or_default();
             if found == kind {
-                return Some(data);
+                return Some((at, data));
             }
         }
         None
@@ -152,7 +231,7 @@ mod tests {
         let mut bytes = words(&[0xf4, 5, 0, 0, LINES, 4, 77]);
         bytes.extend(words(&[LINES, 400]));
         let found: Vec<_> = subsections(&bytes, LINES).collect();
-        assert_eq!(found, [&77_u32.to_le_bytes()[..]]);
+        assert_eq!(found, [(24, &77_u32.to_le_bytes()[..])]);
     }
 
     #[test]

@@ -242,6 +242,16 @@ impl<S: Side> Pe<S> {
         section.rva.checked_add(place.offset)
     }
 
+    /// The place of `rva` as PDB records have it; `None` where it lies in no section.
+    pub(crate) fn place_of(&self, rva: Rva<S>) -> Option<SectionOffset> {
+        let after = self.sections.partition_point(|section| section.rva <= rva);
+        let start = self.sections.get(after.checked_sub(1)?)?.rva;
+        Some(SectionOffset {
+            section: u16::try_from(after).ok()?,
+            offset: rva.checked_sub(start)?,
+        })
+    }
+
     /// The section that holds `rva`.
     pub fn section_at(&self, rva: Rva<S>) -> Option<&Section<S>> {
         let index = self

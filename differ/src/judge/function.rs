@@ -1,5 +1,7 @@
 //! Rules about functions: folding, signatures, what went, what could not be told apart.
 
+use rustc_hash::FxHashMap;
+
 use super::{Case, Refusal, initialisers};
 
 /// Names of a folded body that a message shows.
@@ -89,6 +91,8 @@ fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 /// Paired procedures whose types differ. Where a side has no type, nothing can be said.
 fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    // Most functions share their type with others.
+    let mut known: FxHashMap<(u32, u32), bool> = FxHashMap::default();
     for (index, procedure) in (0_u32..).zip(&base.procedures) {
         let Some((partner, _)) = case.comparer.pairing.fixed_procedure(index) else {
             continue;
@@ -97,9 +101,11 @@ fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if procedure.type_index == 0 || partner.type_index == 0 {
             continue;
         }
-        let before = base.types.layout_hash(procedure.type_index);
-        let after = fixed.types.layout_hash(partner.type_index);
-        if before != after {
+        let types = (procedure.type_index, partner.type_index);
+        let differ = *known
+            .entry(types)
+            .or_insert_with(|| base.types.layout_hash(types.0) != fixed.types.layout_hash(types.1));
+        if differ {
             let name = procedure.display();
             let message = format!("{name}: its parameters, result or calling convention changed");
             let evidence = format!(

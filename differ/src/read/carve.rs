@@ -46,7 +46,8 @@ pub(super) fn carve<S: Side>(
     while let Some(first) = rest.next() {
         let rva = first.rva;
         let (mut size, kind) = (first.size, first.kind);
-        let mut names: Vec<Procedure> = first.name.into_iter().collect();
+        let first_name = procedures.len();
+        procedures.extend(first.name.map(named));
         while let Some(other) = rest.next_if(|other| other.rva == rva) {
             // A record of the same rank may be larger where bodies were folded; a lower rank
             // only adds its name.
@@ -54,7 +55,7 @@ pub(super) fn carve<S: Side>(
                 size = size.max(other.size);
             }
             if let Some(name) = other.name {
-                add_name(&mut names, name);
+                add_name(&mut procedures, first_name, name);
             }
         }
         if let Some(previous) = functions.last_mut() {
@@ -63,6 +64,7 @@ pub(super) fn carve<S: Side>(
                 .is_some_and(|at| at < previous.size);
             if inside && kind != FunctionKind::Procedure {
                 // A label inside a function: an offset into it is meaning enough.
+                procedures.truncate(first_name);
                 continue;
             }
             if inside {
@@ -74,15 +76,14 @@ pub(super) fn carve<S: Side>(
         let available = pe.bytes_from(rva).len();
         let size = size.min(u32::try_from(available).unwrap_or(u32::MAX));
         if size == 0 {
+            procedures.truncate(first_name);
             continue;
         }
-        let first_name = id(procedures.len());
-        procedures.extend(names);
         functions.push(Function {
             rva,
             size,
             compiland: find(contributions, rva).map(|contribution| contribution.compiland),
-            procedures: first_name..id(procedures.len()),
+            procedures: id(first_name)..id(procedures.len()),
             kind,
         });
     }
@@ -188,7 +189,8 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
             size: None,
             kind: FunctionKind::Public,
             name: Some(Procedure {
-                name: public.name.clone(),
+                // Most only add their linkage name to a procedure: see `named`.
+                name: Box::default(),
                 decorated: Some(public.name.clone()),
                 global: true,
                 type_index: 0,
@@ -225,15 +227,30 @@ fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
             });
         }
     }
+    if unknown.is_empty() {
+        return;
+    }
     starts.extend(unknown);
     starts.sort_by_key(|start| (start.rva, rank(start.kind)));
 }
 
-/// Joins a name with one already there: a public gives its procedure the linkage name.
-fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
+/// A name without a procedure record is called what the linker calls it.
+fn named(mut name: Procedure) -> Procedure {
+    if name.name.is_empty()
+        && let Some(decorated) = &name.decorated
+    {
+        name.name.clone_from(decorated);
+    }
+    name
+}
+
+/// Joins a name with one of the body's that are already there, from `first` on: a public gives its
+/// procedure the linkage name.
+fn add_name(all: &mut Vec<Procedure>, first: usize, name: Procedure) {
+    let names = &mut all[first..];
     let Some(decorated) = &name.decorated else {
         if !names.contains(&name) {
-            names.push(name);
+            all.push(name);
         }
         return;
     };
@@ -248,7 +265,7 @@ fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
     });
     match matching {
         Some(known) => known.decorated = name.decorated,
-        None => names.push(name),
+        None => all.push(named(name)),
     }
 }
 

@@ -175,11 +175,13 @@ pub(super) fn boundaries<S: Side>(
         found.push(contribution.rva);
         found.extend(contribution.rva.checked_add(contribution.size));
     }
-    for reference in &scanned.references {
-        if reference.reference.kind != ReferenceKind::Page {
-            found.push(reference.reference.target);
-        }
-    }
+    // Most references lead to code.
+    let targets = scanned
+        .references
+        .iter()
+        .filter(|placed| placed.reference.kind != ReferenceKind::Page)
+        .map(|placed| placed.reference.target);
+    found.extend(targets.filter(|target| is_in_data(pe, *target)));
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));
@@ -202,18 +204,21 @@ pub(super) fn boundaries<S: Side>(
         .filter_map(entries)
         .flatten()
         .collect();
+    if led_to.is_empty() {
+        return found;
+    }
     found.extend(led_to);
     in_data(pe, found)
 }
 
 /// The addresses that lie in data, sorted and unique.
 fn in_data<S: Side>(pe: &Pe<S>, mut found: Vec<Rva<S>>) -> Vec<Rva<S>> {
-    let is_data = |rva: &Rva<S>| {
-        pe.section_at(*rva)
-            .is_some_and(|section| !section.is_code())
-    };
-    found.retain(is_data);
+    found.retain(|rva| is_in_data(pe, *rva));
     found.sort_unstable();
     found.dedup();
     found
+}
+
+fn is_in_data<S: Side>(pe: &Pe<S>, rva: Rva<S>) -> bool {
+    pe.section_at(rva).is_some_and(|section| !section.is_code())
 }

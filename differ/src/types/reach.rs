@@ -50,8 +50,10 @@ impl Types {
     /// and base classes lead to, pointers included.
     pub(crate) fn reach(&self, start: impl IntoIterator<Item = u32>) -> FxHashSet<String> {
         let mut further: FxHashMap<&[u8], Vec<u32>> = FxHashMap::default();
-        for (name, index) in &self.further {
-            further.entry(name).or_default().push(index.0);
+        for index in &self.further {
+            if let Some((name, _)) = self.name_of(*index) {
+                further.entry(name).or_default().push(index.0);
+            }
         }
         let mut open: Vec<u32> = start.into_iter().collect();
         let mut seen: FxHashSet<u32> = open.iter().copied().collect();
@@ -72,7 +74,7 @@ impl Types {
             }
             names.insert(stable.unwrap_or_else(|| readable.into_owned()));
             let mut members = BTreeSet::new();
-            let first = self.definitions.get(name).map(|index| index.0);
+            let first = self.definition_of(name).map(|index| index.0);
             let others = further.get(name).into_iter().flatten().copied();
             for definition in first.into_iter().chain(others) {
                 for member in self.members(definition) {

@@ -110,7 +110,7 @@ fn touched(case: &Case<'_>) -> Option<FxHashSet<String>> {
                 }
             }
         }
-        Some(image.types.reach(start))
+        image.types.reach(start)
     }
     let added = case.comparison.added.iter().copied();
     let before = of(case.comparer.base, case.redirected.iter().map(|(b, _)| *b))?;

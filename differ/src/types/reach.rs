@@ -6,9 +6,9 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Types, definition_name};
+use super::{CodeViewTypes, definition_name};
 
-impl Types {
+impl CodeViewTypes {
     /// Adds the structures, unions and enumerations that a type names directly: through pointers,
     /// arrays, and parameters and results of functions.
     pub(crate) fn named_in(&self, index: u32, found: &mut BTreeSet<u32>) {
@@ -46,7 +46,7 @@ impl Types {
         }
     }
 
-    /// The names, as [`Types::definitions`] gives them, of these types and of all that their members
+    /// The names, as [`CodeViewTypes::definitions`] gives them, of these types and of all that their members
     /// and base classes lead to, pointers included.
     pub(crate) fn reach(&self, start: impl IntoIterator<Item = u32>) -> FxHashSet<String> {
         let mut further: FxHashMap<&[u8], Vec<u32>> = FxHashMap::default();

@@ -250,17 +250,38 @@ pub struct SwitchEntry {
 impl<S: Side> Image<S> {
     /// The function whose body holds `rva`.
     pub fn function_at(&self, rva: Rva<S>) -> Option<FunctionId<S>> {
-        let index = self
-            .functions
-            .partition_point(|f| f.rva <= rva)
-            .checked_sub(1)?;
+        self.function_among(0..self.functions.len(), rva)
+    }
+
+    /// As [`Image::function_at`], where it is known that the functions before `among` start before
+    /// `rva` and those behind start behind it.
+    pub(crate) fn function_among(
+        &self,
+        among: std::ops::Range<usize>,
+        rva: Rva<S>,
+    ) -> Option<FunctionId<S>> {
+        let first = among.start;
+        let behind = first + self.functions[among].partition_point(|f| f.rva <= rva);
+        let index = behind.checked_sub(1)?;
         let function = &self.functions[index];
         (rva.checked_sub(function.rva)? < function.size.max(1)).then(|| FunctionId::new(index))
     }
 
     /// The last data symbol that starts at or before `rva` and reaches over it.
     pub fn data_at(&self, rva: Rva<S>) -> Option<DataId<S>> {
-        let index = self.data.partition_point(|d| d.rva <= rva).checked_sub(1)?;
+        self.data_among(0..self.data.len(), rva)
+    }
+
+    /// As [`Image::data_at`], where it is known that the symbols before `among` start before `rva`
+    /// and those behind start behind it.
+    pub(crate) fn data_among(
+        &self,
+        among: std::ops::Range<usize>,
+        rva: Rva<S>,
+    ) -> Option<DataId<S>> {
+        let first = among.start;
+        let behind = first + self.data[among].partition_point(|d| d.rva <= rva);
+        let index = behind.checked_sub(1)?;
         let symbol = &self.data[index];
         // Of several names of one address the first one stands for all.
         let covers = rva.checked_sub(symbol.rva)? < symbol.size.max(1);

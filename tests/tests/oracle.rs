@@ -395,6 +395,22 @@ fn what_is_caught_is_part_of_the_function() {
 }
 
 #[test]
+fn a_funclet_is_a_part_of_its_function() {
+    let build = |name: &str, end: u8| {
+        let mut it = Maker::new();
+        let code = it.section(".text$thrower", SectionKind::Text, &[0xc3, 0x90, end]);
+        it.symbol("thrower", code, SymbolKind::Text);
+        let part = it.symbol(name, code, SymbolKind::Text);
+        it.0.symbol_mut(part).value = 1;
+        ObjectFile::read("test.obj", &it.bytes()).expect("an object")
+    };
+    let program = |end| Program::new(vec![build("?dtor$1@?0?thrower@4HA", end)]).expect("one");
+    let comparison = compare(&program(0xc3), &program(0xcc));
+    assert_eq!(changed(&comparison), ["thrower"]);
+    assert!(Program::new(vec![build("another", 0xc3)]).is_err());
+}
+
+#[test]
 fn what_is_no_object_is_refused() {
     let bytes = reader("limits", b"1234").bytes();
     assert!(ObjectFile::read("cut.obj", &bytes[..30]).is_err());

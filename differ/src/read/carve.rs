@@ -30,7 +30,13 @@ pub(super) fn carve<S: Side>(
     contributions: &[Contribution<S>],
     types: &Types,
 ) -> (Vec<Function<S>>, Vec<Procedure>) {
-    let mut starts = procedure_starts(pe, modules, types);
+    // Growing step by step would hold this table, the largest of all, twice.
+    let records = |module: &ModuleSymbols| {
+        module.procedures.len() + module.thunks.len() + module.separated.len()
+    };
+    let count = publics.len() + modules.iter().map(records).sum::<usize>();
+    let mut starts = Vec::with_capacity(count);
+    add_procedure_starts(pe, modules, types, &mut starts);
     starts.extend(public_starts(pe, publics));
     starts.retain(|start| {
         pe.section_at(start.rva)
@@ -39,8 +45,8 @@ pub(super) fn carve<S: Side>(
     starts.sort_by_key(|start| (start.rva, rank(start.kind)));
     add_unwind_starts(pe, &mut starts);
 
-    let mut functions: Vec<Function<S>> = Vec::new();
-    let mut procedures = Vec::new();
+    let mut functions: Vec<Function<S>> = Vec::with_capacity(starts.len());
+    let mut procedures = Vec::with_capacity(starts.len());
     let mut rest = starts.into_iter().peekable();
     while let Some(first) = rest.next() {
         let rva = first.rva;
@@ -104,12 +110,12 @@ fn rank(kind: FunctionKind) -> u8 {
     }
 }
 
-fn procedure_starts<S: Side>(
+fn add_procedure_starts<S: Side>(
     pe: &Pe<S>,
     modules: &[ModuleSymbols],
     types: &Types,
-) -> Vec<Start<S>> {
-    let mut starts = Vec::new();
+    starts: &mut Vec<Start<S>>,
+) {
     for module in modules {
         for procedure in &module.procedures {
             let Some(rva) = pe.rva_of_place(procedure.place) else {
@@ -173,7 +179,6 @@ fn procedure_starts<S: Side>(
             });
         }
     }
-    starts
 }
 
 /// For each cold part its start and the entry of the function that it belongs to; sorted.
@@ -196,10 +201,13 @@ fn unnamed_type(name: Box<str>) -> Procedure {
     }
 }
 
-fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
+fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> impl Iterator<Item = Start<S>> {
     let start = |public: &RawPublic| {
+        let rva = pe.rva_of_place(public.place)?;
+        // Publics of data are no starts, and their names need no copies.
+        pe.section_at(rva).filter(|section| section.is_code())?;
         Some(Start {
-            rva: pe.rva_of_place(public.place)?,
+            rva,
             size: None,
             kind: FunctionKind::Public,
             name: Some(Procedure {
@@ -211,7 +219,7 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
             }),
         })
     };
-    publics.iter().filter_map(start).collect()
+    publics.iter().filter_map(start)
 }
 
 /// Adds unwind entries whose code no other source knows. `starts` is sorted and stays so.

@@ -90,6 +90,23 @@ const SCOPES: [SymKind; 5] = [
     SymKind::S_WITH32,
 ];
 
+/// The kinds that most records of a compiland are of: variables of functions and where they live.
+fn is_passed_over(kind: SymKind) -> bool {
+    matches!(
+        kind,
+        SymKind::S_LOCAL
+            | SymKind::S_REGREL32
+            | SymKind::S_FRAMEPROC
+            | SymKind::S_DEFRANGE_REGISTER
+            | SymKind::S_DEFRANGE_REGISTER_REL
+            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL
+            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL_FULL_SCOPE
+            | SymKind::S_DEFRANGE_SUBFIELD_REGISTER
+            | SymKind::S_UDT
+            | SymKind::S_CONSTANT
+    )
+}
+
 /// Reads the symbols of one compiland.
 ///
 /// # Errors
@@ -115,6 +132,10 @@ pub(super) fn module_symbols(
                 found,
             )
         };
+        if is_passed_over(symbol.kind) {
+            offset += 4 + symbol.data.len();
+            continue;
+        }
         let procedure = PROCEDURES.iter().find(|(kind, ..)| *kind == symbol.kind);
         if let Some(&(_, global, is_item)) = procedure {
             let record: Proc<'_> = symbol.parse_as().map_err(broken)?;

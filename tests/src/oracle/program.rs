@@ -100,6 +100,9 @@ impl Program {
                     name: symbol.name.clone(),
                     object: (!symbol.global).then(|| object.name.clone()),
                 };
+                if is_funclet(&symbol.name) {
+                    continue;
+                }
                 if offset != 0 {
                     return Err(Error::SharedSection {
                         name: object.name.clone(),
@@ -260,4 +263,11 @@ impl Program {
         }
         found
     }
+}
+
+/// Whether this is the body of a `catch` or a clean-up that is compiled apart: it stands in the
+/// section of its function, and is a part of it.
+fn is_funclet(name: &str) -> bool {
+    let kinds = ["?dtor$", "?catch$", "?fin$", "?filt$"];
+    kinds.iter().any(|kind| name.starts_with(kind))
 }

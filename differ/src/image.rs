@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
 use crate::decode::Reference;
+use crate::inline::InlineSites;
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -43,6 +44,10 @@ pub struct Image<S: Side> {
     pub hotpatch_functions: Vec<Box<str>>,
     /// Types of functions and data.
     pub types: Types,
+    /// Calls that were replaced by the callee's body.
+    pub(crate) inline_sites: InlineSites<S>,
+    /// Names of source files, as line records refer to them: each ends with a zero.
+    pub(crate) source_names: Box<[u8]>,
     /// Every pointing operand of every function, function by function.
     pub(crate) references: Vec<PlacedReference<S>>,
     /// For each function the index in `references` where its own begin; one more at the end.

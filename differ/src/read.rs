@@ -4,6 +4,7 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod inline;
 mod locate;
 mod pdb;
 mod scan;
@@ -185,6 +186,7 @@ fn assemble<S: Side>(
         &types,
     );
     switch_tables.sort_by_key(|table| (table.table, table.branch));
+    let inline_sites = inline::inline_sites(&pe, &modules);
     let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
@@ -205,6 +207,8 @@ fn assemble<S: Side>(
         boundaries,
         hotpatch_functions,
         types,
+        inline_sites,
+        source_names: streams.source_names.into(),
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,

@@ -30,6 +30,8 @@ pub(super) struct PdbStreams {
     pub(super) types: Vec<u8>,
     /// Item records (function ids), headers included.
     pub(super) items: Vec<u8>,
+    /// Names of source files, each with a zero at its end; line records give offsets in it.
+    pub(super) source_names: Vec<u8>,
 }
 
 /// The symbols and lines of one compiland.
@@ -119,6 +121,11 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error
             .read_stream_to_vec(2)
             .map_err(broken("pdb type stream"))?,
         items: pdb.read_stream_to_vec(4).unwrap_or_default(),
+        // Only reports name source files: without them, they say less.
+        source_names: pdb
+            .names()
+            .map(|names| names.strings_bytes().to_vec())
+            .unwrap_or_default(),
     })
 }
 

@@ -118,7 +118,8 @@ impl ModuleSymbols {
             _ => return,
         };
         let inlinee = data.get(8..).and_then(|rest| rest.first_chunk());
-        let (Some(procedure), Some(inlinee), Some(bytes)) = (procedure, inlinee, data.get(header..))
+        let (Some(procedure), Some(inlinee), Some(bytes)) =
+            (procedure, inlinee, data.get(header..))
         else {
             return;
         };

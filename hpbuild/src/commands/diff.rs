@@ -6,7 +6,7 @@ use hpbuild_differ::judge::{Policy, PolicyError, Refusal};
 use hpbuild_differ::report::Verdict;
 use hpbuild_differ::{Diff, Differ, Report, Stage};
 
-use crate::cli::{DiffArguments, Format, OutputArguments, PairArguments};
+use crate::cli::{DiffArguments, OutputArguments, PairArguments, ReportFormat};
 use crate::failure::{Failure, Outcome};
 use crate::{input, output, render};
 
@@ -35,7 +35,7 @@ pub(crate) fn compare(
     let differ = Differ {
         base: pair.base(),
         fixed: pair.fixed(),
-        symbols: pair.symbol_paths(),
+        symbols: pair.symbols.paths(),
         policy: pair
             .policy
             .as_deref()
@@ -62,9 +62,16 @@ fn deliver(report: &Report, arguments: &OutputArguments) -> Result<(), Failure> 
     if arguments.quiet && arguments.output.is_none() {
         return Ok(());
     }
+    let source_root = arguments.source_root.as_deref();
     let text = match arguments.format {
-        Format::Text => render::diff::text(report, arguments.verbose),
-        Format::Json => render::json(report),
+        ReportFormat::Text => {
+            let width = output::width(arguments.output.as_deref());
+            let detail = render::diff::Detail::new(arguments.verbose, width);
+            render::diff::text(report, detail)
+        }
+        ReportFormat::Json => render::json(report),
+        ReportFormat::Sarif => render::sarif::text(report, &super::explain::rules(), source_root),
+        ReportFormat::Html => render::html::page(report),
     };
     output::deliver(&text, arguments.output.as_deref())
 }

@@ -117,10 +117,7 @@ fn changed_message(function: &FunctionReport) -> String {
     let mut message = format!("{} changed: {}", function.display, kinds.join(", "));
     if !function.inlined.is_empty() {
         let names: Vec<&str> = function.inlined.iter().map(|i| i.name.as_str()).collect();
-        message.push_str(&format!(
-            "; in what was inlined from {}",
-            names.join(", ")
-        ));
+        message.push_str(&format!("; in what was inlined from {}", names.join(", ")));
     }
     if !function.in_patch {
         message.push_str("; not in the patch");
@@ -230,7 +227,10 @@ impl<'a> Results<'a> {
         let ordinal = self.seen.entry(key.clone()).or_insert(0);
         let digest = Sha256::digest(format!("{key}\0{ordinal}"));
         *ordinal += 1;
-        digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     fn location(&self, function: Option<&FunctionReport>, name: &str, in_base: bool) -> Value {
@@ -288,7 +288,8 @@ fn below<'f>(file: &'f str, root: &str) -> Option<&'f str> {
     let root = root.trim_end_matches('/');
     let (head, rest) = file.split_at_checked(root.len())?;
     let same = head == root || (has_drive(root) && head.eq_ignore_ascii_case(root));
-    rest.strip_prefix('/').filter(|rest| same && !rest.is_empty())
+    rest.strip_prefix('/')
+        .filter(|rest| same && !rest.is_empty())
 }
 
 fn has_drive(path: &str) -> bool {

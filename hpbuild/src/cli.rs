@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hpbuild_differ::{Input, SymbolPaths};
 
+use crate::commands::batch::BatchArguments;
 use crate::commands::keygen::KeygenArguments;
 use crate::commands::package::PackageArguments;
 use crate::commands::release::ReleaseAllArguments;
@@ -49,6 +50,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Apply a patch to its base in-process and watch what changes
     Test(TestArguments),
+    /// Compare whole trees of builds, on one machine or on many
+    Batch(Box<BatchArguments>),
     /// Say what a rule means and what to do about it
     Explain(ExplainArguments),
     /// Sign an image or a cabinet (Authenticode)

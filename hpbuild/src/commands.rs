@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub(crate) mod batch;
 pub(crate) mod build;
 pub(crate) mod demo;
 mod describe;

@@ -55,6 +55,7 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Build(arguments) => commands::build::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Test(arguments) => commands::test::run(&arguments),
+        Command::Batch(arguments) => commands::batch::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
         Command::Sign(arguments) => commands::sign::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),

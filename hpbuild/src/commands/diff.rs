@@ -46,7 +46,7 @@ pub(crate) fn compare(
     Ok(hpbuild_differ::diff(&differ, stages)?)
 }
 
-fn read_policy(path: &Path) -> Result<Policy, Failure> {
+pub(super) fn read_policy(path: &Path) -> Result<Policy, Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
     let policy = Policy::parse(&input::read_text(path)?).map_err(|error| fail(&error))?;
     // A waiver that can never match is a mistake somebody would find too late.

@@ -91,6 +91,24 @@ const fn level(severity: Severity) -> &'static str {
     }
 }
 
+/// How a run over many pairs went: errors are notifications of the tool, each with its path.
+pub(crate) fn invocations(errors: &[(&str, &str)]) -> Value {
+    let notification = |(path, reason): &(&str, &str)| {
+        json!({
+            "level": "error",
+            "message": { "text": reason },
+            "locations": [{
+                "physicalLocation": { "artifactLocation": { "uri": encoded(path) } },
+            }],
+        })
+    };
+    let notifications: Vec<Value> = errors.iter().map(notification).collect();
+    json!([{
+        "executionSuccessful": errors.is_empty(),
+        "toolExecutionNotifications": notifications,
+    }])
+}
+
 /// The results of one report: findings, then functions.
 pub(crate) fn results(report: &Report, rules: &[Rule], source_root: Option<&str>) -> Vec<Value> {
     let mut results = Results::new(report, rules, source_root);
@@ -312,7 +330,7 @@ fn uri(path: &str) -> String {
 }
 
 /// Everything but what RFC 3986 leaves unreserved, and `/`, as percent escapes.
-fn encoded(path: &str) -> String {
+pub(crate) fn encoded(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
     for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {

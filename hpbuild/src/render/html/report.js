@@ -30,6 +30,7 @@ function fill(body, lines) {
       at++;
     } else if (lines[at].tag === 'same') {
       const row = body.insertRow(), line = lines[at++];
+      row.className = 'same';
       cell(row, offset(line.base_offset), 'at');
       cell(row, line.text);
       cell(row, offset(line.fixed_offset), 'at');

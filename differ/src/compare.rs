@@ -8,7 +8,9 @@ use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::decode::ReferenceKind;
 use crate::explain::{self, Explanation};
+use crate::handling;
 use crate::image::Image;
 use crate::meaning::{Comparer, DataChange, Difference, Meaning};
 use crate::pair::{Pairing, Tier};
@@ -35,6 +37,8 @@ pub enum Kind {
     JumpTable,
     /// Only numbers of source lines changed.
     LineNumber,
+    /// How the function is left by an exception: unwind data, clean-ups, what is caught.
+    ExceptionData,
 }
 
 /// A changed body.
@@ -143,11 +147,26 @@ fn compare_pair(
     tier: Tier,
 ) -> (Verdict, Vec<Unknown>) {
     let mut unknown = Vec::new();
-    let kinds = match references_differ(comparer, base, fixed, &mut unknown) {
-        Some(kinds) if kinds.is_empty() => return (Verdict::Same, unknown),
-        kinds => kinds,
-    };
-    let explanation = explain::explain(comparer, base, fixed);
+    let mut kinds = references_differ(comparer, base, fixed, &mut unknown);
+    let mut handling = Vec::new();
+    // Unwind data follows the code: where that changed, so did this, and nobody needs to be told.
+    if let Some(kinds) = &mut kinds {
+        let differences = handling::differences(comparer, base, fixed);
+        if !differences.understood {
+            unknown.push(Unknown {
+                base,
+                fixed,
+                offset: 0,
+            });
+        }
+        handling = differences.found;
+        kinds.extend((!handling.is_empty()).then_some(Kind::ExceptionData));
+        if kinds.is_empty() {
+            return (Verdict::Same, unknown);
+        }
+    }
+    let mut explanation = explain::explain(comparer, base, fixed);
+    explanation.add_handling(comparer, &handling);
     let mut kinds = kinds.unwrap_or_else(|| explanation.kinds.clone());
     if kinds.is_empty() {
         // The bodies differ, and alignment found nothing: say so rather than nothing.
@@ -213,8 +232,10 @@ fn references_differ(
             continue;
         }
         let (from, to) = (b.reference.target, f.reference.target);
+        let may_be_end = b.reference.kind == ReferenceKind::Address;
         match comparer.compare(from, to, b.reference.kind) {
             Meaning::Same => {}
+            _ if may_be_end && comparer.both_end((base, from), (fixed, to)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
             Meaning::Unknown => unknown.push(Unknown {
                 base,

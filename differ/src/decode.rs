@@ -20,6 +20,21 @@ pub struct Body<S: Side> {
     /// always empty on x64), sorted by `user`, then by `page`. An `adrp` reached by several users,
     /// and a user reached by several `adrp` of one page, both occur.
     pub page_links: Vec<PageLink>,
+    /// Tables of RVAs that the code jumps through and that no symbol may tell of (x64; each table
+    /// once).
+    pub jump_tables: Vec<JumpTable<S>>,
+}
+
+/// A table of RVAs of blocks that code jumps through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JumpTable<S: Side> {
+    /// The table.
+    pub table: Rva<S>,
+    /// The instruction that jumps through it.
+    pub branch: Rva<S>,
+    /// How many entries it has, where it stands in the code itself. There each entry is an
+    /// instruction that is not valid, of four bytes.
+    pub count: Option<u32>,
 }
 
 impl<S: Side> Default for Body<S> {
@@ -27,6 +42,7 @@ impl<S: Side> Default for Body<S> {
         Self {
             instructions: Vec::new(),
             page_links: Vec::new(),
+            jump_tables: Vec::new(),
         }
     }
 }
@@ -137,6 +153,33 @@ pub(crate) fn relative_tables<S: Side>(
     }
 }
 
+/// Gives the entries of jump tables that stand in the code their references. Comparing wants
+/// them; who copies code knows its tables.
+pub(crate) fn refer_from_tables<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
+    let tables = std::mem::take(&mut body.jump_tables);
+    for table in &tables {
+        let Some(start) = table.table.checked_sub(code.rva) else {
+            continue;
+        };
+        let entries = body.instructions.partition_point(|i| i.offset < start);
+        let count = table.count.unwrap_or(0) as usize;
+        for entry in body.instructions.iter_mut().skip(entries).take(count) {
+            let word = code
+                .bytes
+                .get(entry.offset as usize..)
+                .and_then(|bytes| bytes.first_chunk());
+            if let (Some(word), false, 4) = (word, entry.valid, entry.length) {
+                entry.reference = Some(Reference {
+                    target: Rva::new(u32::from_le_bytes(*word)),
+                    kind: ReferenceKind::Address,
+                    field: Field::ImageRelative { at: 0 },
+                });
+            }
+        }
+    }
+    body.jump_tables = tables;
+}
+
 /// Whether the page at instruction `index` is completed by other instructions.
 pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
     body.page_links
@@ -184,6 +227,7 @@ pub struct Code<'a, S: Side> {
 pub fn decode<S: Side>(machine: Machine, code: Code<'_, S>, body: &mut Body<S>) {
     body.instructions.clear();
     body.page_links.clear();
+    body.jump_tables.clear();
     match machine {
         Machine::X64 => x64::decode(code, body),
         Machine::Arm64 => arm64::decode(code, body),

@@ -14,6 +14,7 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::compare::{Kind, kind_of};
 use crate::decode::{Body, Instruction, decode};
+use crate::handling;
 use crate::image::Image;
 use crate::inline::{Inlined, inlined};
 use crate::lines::lines_of;
@@ -75,6 +76,7 @@ impl<'a, S: Side> Listing<'a, S> {
         let mut body = Body::default();
         let code = code_at(&image.pe, image.function(id));
         decode(image.pe.machine, code, &mut body);
+        crate::decode::refer_from_tables(code, &mut body);
         Self {
             image,
             id,
@@ -122,6 +124,42 @@ impl<'a, S: Side> Listing<'a, S> {
             .instructions
             .binary_search_by_key(&offset, |i| i.offset)
             .ok()
+    }
+}
+
+impl Explanation {
+    /// Adds what differs in the exception data, in words.
+    pub(crate) fn add_handling(
+        &mut self,
+        comparer: &Comparer<'_>,
+        differences: &[handling::Difference],
+    ) {
+        for (what, before, after) in differences {
+            let line = |tag, value: Option<String>| DiffLine {
+                tag,
+                base_offset: None,
+                fixed_offset: None,
+                text: format!(
+                    "{}: {}",
+                    what.words(),
+                    value.unwrap_or_else(|| "none".into())
+                ),
+            };
+            let before = before.map(|value| handling_value(comparer.base, value));
+            let after = after.map(|value| handling_value(comparer.fixed, value));
+            self.lines.push(line(Tag::Removed, before));
+            self.lines.push(line(Tag::Added, after));
+        }
+    }
+}
+
+fn handling_value<S: Side>(image: &Image<S>, value: handling::Value<S>) -> String {
+    match value {
+        handling::Value::Number(number) => format!("{number:#x}"),
+        handling::Value::Opaque(word) => format!("{word:#x}"),
+        handling::Value::Place(rva) => {
+            name_at(image, rva, 0).unwrap_or_else(|| format!("rva {rva}"))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side
 
 use crate::decode::Reference;
 use crate::inline::InlineSites;
+use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -39,6 +40,8 @@ pub struct Image<S: Side> {
     /// Tables of 32-bit distances from their own start to what their entries mean, as the code
     /// that reads them shows. Sorted, unique.
     pub relative_tables: Vec<Rva<S>>,
+    /// Places in data that hold the RVA of something, four bytes each. Sorted, unique.
+    pub image_relative: Vec<Rva<S>>,
     /// Names of functions compiled to reach globals through `__ref_` variables
     /// (`S_HOTPATCHFUNC`), sorted.
     pub hotpatch_functions: Vec<Box<str>>,
@@ -155,8 +158,8 @@ pub struct Compiland {
     pub short_name: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,
-    /// C13 line subsections, as the PDB stores them.
-    pub(crate) lines: Box<[u8]>,
+    /// C13 line subsections.
+    pub(crate) lines: LineRecords,
 }
 
 /// What compiled a compiland.
@@ -228,16 +231,44 @@ impl<S: Side> Image<S> {
         let index = self.data.partition_point(|d| d.rva <= rva).checked_sub(1)?;
         let symbol = &self.data[index];
         // Of several names of one address the first one stands for all.
-        let first = self.data.partition_point(|d| d.rva < symbol.rva);
-        (rva.checked_sub(symbol.rva)? < symbol.size.max(1)).then(|| DataId::new(first))
+        let covers = rva.checked_sub(symbol.rva)? < symbol.size.max(1);
+        covers.then(|| DataId::new(self.names_around(index).start))
     }
 
     /// All names of the address that a data symbol has, the symbol included.
     pub fn data_aliases(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + use<S> {
-        let rva = self.data_symbol(id).rva;
-        let start = self.data.partition_point(|symbol| symbol.rva < rva);
-        let end = self.data.partition_point(|symbol| symbol.rva <= rva);
-        (start..end).map(DataId::new)
+        self.names_around(id.index()).map(DataId::new)
+    }
+
+    /// The data symbols of the address that the one at `index` has. Most have one name, and that
+    /// is told without searching.
+    fn names_around(&self, index: usize) -> std::ops::Range<usize> {
+        let rva = self.data[index].rva;
+        let is_here = |symbol: Option<&DataSymbol<S>>| symbol.is_some_and(|s| s.rva == rva);
+        let before = index
+            .checked_sub(1)
+            .and_then(|before| self.data.get(before));
+        let start = if is_here(before) {
+            self.data.partition_point(|symbol| symbol.rva < rva)
+        } else {
+            index
+        };
+        let end = if is_here(self.data.get(index + 1)) {
+            self.data.partition_point(|symbol| symbol.rva <= rva)
+        } else {
+            index + 1
+        };
+        start..end
+    }
+
+    /// Those names of the address of a data symbol that tell what stands there: the ones with a type,
+    /// where any has one. Linkers name the starts of sections too, and whatever variable comes
+    /// first there has that name beside its own.
+    pub fn telling_names(&self, id: DataId<S>) -> impl Iterator<Item = DataId<S>> + '_ {
+        let is_typed = |id: &DataId<S>| self.data_symbol(*id).sized_by_type;
+        let any_typed = self.data_aliases(id).any(|id| is_typed(&id));
+        self.data_aliases(id)
+            .filter(move |id| !any_typed || is_typed(id))
     }
 
     /// The function with this id.
@@ -267,6 +298,11 @@ impl<S: Side> Image<S> {
     /// discarded symbols) or lies outside its section.
     pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {
         self.pe.rva_of_place(place)
+    }
+
+    /// The place of `rva` as PDB records have it; `None` where it lies in no section.
+    pub(crate) fn place_of(&self, rva: Rva<S>) -> Option<SectionOffset> {
+        self.pe.place_of(rva)
     }
 
     /// The readable name of a function: its first name, or its address where it has none.
@@ -300,16 +336,37 @@ impl<S: Side> Image<S> {
         (rva.checked_sub(contribution.rva)? < contribution.size).then_some(contribution)
     }
 
-    /// The next boundary behind `rva`, or the end of its section.
+    /// The places in `size` bytes from `rva` that hold an address: with a base relocation a virtual
+    /// address of eight bytes (true), or an RVA of four. In address order.
+    pub fn pointers_in(&self, rva: Rva<S>, size: u32) -> Vec<(Rva<S>, bool)> {
+        let absolute = self.pe.relocations_in(rva, size);
+        let start = self.image_relative.partition_point(|place| *place < rva);
+        let end = u64::from(rva.get()) + u64::from(size);
+        let relative = self.image_relative[start..]
+            .iter()
+            .take_while(|place| u64::from(place.get()) < end);
+        let mut places: Vec<_> = absolute.iter().map(|place| (*place, true)).collect();
+        places.extend(relative.map(|place| (*place, false)));
+        places.sort_unstable();
+        places
+    }
+
+    /// The next boundary behind `rva`, or the end of its section. In a section of code functions
+    /// and contributions are boundaries.
     pub fn next_boundary(&self, rva: Rva<S>) -> Option<Rva<S>> {
-        let index = self.boundaries.partition_point(|b| *b <= rva);
         let section = self.pe.section_at(rva)?;
         let end = section.rva.checked_add(section.size)?;
-        Some(
-            self.boundaries
-                .get(index)
-                .copied()
-                .map_or(end, |next| next.min(end)),
-        )
+        if section.is_code() {
+            let next = self.functions.partition_point(|f| f.rva <= rva);
+            let function = self.functions.get(next).map(|function| function.rva);
+            let contribution = self
+                .contribution_at(rva)
+                .and_then(|contribution| contribution.rva.checked_add(contribution.size));
+            let ends = [function, contribution].into_iter().flatten();
+            return Some(ends.fold(end, Rva::min));
+        }
+        let index = self.boundaries.partition_point(|b| *b <= rva);
+        let next = self.boundaries.get(index).copied();
+        Some(next.map_or(end, |next| next.min(end)))
     }
 }

@@ -5,8 +5,12 @@ mod data;
 mod entry;
 mod function;
 mod image;
+mod initialisers;
+mod outside;
 mod policy;
+mod resources;
 mod rules;
+mod types;
 
 use hpbuild_metadata::{Base, Fixed, FunctionId};
 use serde::Serialize;
@@ -69,7 +73,7 @@ pub(crate) struct Case<'a> {
     redirected: Vec<(FunctionId<Base>, FunctionId<Fixed>)>,
 }
 
-/// Applies every rule; findings in order of rule, and within one as it found them.
+/// Applies every rule, then the policy; findings in order of rule, and within one as it found them.
 pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) -> Vec<Refusal> {
     let redirected = comparison
         .changed
@@ -86,11 +90,9 @@ pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) 
     refusals.extend(entry::judge(&case));
     refusals.extend(function::judge(&case));
     refusals.extend(data::judge(&case));
+    let mut refusals = policy.apply(refusals);
     refusals.sort_by_key(|refusal| refusal.code);
     refusals
-        .into_iter()
-        .map(|refusal| policy.apply(refusal))
-        .collect()
 }
 
 /// The finding for an image of a kind that cannot be hotpatched.

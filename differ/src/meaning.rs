@@ -5,8 +5,10 @@
 //! that stand there. Equal numbers prove nothing and different ones mean nothing.
 
 mod content;
+mod ends;
 mod extent;
 mod table;
+mod thread_local;
 
 use std::sync::Arc;
 
@@ -18,8 +20,13 @@ use crate::pair::Pairing;
 use crate::pe::Import;
 
 pub use content::DataChange;
+pub use ends::ends_at;
 pub use extent::{Extent, anonymous_extent};
 pub use table::relative_entries;
+pub use thread_local::ThreadLocalChange;
+
+/// The largest constant, in bytes, that compilers are known to join with a function's address.
+const FOLDED: u32 = 8;
 
 /// What stands at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +194,16 @@ impl<'a> Comparer<'a> {
                 Meaning::Different(difference)
             }
         };
-        match (resolve(self.base, base), resolve(self.fixed, fixed)) {
+        let (b, f) = (resolve(self.base, base), resolve(self.fixed, fixed));
+        if let (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of }) = (b, f)
+            && let Some(b) = self.paired_data(b, f)
+        {
+            if at != of {
+                return Meaning::Different(Difference::Data);
+            }
+            return same_if(self.data_same_in(b, visit), Difference::DataContent);
+        }
+        match (b, f) {
             (Target::Function { id: b, offset: at }, Target::Function { id: f, offset: of }) => {
                 let same = at == of && self.same_function(b, f);
                 same_if(same || self.same_thunks(b, f), Difference::Call)
@@ -203,25 +219,31 @@ impl<'a> Comparer<'a> {
             (Target::JumpTable(b), Target::JumpTable(f)) => {
                 same_if(self.same_table(b, f), Difference::JumpTable)
             }
-            (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of })
-                if self.paired_data(b, f).is_some() =>
-            {
-                if at != of {
-                    return Meaning::Different(Difference::Data);
-                }
-                let b = self.paired_data(b, f).unwrap_or(b);
-                same_if(self.data_same_in(b, visit), Difference::DataContent)
-            }
             (b, f) => self.compare_by_content((base, b), (fixed, f), kind, visit),
         }
     }
 
     /// Of the names of two addresses a base one whose partner is among the fixed ones.
     fn paired_data(&self, base: DataId<Base>, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
-        let rva = self.fixed.data_symbol(fixed).rva;
-        self.base.data_aliases(base).find(|alias| {
-            let partner = self.pairing.fixed_data(*alias);
-            partner.is_some_and(|partner| self.fixed.data_symbol(partner).rva == rva)
+        self.base.telling_names(base).find(|name| {
+            let partner = self.pairing.fixed_data(*name);
+            partner.is_some_and(|partner| self.fixed.telling_names(fixed).any(|it| it == partner))
+        })
+    }
+
+    /// The data of the base that is the same thing as some of the fixed image, by one of its names.
+    pub fn base_data_of(&self, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        self.fixed.telling_names(fixed).find_map(|name| {
+            let partner = self.pairing.base_data(name)?;
+            self.paired_data(partner, fixed)
+        })
+    }
+
+    /// The data of the fixed image that is the same thing as some of the base, by one of its names.
+    pub fn fixed_data_of(&self, base: DataId<Base>) -> Option<DataId<Fixed>> {
+        self.base.telling_names(base).find_map(|name| {
+            let partner = self.pairing.fixed_data(name)?;
+            self.paired_data(base, partner).map(|_| partner)
         })
     }
 
@@ -237,6 +259,9 @@ impl<'a> Comparer<'a> {
             is_read_only(self.base, base),
             is_read_only(self.fixed, fixed),
         );
+        if kind == ReferenceKind::Address && self.same_before_function(base, fixed) {
+            return Meaning::Same;
+        }
         match (b, f) {
             (
                 Target::Data { .. } | Target::Anonymous(_) | Target::JumpTable(_),
@@ -253,6 +278,20 @@ impl<'a> Comparer<'a> {
             }
             _ => Meaning::Different(Difference::Data),
         }
+    }
+
+    /// Whether both addresses lie in filler of code, as far before functions that are paired.
+    ///
+    /// Compilers join an address and a constant into one operand where they compare a function's
+    /// address with small numbers.
+    fn same_before_function(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
+        let (Some((b, before)), Some((f, as_far))) = (
+            function_behind(self.base, base),
+            function_behind(self.fixed, fixed),
+        ) else {
+            return false;
+        };
+        before == as_far && self.same_function(b, f)
     }
 
     /// Writable data without a name is known only by its place in the contribution of its
@@ -325,6 +364,14 @@ impl<'a> Comparer<'a> {
 
 fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {
     base.dll.eq_ignore_ascii_case(&fixed.dll) && base.symbol == fixed.symbol
+}
+
+/// The function that follows filler of code, and how many bytes on it starts.
+fn function_behind<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<(FunctionId<S>, u32)> {
+    let is_filler = image.pe.section_at(rva)?.is_code() && image.function_at(rva).is_none();
+    let next = image.functions.partition_point(|it| it.rva <= rva);
+    let distance = image.functions.get(next)?.rva.checked_sub(rva)?;
+    (is_filler && distance <= FOLDED).then(|| (FunctionId::new(next), distance))
 }
 
 /// Whether the program cannot write at `rva`. Code counts: constants may stand between functions.

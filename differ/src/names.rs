@@ -48,7 +48,13 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
     ];
     matches!(
         name,
-        "_load_config_used" | "__enclave_config" | "__hybrid_auxiliary_iat"
+        "_load_config_used"
+            | "__enclave_config"
+            | "__hybrid_auxiliary_iat"
+            | "__data_start__"
+            | "__data_end__"
+            | "__bss_start__"
+            | "__bss_end__"
     ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || name.ends_with("_NULL_THUNK_DATA")
 }
@@ -72,9 +78,17 @@ pub(crate) fn is_generated(name: &str) -> bool {
 }
 
 /// The name without the parts that compilers number or hash: LLVM's `.llvm.123` and `.cold`
-/// numbering, Rust's `::h0123456789abcdef`, MSVC's lambdas and unnamed namespaces (`?A0x` and eight
-/// digits). `None` where it has none.
+/// numbering, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
+/// namespaces (`?A0x` and eight digits) and types local to a compiland (a backquote and eight digits
+/// at the end of the unique name). `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
+    // Most names have nothing of it, and all names come by here.
+    if !["<lambda_", "A0x", "`", ".llvm.", "::h"]
+        .iter()
+        .any(|mark| name.contains(mark))
+    {
+        return None;
+    }
     let mut stable = name.to_owned();
     if let Some(at) = stable.find(".llvm.") {
         let digits = stable[at + 6..]
@@ -89,24 +103,31 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
             stable.truncate(at);
         }
     }
-    while let Some(at) = stable.find("<lambda_") {
-        let Some(end) = stable[at..].find('>') else {
-            break;
-        };
-        stable.replace_range(at..=at + end, "<lambda>");
-    }
-    let mut from = 0;
-    while let Some(at) = stable[from..].find("A0x").map(|at| from + at) {
-        let digits = stable[at + 3..]
-            .bytes()
-            .take_while(u8::is_ascii_hexdigit)
-            .count();
-        if digits == 8 {
-            stable.replace_range(at + 3..at + 11, "");
+    drop_hashes(&mut stable, "<lambda_", 32, ">");
+    drop_hashes(&mut stable, "A0x", 8, "");
+    if let Some(at) = stable.rfind('`') {
+        let hash = &stable[at + 1..];
+        if hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            stable.truncate(at);
         }
-        from = at + 3;
     }
     (stable != name).then_some(stable)
+}
+
+/// Removes every run of exactly `count` hexadecimal digits between `before` and `behind`.
+fn drop_hashes(name: &mut String, before: &str, count: usize, behind: &str) {
+    let mut kept = 0;
+    while let Some(at) = name[kept..].find(before).map(|at| kept + at + before.len()) {
+        let rest = &name[at..];
+        let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        if digits == count && rest[digits..].starts_with(behind) {
+            name.replace_range(at..at + digits, "");
+            // What stood behind may open nothing again.
+            kept = at + behind.len();
+        } else {
+            kept = at;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -130,9 +151,19 @@ mod tests {
             Some("krate::f")
         );
         assert_eq!(
-            without_generated_parts("<lambda_0f>::operator()<<lambda_1e>>").as_deref(),
-            Some("<lambda>::operator()<<lambda>>")
+            without_generated_parts(
+                "<lambda_0123456789abcdef0123456789abcdef>::f<<lambda_fedcba9876543210fedcba9876543210>>"
+            )
+            .as_deref(),
+            Some("<lambda_>::f<<lambda_>>")
         );
+        // Numbered within their function, and so the same in every build.
+        assert_eq!(without_generated_parts("`f'::`2'::<lambda_1>"), None);
+        assert_eq!(
+            without_generated_parts(".?AUImpl@?1??f@@YAXXZ@`2641cb60").as_deref(),
+            Some(".?AUImpl@?1??f@@YAXXZ@")
+        );
+        assert_eq!(without_generated_parts("`f'::`2'::x"), None);
     }
 
     #[test]

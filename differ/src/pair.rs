@@ -13,13 +13,16 @@
 //! | name-type-compiland | name, type layout and compiland |
 //! | name | name alone: a function that moved to another compiland |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
-//! | name-content | name and meaning of the body |
-//! | order | name, compiland and position among its namesakes, where both sides have as many and a compiler made the names |
+//! | funclet | the function it belongs to, and what it does for it |
+//! | name-content | name, without those parts, and meaning of the body |
+//! | order | name, without those parts, compiland and position among its namesakes, where both sides have as many and a compiler made the names |
 //! | content | meaning of the body alone |
 
 mod content;
 mod data;
+mod funclet;
 
+use std::borrow::Cow;
 use std::hash::Hash;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
@@ -42,6 +45,8 @@ pub enum Tier {
     Name,
     /// The name without what a compiler numbers or hashes, and compiland.
     Generated,
+    /// The function that a funclet belongs to, and its role there.
+    Funclet,
     /// Name and meaning of the body.
     NameContent,
     /// Position among compiler-made namesakes of one compiland.
@@ -59,6 +64,8 @@ pub struct Pairing {
     fixed_procedures: Vec<Option<u32>>,
     /// Bodies that share a pair of names, or were matched by content; sorted.
     bodies: Vec<(FunctionId<Base>, FunctionId<Fixed>, Tier)>,
+    /// For each base body where in `bodies` its own pairs begin, with an end mark.
+    starts: Vec<u32>,
     /// The same the other way round; sorted.
     bodies_by_fixed: Vec<(FunctionId<Fixed>, FunctionId<Base>)>,
     base_data: Vec<Option<DataId<Fixed>>>,
@@ -84,9 +91,8 @@ impl Pairing {
 
     /// Whether some name of the base body is paired with some name of the fixed body.
     pub fn linked(&self, base: FunctionId<Base>, fixed: FunctionId<Fixed>) -> bool {
-        self.bodies
-            .binary_search_by_key(&(base, fixed), |&(b, f, _)| (b, f))
-            .is_ok()
+        let pairs = self.pairs_of(base);
+        pairs.binary_search_by_key(&fixed, |pair| pair.1).is_ok()
     }
 
     /// The fixed bodies paired with a base body; several where folding differs.
@@ -94,11 +100,14 @@ impl Pairing {
         &self,
         base: FunctionId<Base>,
     ) -> impl Iterator<Item = FunctionId<Fixed>> + '_ {
-        let start = self.bodies.partition_point(|pair| pair.0 < base);
-        self.bodies[start..]
-            .iter()
-            .take_while(move |pair| pair.0 == base)
-            .map(|pair| pair.1)
+        self.pairs_of(base).iter().map(|pair| pair.1)
+    }
+
+    fn pairs_of(&self, base: FunctionId<Base>) -> &[(FunctionId<Base>, FunctionId<Fixed>, Tier)] {
+        let at = |index: usize| self.starts.get(index).map(|start| *start as usize);
+        let (start, end) = (at(base.index()), at(base.index() + 1));
+        let range = start.zip(end).map_or(0..0, |(start, end)| start..end);
+        &self.bodies[range]
     }
 
     /// The base bodies paired with a fixed body; several where folding differs.
@@ -155,6 +164,7 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     );
     pairs.tier(Tier::Name, |i| Some(b.name(i)), |i| Some(f.name(i)));
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
+    funclet::pair_funclets(&mut pairs, &b, &f);
 
     // The meaning of a body is told by the names of what it refers to, which no later tier
     // changes, so these need no repetition to reach a fixed point.
@@ -162,9 +172,11 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
     pairs.tier(
         Tier::NameContent,
-        |i| by_name(b.name(i), contents.base(b.owners[i as usize])),
-        |i| by_name(f.name(i), contents.fixed(f.owners[i as usize])),
+        |i| by_name(b.stable_name(i), contents.base(b.owners[i as usize])),
+        |i| by_name(f.stable_name(i), contents.fixed(f.owners[i as usize])),
     );
+    // What was told apart by content leaves others alone with their name.
+    pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     pairs.order(&b, &f);
     pairs.tier(
         Tier::Content,
@@ -179,11 +191,24 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     Pairing {
         base_procedures: pairs.base,
         fixed_procedures: pairs.fixed,
+        starts: starts(&bodies, base.functions.len()),
         bodies,
         bodies_by_fixed,
         base_data,
         fixed_data,
     }
+}
+
+/// For each of `count` base bodies where its pairs begin, and where the last one's end.
+fn starts(bodies: &[(FunctionId<Base>, FunctionId<Fixed>, Tier)], count: usize) -> Vec<u32> {
+    let mut starts = vec![0_u32; count + 1];
+    for (base, ..) in bodies {
+        starts[base.index() + 1] += 1;
+    }
+    for index in 1..starts.len() {
+        starts[index] += starts[index - 1];
+    }
+    starts
 }
 
 /// For each procedure of an image the function it names.
@@ -244,12 +269,43 @@ impl<'a, S: Side> Names<'a, S> {
         let stable = crate::names::without_generated_parts(self.name(index))?;
         Some((stable, self.compiland(index)))
     }
+
+    /// The name without the parts that another build would number or hash otherwise.
+    fn stable_name(&self, index: u32) -> Cow<'a, str> {
+        stable_name(self.name(index))
+    }
+}
+
+/// A name without the parts that another build would number or hash otherwise.
+fn stable_name(name: &str) -> Cow<'_, str> {
+    match crate::names::without_generated_parts(name) {
+        Some(stable) => Cow::Owned(stable),
+        None => Cow::Borrowed(name),
+    }
 }
 
 /// Pairs made so far.
 struct Pairs {
     base: Vec<Option<(u32, Tier)>>,
     fixed: Vec<Option<u32>>,
+}
+
+/// Which procedures of one side have a key, as far as that matters for making a pair.
+#[derive(Clone, Copy, Default)]
+enum Seen {
+    #[default]
+    Never,
+    Once(u32),
+    Often,
+}
+
+impl Seen {
+    fn add(&mut self, index: u32) {
+        *self = match self {
+            Seen::Never => Seen::Once(index),
+            Seen::Once(_) | Seen::Often => Seen::Often,
+        };
+    }
 }
 
 /// The procedures of one side that share a key.
@@ -309,12 +365,26 @@ impl Pairs {
         base_key: impl Fn(u32) -> Option<K>,
         fixed_key: impl Fn(u32) -> Option<K>,
     ) {
-        let buckets = self.buckets(base_key, fixed_key);
+        let mut seen: FxHashMap<K, (Seen, Seen)> = FxHashMap::default();
+        for index in self.unpaired_base() {
+            if let Some(key) = base_key(index) {
+                seen.entry(key).or_default().0.add(index);
+            }
+        }
+        // A key of one side alone makes no pair.
+        if seen.is_empty() {
+            return;
+        }
+        for index in self.unpaired_fixed() {
+            if let Some(both) = fixed_key(index).and_then(|key| seen.get_mut(&key)) {
+                both.1.add(index);
+            }
+        }
         // Each pair stands alone, so the order of the table does not show.
         #[allow(clippy::iter_over_hash_type)]
-        for (base, fixed) in buckets.into_values() {
-            if let ([base], [fixed]) = (&base[..], &fixed[..]) {
-                self.link(*base, *fixed, tier);
+        for both in seen.into_values() {
+            if let (Seen::Once(base), Seen::Once(fixed)) = both {
+                self.link(base, fixed, tier);
             }
         }
     }
@@ -324,8 +394,8 @@ impl Pairs {
     fn order(&mut self, base: &Names<'_, Base>, fixed: &Names<'_, Fixed>) {
         let made = |name| crate::names::is_generated(name);
         let buckets = self.buckets(
-            |i| base.in_compiland(i).filter(|(name, _)| made(name)),
-            |i| fixed.in_compiland(i).filter(|(name, _)| made(name)),
+            |i| Some((base.stable_name(i), base.compiland(i)?)).filter(|_| made(base.name(i))),
+            |i| Some((fixed.stable_name(i), fixed.compiland(i)?)).filter(|_| made(fixed.name(i))),
         );
         #[allow(clippy::iter_over_hash_type)]
         for (base, fixed) in buckets.into_values() {

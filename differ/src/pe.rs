@@ -9,6 +9,7 @@ mod imports;
 mod load_config;
 mod parse;
 mod relocations;
+pub mod resources;
 mod tls;
 mod unsupported;
 mod view;
@@ -239,6 +240,16 @@ impl<S: Side> Pe<S> {
             return None;
         }
         section.rva.checked_add(place.offset)
+    }
+
+    /// The place of `rva` as PDB records have it; `None` where it lies in no section.
+    pub(crate) fn place_of(&self, rva: Rva<S>) -> Option<SectionOffset> {
+        let after = self.sections.partition_point(|section| section.rva <= rva);
+        let start = self.sections.get(after.checked_sub(1)?)?.rva;
+        Some(SectionOffset {
+            section: u16::try_from(after).ok()?,
+            offset: rva.checked_sub(start)?,
+        })
     }
 
     /// The section that holds `rva`.

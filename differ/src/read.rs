@@ -4,7 +4,9 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod image_relative;
 mod inline;
+mod jump_tables;
 mod locate;
 mod pdb;
 mod scan;
@@ -15,15 +17,14 @@ use std::path::{Path, PathBuf};
 
 use hpbuild_metadata::{CompilandId, Rva, Side};
 use ms_pdb::tpi::TypeStream;
-use ms_pdb::types::TypeIndex;
 use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::image::{Compiland, Contribution, Image, SwitchTable};
 use crate::pe::{Opened, Pe, Unsupported};
-use crate::types::Types;
-use pdb::{PdbStreams, RawContribution};
-use symbols::ModuleSymbols;
+use crate::types::{Records, Types};
+use pdb::{Module, OpenPdb, RawContribution, Streams};
+use symbols::{ModuleSymbols, RawData, RawPublic};
 
 use contained::contained;
 pub use contained::panic_is_contained;
@@ -59,8 +60,8 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         Opened::Pe(pe) => *pe,
         Opened::Unsupported(unsupported) => return Ok(Read::Unsupported(unsupported)),
     };
-    let (pdb_path, streams) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
-    assemble(pe, pdb_path, streams).map(|image| Read::Image(Box::new(image)))
+    let (pdb_path, pdb) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
+    assemble(pe, pdb_path, pdb).map(|image| Read::Image(Box::new(image)))
 }
 
 /// The entries of all functions that an image's PDB names, by name; names that stand for several
@@ -113,7 +114,7 @@ fn find_pdb<S: Side>(
     pe: &Pe<S>,
     named: Option<&Path>,
     paths: &SymbolPaths,
-) -> Result<(PathBuf, PdbStreams), Error> {
+) -> Result<(PathBuf, OpenPdb), Error> {
     let Some(codeview) = &pe.codeview else {
         return Err(Error::NoDebugDirectory {
             path: pe.path.clone(),
@@ -128,16 +129,16 @@ fn find_pdb<S: Side>(
         if named.is_none() && !path.is_file() {
             continue;
         }
-        let streams = pdb::read_streams(path)?;
-        if streams.guid == codeview.guid && streams.age == codeview.age {
-            return Ok((path.clone(), streams));
+        let pdb = pdb::open(path)?;
+        if pdb.guid == codeview.guid && pdb.age == codeview.age {
+            return Ok((path.clone(), pdb));
         }
         // A stale file beside the PE must not hide the right one in a store.
         mismatch.get_or_insert(Error::PdbMismatch {
             pe: pe.path.clone(),
             pdb: path.clone(),
             expected: (codeview.guid.clone(), codeview.age),
-            found: (streams.guid, streams.age),
+            found: (pdb.guid, pdb.age),
         });
     }
     Err(mismatch.unwrap_or(Error::NoPdb {
@@ -146,37 +147,22 @@ fn find_pdb<S: Side>(
     }))
 }
 
-fn assemble<S: Side>(
-    pe: Pe<S>,
-    pdb_path: PathBuf,
-    mut streams: PdbStreams,
-) -> Result<Image<S>, Error> {
-    let modules: Vec<ModuleSymbols> = streams
-        .modules
-        .par_iter()
-        .map(|module| {
-            let place = format!("pdb symbols of {}", module.name);
-            contained(&pdb_path, &place, || {
-                symbols::module_symbols(&pdb_path, module)
-            })
-        })
-        .collect::<Result<_, _>>()?;
-    let (publics, globals) = contained(&pdb_path, "pdb global symbols", || {
-        symbols::global_symbols(&pdb_path, &streams.globals)
-    })?;
-    // The records are facts now: their bytes are not kept beside what comes next.
-    streams.globals = Vec::new();
-    for module in &mut streams.modules {
-        module.symbols = Vec::new();
-    }
-    let types = contained(&pdb_path, "pdb type stream", || {
-        read_types(&pdb_path, &mut streams)
-    })?;
-    let compilands = compilands(&mut streams, &modules);
-    let contributions = contributions(&pdb_path, &pe, &streams)?;
+fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image<S>, Error> {
+    let streams = pdb.streams(&pdb_path);
+    let (read, (global, types)) = rayon::join(
+        || read_modules(&pdb_path, &pdb.modules, streams),
+        || {
+            rayon::join(
+                || read_globals(&pdb_path, streams),
+                || read_types(&pdb_path, streams),
+            )
+        },
+    );
+    let (modules, compilands) = read?;
+    let ((publics, globals), types) = (global?, types?);
+    let contributions = contributions(&pdb_path, &pe, &pdb)?;
     let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
-    let scanned = scan::scan(&pe, &functions);
     let data = data::data_symbols(
         &pe,
         &modules,
@@ -185,18 +171,37 @@ fn assemble<S: Side>(
         &contributions,
         &types,
     );
-    switch_tables.sort_by_key(|table| (table.table, table.branch));
     let inline_sites = inline::inline_sites(&pe, &modules);
-    let boundaries = data::boundaries(&pe, &data, &contributions, &scanned, &switch_tables);
+    let source_names = streams.source_names();
+    // What was read is part of the image now. It is freed before the code is scanned, which takes
+    // most memory.
     let mut hotpatch_functions: Vec<_> = modules
         .into_iter()
         .flat_map(|module| module.hotpatch_functions)
         .collect();
     hotpatch_functions.sort();
+    drop((publics, globals));
+    let scanned = scan::scan(&pe, &functions);
+    switch_tables.sort_by_key(|table| (table.table, table.branch));
+    let image_relative = image_relative::places(&pe, &data);
+    let mut boundaries = data::boundaries(
+        &pe,
+        (&data, &image_relative),
+        &contributions,
+        &scanned,
+        &switch_tables,
+    );
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
+    );
     Ok(Image {
         path: pe.path.clone(),
         pdb_path,
-        pdb_identity: (streams.guid, streams.age),
+        pdb_identity: (pdb.guid, pdb.age),
         pe,
         functions,
         procedures,
@@ -208,58 +213,84 @@ fn assemble<S: Side>(
         hotpatch_functions,
         types,
         inline_sites,
-        source_names: streams.source_names.into(),
+        source_names,
+        image_relative,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,
     })
 }
 
-fn read_types(path: &Path, streams: &mut PdbStreams) -> Result<Types, Error> {
-    let parse = |stream, bytes: &mut Vec<u8>| {
-        TypeStream::parse(stream, std::mem::take(bytes)).map_err(|cause| {
+/// Symbols of all compilands. A stream's bytes are dropped once its records are facts.
+fn read_modules(
+    path: &Path,
+    modules: &[Module],
+    streams: Streams<'_>,
+) -> Result<(Vec<ModuleSymbols>, Vec<Compiland>), Error> {
+    let read = |module: &Module| {
+        let place = format!("pdb symbols of {}", module.name);
+        contained(path, &place, || {
+            let records = streams.module(module)?;
+            let symbols = symbols::module_symbols(path, &module.name, records.symbols())?;
+            let compiland = compiland(&module.name, &symbols, records.lines());
+            Ok((symbols, compiland))
+        })
+    };
+    // Of several errors the first one is reported, whichever thread met its own first.
+    let read: Vec<Result<_, Error>> = modules.par_iter().map(read).collect();
+    let both: Vec<_> = read.into_iter().collect::<Result<_, _>>()?;
+    Ok(both.into_iter().unzip())
+}
+
+fn read_globals(
+    path: &Path,
+    streams: Streams<'_>,
+) -> Result<(Vec<RawPublic>, Vec<RawData>), Error> {
+    contained(path, "pdb global symbols", || {
+        symbols::global_symbols(path, &streams.globals()?)
+    })
+}
+
+fn read_types(path: &Path, streams: Streams<'_>) -> Result<Types, Error> {
+    contained(path, "pdb type stream", || parse_types(path, streams))
+}
+
+fn parse_types(path: &Path, streams: Streams<'_>) -> Result<Types, Error> {
+    let parse = |stream, bytes: Vec<u8>| {
+        let stream = TypeStream::parse(stream, bytes).map_err(|cause| {
             Error::format(
                 path,
                 "pdb type stream header",
                 "sizes inside the stream",
                 cause,
             )
-        })
-    };
-    let types = parse(ms_pdb::Stream::TPI, &mut streams.types)?;
-    let items = parse(ms_pdb::Stream::IPI, &mut streams.items)?;
-    // What the header promises has to be there, or a type would be taken for another.
-    for stream in [&types, &items] {
-        let expected = stream.type_index_end().0 - stream.type_index_begin().0;
-        let found = stream.iter_type_records().count();
-        if found != expected as usize {
-            let begin = TypeIndex(stream.type_index_begin().0).0;
-            let place = format!("pdb type records from {begin:#x}");
-            return Err(Error::format(
-                path,
-                place,
-                format!("{expected} records"),
-                found,
-            ));
+        })?;
+        let begin = stream.type_index_begin().0;
+        let expected = stream.num_types();
+        let records = Records::new(stream);
+        // What the header promises has to be there, or a type would be taken for another.
+        if records.count() == expected as usize {
+            return Ok(records);
         }
-    }
-    Ok(Types::new(&types, &items))
+        let place = format!("pdb type records from {begin:#x}");
+        let expected = format!("{expected} records");
+        Err(Error::format(path, place, expected, records.count()))
+    };
+    let types = parse(ms_pdb::Stream::TPI, streams.types()?)?;
+    let items = parse(ms_pdb::Stream::IPI, streams.items())?;
+    Ok(Types::new(types, items))
 }
 
-fn compilands(streams: &mut PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compiland> {
-    let compiland = |(stream, symbols): (&mut pdb::ModuleStream, &ModuleSymbols)| {
-        // An import library's member is called after its DLL, an archive's after its object
-        // file; both keep the folder of the build out of the name.
-        let short = stream.name.rsplit(['/', '\\']).next().unwrap_or_default();
-        Compiland {
-            name: stream.name.as_str().into(),
-            short_name: short.into(),
-            tool: symbols.tool.clone(),
-            lines: std::mem::take(&mut stream.lines).into(),
-        }
-    };
-    let both = streams.modules.iter_mut().zip(modules);
-    both.map(compiland).collect()
+fn compiland(name: &str, symbols: &ModuleSymbols, lines: &[u8]) -> Compiland {
+    // An import library's member is called after its DLL, an archive's after its object file;
+    // both keep the folder of the build out of the name.
+    let short = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    Compiland {
+        name: name.into(),
+        short_name: short.into(),
+        tool: symbols.tool.clone(),
+        lines: lines.into(),
+    }
 }
 
 /// Contributions sorted by address. The table is also what tells where unnamed code ends, so
@@ -267,7 +298,7 @@ fn compilands(streams: &mut PdbStreams, modules: &[ModuleSymbols]) -> Vec<Compil
 fn contributions<S: Side>(
     path: &Path,
     pe: &Pe<S>,
-    streams: &PdbStreams,
+    pdb: &OpenPdb,
 ) -> Result<Vec<Contribution<S>>, Error> {
     let contribution = |raw: &RawContribution| {
         let rva: Rva<S> = pe.rva_of_place(raw.place)?;
@@ -278,19 +309,14 @@ fn contributions<S: Side>(
             characteristics: raw.characteristics,
         })
     };
-    let mut found: Vec<_> = streams
-        .contributions
-        .iter()
-        .filter_map(contribution)
-        .collect();
+    let mut found: Vec<_> = pdb.contributions.iter().filter_map(contribution).collect();
     found.sort_by_key(|contribution| (contribution.rva, contribution.size));
     for index in 1..found.len() {
         let (first, second) = (found[index - 1], found[index]);
         let distance = second.rva.get() - first.rva.get();
         if distance < first.size {
             let name = |c: Contribution<S>| {
-                streams
-                    .modules
+                pdb.modules
                     .get(c.compiland.index())
                     .map_or("?", |module| &module.name)
             };

@@ -11,7 +11,7 @@ use crate::inline::Inlined;
 use crate::judge::Refusal;
 use crate::pair::Tier;
 use crate::pipeline::Diff;
-use crate::source::{Source, Sources};
+use crate::source::{Source, source_of};
 
 /// Version of the JSON form.
 pub const SCHEMA: &str = "hpbuild-diff-1";
@@ -163,7 +163,6 @@ impl Report {
         let comparison = &diff.comparison;
         let in_patch = |change: &Changed| with_lines || !change.is_line_number_only();
         let patched = comparison.changed.iter().any(in_patch);
-        let (mut base_sources, mut fixed_sources) = (Sources::new(base), Sources::new(fixed));
         let mut functions = Functions {
             same: comparison.same,
             moved: comparison.moved,
@@ -175,7 +174,7 @@ impl Report {
                     tier: Some(change.tier),
                     in_patch: in_patch(change),
                     inlined: change.explanation.inlined.clone(),
-                    source: fixed_sources.of(change.fixed, first_changed(change)),
+                    source: source_of(fixed, change.fixed, first_changed(change)),
                     diff: change.explanation.lines.clone(),
                     fixed_rva: Some(fixed.function(change.fixed).rva),
                     fixed_size: Some(fixed.function(change.fixed).size),
@@ -186,7 +185,7 @@ impl Report {
                 .added
                 .iter()
                 .map(|id| FunctionReport {
-                    source: fixed_sources.of(*id, 0),
+                    source: source_of(fixed, *id, 0),
                     ..of_fixed(fixed, *id, patched)
                 })
                 .collect(),
@@ -194,7 +193,7 @@ impl Report {
                 .removed
                 .iter()
                 .map(|id| FunctionReport {
-                    source: base_sources.of(*id, 0),
+                    source: source_of(base, *id, 0),
                     ..of_base(base, *id)
                 })
                 .collect(),

@@ -5,13 +5,18 @@
 //! by name, offset and type. Behind a pointer only the name of a structure counts, because a
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
+mod members;
+
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
+use hashbrown::HashTable;
 use ms_pdb::tpi::TypeStream;
 use ms_pdb::types::fields::Field;
-use ms_pdb::types::{TypeData, TypeIndex, TypeRecord, TypesIter};
+use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 use rustc_hash::{FxHashMap, FxHasher};
+
+pub(crate) use members::VirtualFunction;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
@@ -23,8 +28,11 @@ type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 pub struct Types {
     stream: Records,
     items: Records,
-    /// Full definitions of structures, unions and enumerations by unique name.
-    definitions: FxHashMap<Box<[u8]>, TypeIndex>,
+    /// Full definitions of structures, unions and enumerations by unique name, which the record
+    /// itself holds.
+    definitions: HashTable<TypeIndex>,
+    /// Further definitions of the same name: compilands need not agree on what it stands for.
+    further: Vec<TypeIndex>,
 }
 
 impl std::fmt::Debug for Types {
@@ -36,21 +44,50 @@ impl std::fmt::Debug for Types {
 }
 
 impl Types {
-    /// Indexes a type stream and an item stream.
-    pub(crate) fn new(types: &TypeStream<Vec<u8>>, items: &TypeStream<Vec<u8>>) -> Self {
-        let stream = Records::new(types);
-        let mut definitions = FxHashMap::default();
-        for (index, record) in (stream.begin..).zip(TypesIter::new(&stream.bytes)) {
-            let Ok(data) = record.parse() else { continue };
-            if let Some((name, true)) = definition_name(&data) {
-                definitions.entry(name.into()).or_insert(TypeIndex(index));
+    /// Indexes type records and item records.
+    ///
+    /// Every record is read whole once, here, where a panic of the parser is caught. Later stages
+    /// read records again, where none is, and what the parser makes of the same bytes is the same.
+    pub(crate) fn new(types: Records, items: Records) -> Self {
+        let mut definitions: HashTable<TypeIndex> = HashTable::new();
+        let mut further = Vec::new();
+        let name_at = |index: TypeIndex| types.record(index).and_then(|r| parsed_name(&r));
+        let hash_at = |index: &TypeIndex| hash_of(name_at(*index).map_or(&[], |(name, _)| name));
+        for index in types.indexes() {
+            let Some(Ok(data)) = types.record(index).map(|record| record.parse()) else {
+                continue;
+            };
+            members::read_whole(&data);
+            let Some((name, true)) = definition_name(&data) else {
+                continue;
+            };
+            let is_it = |known: &TypeIndex| name_at(*known).is_some_and(|(own, _)| own == name);
+            if definitions.find(hash_of(name), is_it).is_none() {
+                definitions.insert_unique(hash_of(name), index, hash_at);
+            } else {
+                further.push(index);
             }
         }
-        Self {
-            stream,
-            items: Records::new(items),
-            definitions,
+        for record in items.indexes().filter_map(|index| items.record(index)) {
+            let _ = record.parse();
         }
+        Self {
+            stream: types,
+            items,
+            definitions,
+            further,
+        }
+    }
+
+    /// The unique name of a structure, union or enumeration, and whether the record defines it.
+    fn name_of(&self, index: TypeIndex) -> Option<(&[u8], bool)> {
+        parsed_name(&self.stream.record(index)?)
+    }
+
+    /// The full definition with this unique name.
+    fn definition_of(&self, name: &[u8]) -> Option<TypeIndex> {
+        let is_it = |index: &TypeIndex| self.name_of(*index).is_some_and(|(own, _)| own == name);
+        self.definitions.find(hash_of(name), is_it).copied()
     }
 
     fn data(&self, index: TypeIndex) -> Option<TypeData<'_>> {
@@ -84,7 +121,7 @@ impl Types {
             TypeData::Pointer(pointer) => Some(pointer.fixed.attr().size()),
             data => {
                 let (name, _) = definition_name(&data)?;
-                let definition = *self.definitions.get(name)?;
+                let definition = self.definition_of(name)?;
                 (definition != index).then(|| self.size_at(definition, depth + 1))?
             }
         }
@@ -246,9 +283,9 @@ impl Types {
             return;
         }
         if !is_definition {
-            match self.definitions.get(name) {
-                Some(definition) if *definition != index => {
-                    self.hash_into(*definition, false, depth + 1, seen, hash);
+            match self.definition_of(name) {
+                Some(definition) if definition != index => {
+                    self.hash_into(definition, false, depth + 1, seen, hash);
                 }
                 _ => 8_u8.hash(hash),
             }
@@ -319,20 +356,21 @@ impl Types {
         fields
     }
 
-    /// Full definitions of structures and unions as (unique name, type index), in name order.
-    pub fn definitions(&self) -> Vec<(&[u8], u32)> {
+    /// Full definitions of structures and unions as (unique name without what hashes the source,
+    /// type index), in the order of names. A name occurs as often as compilands disagree on it.
+    pub fn definitions(&self) -> Vec<(String, u32)> {
         let mut all: Vec<_> = self
             .definitions
             .iter()
-            .map(|(name, index)| (&**name, index.0))
+            .chain(&self.further)
+            .filter_map(|index| {
+                let name = String::from_utf8_lossy(self.name_of(*index)?.0);
+                let stable = crate::names::without_generated_parts(&name);
+                Some((stable.unwrap_or_else(|| name.into_owned()), index.0))
+            })
             .collect();
         all.sort_unstable();
         all
-    }
-
-    /// The index of the full definition with this unique name.
-    pub fn definition(&self, name: &[u8]) -> Option<u32> {
-        self.definitions.get(name).map(|index| index.0)
     }
 
     /// Names of structures and unions that a value or pointer of this type leads to directly.
@@ -356,22 +394,55 @@ impl Types {
 /// The records of one type or item stream, found by index.
 ///
 /// `ms_pdb` finds them through a table behind a cell, which cannot be shared between threads.
-struct Records {
+pub(crate) struct Records {
+    /// The whole stream.
     bytes: Vec<u8>,
     /// The index of the first record.
     begin: u32,
     /// Offset of each record in `bytes`.
     starts: Vec<u32>,
+    /// Where the last record ends.
+    end: usize,
 }
 
 impl Records {
-    fn new(stream: &TypeStream<Vec<u8>>) -> Self {
-        let map = stream.build_types_starts();
-        Self {
-            bytes: stream.type_records_bytes().to_vec(),
-            begin: map.type_index_begin.0,
-            starts: map.starts,
+    /// Finds the records of a stream. Fewer than the header promises are no error here: see
+    /// [`Records::count`].
+    pub(crate) fn new(stream: TypeStream<Vec<u8>>) -> Self {
+        let range = stream.type_records_range();
+        let begin = stream.type_index_begin().0;
+        let bytes = stream.stream_data;
+        let mut starts = Vec::new();
+        let mut iter = TypesIter::new(bytes.get(range.clone()).unwrap_or_default());
+        let total = iter.rest().len();
+        loop {
+            let at = total - iter.rest().len();
+            if iter.next().is_none() {
+                break;
+            }
+            // Both are sizes of a stream, which are words.
+            starts.push((range.start + at) as u32);
         }
+        starts.shrink_to_fit();
+        Self {
+            bytes,
+            begin,
+            starts,
+            end: range.end,
+        }
+    }
+
+    /// How many records there are.
+    pub(crate) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    fn indexes(&self) -> impl Iterator<Item = TypeIndex> + use<> {
+        let begin = self.begin;
+        (0..self.starts.len()).filter_map(move |at| {
+            let at = u32::try_from(at).ok()?;
+            begin.checked_add(at).map(TypeIndex)
+        })
     }
 
     fn is_primitive(&self, index: TypeIndex) -> bool {
@@ -380,8 +451,24 @@ impl Records {
 
     fn record(&self, index: TypeIndex) -> Option<TypeRecord<'_>> {
         let start = *self.starts.get(index.0.checked_sub(self.begin)? as usize)?;
-        TypesIter::new(self.bytes.get(start as usize..)?).next()
+        TypesIter::new(self.bytes.get(start as usize..self.end)?).next()
     }
+}
+
+/// [`definition_name`] of a record, most of which are of other kinds and are not parsed.
+fn parsed_name<'a>(record: &TypeRecord<'a>) -> Option<(&'a [u8], bool)> {
+    let is_named = matches!(
+        record.kind,
+        Leaf::LF_CLASS | Leaf::LF_STRUCTURE | Leaf::LF_INTERFACE | Leaf::LF_UNION | Leaf::LF_ENUM
+    );
+    let data = is_named.then(|| record.parse().ok()).flatten()?;
+    definition_name(&data)
+}
+
+fn hash_of(name: &[u8]) -> u64 {
+    let mut hasher = FxHasher::default();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The unique name of a structure, union or enumeration (its plain name where it has none), and
@@ -424,7 +511,7 @@ mod tests {
     use super::*;
 
     /// A type stream with these records.
-    fn stream(records: &[(u16, Vec<u8>)]) -> TypeStream<Vec<u8>> {
+    fn stream(records: &[(u16, Vec<u8>)]) -> Records {
         let mut bytes = Vec::new();
         for (kind, data) in records {
             let mut data = data.clone();
@@ -442,7 +529,7 @@ mod tests {
             .collect();
         header.resize(56, 0);
         header.extend(bytes);
-        TypeStream::parse(ms_pdb::Stream::TPI, header).unwrap()
+        Records::new(TypeStream::parse(ms_pdb::Stream::TPI, header).unwrap())
     }
 
     /// `struct N { T a; T b; }`: a field list at `index` and the structure behind it.
@@ -473,7 +560,7 @@ mod tests {
             records.extend(pair_of(index, member, &format!("S{level}")));
             member = index + 1;
         }
-        (Types::new(&stream(&records), &stream(&[])), member)
+        (Types::new(stream(&records), stream(&[])), member)
     }
 
     /// Without remembering what was walked this would take 2^50 steps.

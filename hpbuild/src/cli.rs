@@ -46,7 +46,7 @@ pub(crate) enum Command {
     Diff(DiffArguments),
     /// Make the patch image
     Build(BuildArguments),
-    /// Say what an image or a patch image holds
+    /// Say what an image, a patch image or a package holds
     Inspect(InspectArguments),
     /// Apply a patch to its base in-process and watch what changes
     Test(TestArguments),
@@ -213,6 +213,10 @@ pub(crate) struct BuildArguments {
     #[arg(short, long, value_name = "PATCH")]
     pub(crate) output: PathBuf,
 
+    /// What the report calls the output, where its path means nothing to the user.
+    #[arg(skip)]
+    pub(crate) shown: Option<PathBuf>,
+
     /// The patch image that this one replaces; everything it redirects has to be in the new one
     #[arg(long, value_name = "OLDER")]
     pub(crate) previous: Option<PathBuf>,
@@ -241,7 +245,7 @@ pub(crate) struct BuildArguments {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InspectArguments {
-    /// The file (a base, a fixed image or a patch image)
+    /// The file (a base, a fixed image, a patch image or a package)
     pub(crate) file: PathBuf,
 
     /// The form of the report

@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod build;
+mod contents;
 pub(crate) mod demo;
 mod describe;
 pub(crate) mod diff;

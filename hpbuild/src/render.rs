@@ -2,6 +2,7 @@
 
 pub(crate) mod diff;
 pub(crate) mod html;
+pub(crate) mod package;
 pub(crate) mod sarif;
 pub(crate) mod test;
 

@@ -187,6 +187,46 @@ fn a_passphrase_comes_from_file_or_environment() {
     }
 }
 
+/// Types at a terminal, which `script` (util-linux) provides. The key is locked with `correct
+/// horse`; what is typed must not be shown.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_passphrase_is_asked_for_at_a_terminal() {
+    use std::io::Write as _;
+    use std::process::Stdio;
+
+    let folder = folder();
+    let path = folder.path();
+    let locked = ["keygen", "--test", "-o", "locked", "--days", "36500"];
+    run(
+        path,
+        0,
+        &with(&locked, &["--passphrase-env", "TEST_PASSPHRASE"]),
+    );
+    for (typed, code) in [("correct horse", 0), ("battery staple", 2)] {
+        let line = format!(
+            "{} sign sample.x64.dll -o typed-{code}.dll --key locked/test-code-signing.key.pem \
+             --certificate locked/test-code-signing.pem",
+            env!("CARGO_BIN_EXE_hpbuild")
+        );
+        let mut terminal = Command::new("script")
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .current_dir(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Kept open: a terminal that is hung up answers nothing.
+        let mut keyboard = terminal.stdin.take().unwrap();
+        writeln!(keyboard, "{typed}").unwrap();
+        let output = terminal.wait_with_output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        assert!(shown.contains("passphrase of locked/"), "{shown}");
+        assert_eq!(path.join(format!("typed-{code}.dll")).exists(), code == 0);
+    }
+}
+
 #[test]
 fn a_key_elsewhere_signs_in_two_steps() {
     let folder = folder();

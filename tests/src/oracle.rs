@@ -8,7 +8,8 @@
 //! * the bytes of the section, with the relocated fields blanked out, must be the same;
 //! * each relocation must be of the same kind, at the same place, to the same target.
 //!
-//! A target is the same when it is the function or the writable datum of the same name. Read-only
+//! A target is the same when it is the function or the writable datum of the same name (and of the
+//! same object, where several objects have one of that name). Read-only
 //! data counts by what it contains, relocations in it included, to any depth, because a program
 //! can tell a changed table from an unchanged one and nothing else; its name counts too, unless
 //! the compiler made it up. A jump table is read-only data whose relocations lead back into the
@@ -25,6 +26,7 @@
 mod arm64;
 mod compare;
 mod meaning;
+mod names;
 mod object_file;
 mod program;
 mod x64;

@@ -287,13 +287,85 @@ fn functions_come_and_go() {
     let build = |name: &str| {
         let mut it = Maker::new();
         it.function("stays");
-        it.function(name);
+        let code = it.function(name);
+        let (_, symbol) = it.constant(".str", name.as_bytes());
+        it.lea(code, symbol);
         it
     };
     let comparison = compared(build("goes"), build("comes"));
     assert_eq!(comparison.added[0].name, "comes");
     assert_eq!(comparison.removed[0].name, "goes");
     assert_eq!(comparison.same.len(), 1);
+}
+
+/// Two objects, and the static function `helper` in the one that is named.
+fn with_static(home: &str, bytes: &[u8]) -> Program {
+    let objects = ["one.obj", "other.obj"].map(|name| {
+        let mut it = Maker::new();
+        it.function(name.trim_end_matches(".obj"));
+        if name == home {
+            let code = it.section(".text$helper", SectionKind::Text, bytes);
+            let symbol = it.symbol("helper", code, SymbolKind::Text);
+            it.0.symbol_mut(symbol).scope = SymbolScope::Compilation;
+        }
+        ObjectFile::read(name, &it.bytes()).expect("an object")
+    });
+    Program::new(objects.into()).expect("one function a section")
+}
+
+#[test]
+fn a_static_function_moves_to_another_object() {
+    let moved = compare(
+        &with_static("one.obj", b"\xc3"),
+        &with_static("other.obj", b"\xc3"),
+    );
+    assert_eq!((moved.same.len(), moved.added.len()), (3, 0));
+    let mended = compare(
+        &with_static("one.obj", b"\xc3"),
+        &with_static("other.obj", b"\x90\xc3"),
+    );
+    assert_eq!(changed(&mended), ["helper"]);
+}
+
+#[test]
+fn a_function_with_another_name_is_recognised_by_what_it_means() {
+    let build = |name: &str, text: &[u8]| {
+        let mut it = Maker::new();
+        let caller = it.function("caller");
+        let callee = it.function(name);
+        let (_, symbol) = it.constant(".str", text);
+        it.lea(callee, symbol);
+        let callee = it.0.symbol_id(name.as_bytes()).expect("defined above");
+        it.lea(caller, callee);
+        it
+    };
+    let comparison = compared(build("error", b"no\0"), build("failure", b"no\0"));
+    assert_eq!(comparison.renamed.len(), 1);
+    assert!(comparison.changed.is_empty() && comparison.added.is_empty());
+    let comparison = compared(build("error", b"no\0"), build("failure", b"on\0"));
+    assert!(comparison.renamed.is_empty());
+    assert_eq!(changed(&comparison), ["caller"]);
+}
+
+#[test]
+fn a_narrow_read_gets_a_part_of_a_string() {
+    // movsx eax, byte [rip + ...]; ret, and the same with lea.
+    let build = |opcode: [u8; 3], text: &[u8]| {
+        let mut it = Maker::new();
+        let mut code = opcode.to_vec();
+        code.extend([0, 0, 0, 0, 0xc3]);
+        let id = it.section(".text$reader", SectionKind::Text, &code);
+        it.symbol("reader", id, SymbolKind::Text);
+        let (_, symbol) = it.constant(".str", text);
+        it.lea(id, symbol);
+        it
+    };
+    let both = |opcode| {
+        let comparison = compared(build(opcode, b"1.2.11\0"), build(opcode, b"1.2.13\0"));
+        comparison.changed.len()
+    };
+    assert_eq!(both([0x0f, 0xbe, 0x05]), 0);
+    assert_eq!(both([0x48, 0x8d, 0x05]), 1);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use hpbuild_tests::oracle::{self, FunctionName, ObjectFile, Program};
 use serde::Deserialize;
 
+use crate::corpus::proof::Profile;
 use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
 use crate::{compile, corpus, run};
@@ -32,6 +33,19 @@ pub(crate) struct Arguments {
     /// Say of each changed function what differs first
     #[arg(long)]
     explain: bool,
+    /// Ask the development build of hpbuild: slower, and compiled sooner
+    #[arg(long)]
+    dev: bool,
+}
+
+impl Arguments {
+    const fn profile(&self) -> Profile {
+        if self.dev {
+            Profile::Dev
+        } else {
+            Profile::Release
+        }
+    }
 }
 
 /// Compares everything and prints the totals.
@@ -40,7 +54,7 @@ pub(crate) struct Arguments {
 /// Something cannot be read or run, or a truth and a finding differ.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.oracle_only {
-        corpus::proof::compile()?;
+        arguments.profile().compile()?;
     }
     let mut totals = Totals::default();
     fixtures(arguments, &mut totals)?;
@@ -102,7 +116,8 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
             .only
             .as_ref()
             .is_none_or(|only| title.contains(only.as_str()));
-        let Some(base) = base_of(build, &builds).filter(|_| wanted) else {
+        let is_told = wanted && build.oracle;
+        let Some(base) = base_of(build, &builds).filter(|_| is_told) else {
             continue;
         };
         let path = folder
@@ -124,7 +139,7 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
         totals.oracle(&title, &truth, &readable(&comparison));
-        let data = names(&comparison.data);
+        let data = report::counted(comparison.data.iter().map(|it| undecorated(&it.name)));
         // The load config is a fact about the image, not about the library.
         totals.data(&title, &expected.data.iter().cloned().collect(), &data);
         if !arguments.oracle_only {
@@ -132,7 +147,11 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
                 let folder = folder.join("prebuilt").join(&it.folder);
                 folder.join(format!("{}.dll", it.stem))
             });
-            totals.differ(&title, &truth, &report::diff(&one, &other)?);
+            totals.fixture(
+                &title,
+                &truth,
+                &report::diff(arguments.profile(), &one, &other)?,
+            );
         }
     }
     Ok(())
@@ -163,11 +182,15 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         });
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
-        let truth = readable(&comparison);
+        let truth = keys(&comparison);
         totals.corpus(&title, comparison.same.len(), &truth);
         if !arguments.oracle_only {
-            let found = report::diff(&pair.image("base"), &pair.image("fixed"))?;
-            totals.differ(&title, &truth, &found);
+            let found = report::diff(
+                arguments.profile(),
+                &pair.image("base"),
+                &pair.image("fixed"),
+            )?;
+            totals.against_oracle(&title, &truth, &found);
         }
     }
     Ok(())
@@ -194,24 +217,30 @@ fn program(objects: Vec<(String, Vec<u8>)>) -> Result<Program> {
     Ok(Program::new(read?)?)
 }
 
+/// What differs, by the names of procedure records.
 fn readable(comparison: &oracle::Comparison) -> Names {
-    let changed: Vec<FunctionName> = comparison
-        .changed
-        .iter()
-        .map(|it| it.function.clone())
-        .collect();
+    by(comparison, |it| undecorated(&it.name))
+}
+
+/// What differs, with namesakes told apart.
+fn keys(comparison: &oracle::Comparison) -> Names {
+    by(comparison, |it| match &it.object {
+        Some(object) => report::key(None, &undecorated(&it.name), object),
+        None => report::key(Some(&it.name), "", ""),
+    })
+}
+
+fn by(comparison: &oracle::Comparison, name: impl Fn(&FunctionName) -> String) -> Names {
     Names {
-        changed: names(&changed),
-        added: names(&comparison.added),
-        removed: names(&comparison.removed),
+        changed: report::counted(comparison.changed.iter().map(|it| name(&it.function))),
+        added: report::counted(comparison.added.iter().map(&name)),
+        removed: report::counted(comparison.removed.iter().map(&name)),
     }
 }
 
-/// Names as procedure records have them: without what the decoration says of types.
-fn names(functions: &[FunctionName]) -> BTreeSet<String> {
-    report::counted(functions.iter().map(|it| {
-        undname::demangle(&it.name, undname::Flags::NAME_ONLY).unwrap_or_else(|_| it.name.clone())
-    }))
+/// A name as procedure records have it: without what the decoration says of types.
+fn undecorated(name: &str) -> String {
+    undname::demangle(name, undname::Flags::NAME_ONLY).unwrap_or_else(|_| name.to_owned())
 }
 
 fn explain(arguments: &Arguments, title: &str, comparison: &oracle::Comparison) {

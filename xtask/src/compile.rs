@@ -55,6 +55,7 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
             .arg(format!("/out:{dll}"))
             .arg(format!("/pdb:{pdb}"))
             .args(&objects)
+            .args(resources(tools, build, pairs, folder)?)
             .arg("imports.lib"),
     )?;
     let read = |name: &str| {
@@ -104,7 +105,8 @@ fn compile(
     }
     let own = PLATFORM.iter().copied();
     let mut objects = Vec::new();
-    for source in own.chain(build.sources.iter().map(String::as_str)) {
+    let code = build.sources.iter().filter(|source| !is_resource(source));
+    for source in own.chain(code.map(String::as_str)) {
         let source = copy(source, pairs, folder)?;
         let object = format!("{}.obj", stem(&source));
         // A language standard is for one language, and the platform's sources are all C.
@@ -123,6 +125,24 @@ fn compile(
         objects.push(object);
     }
     Ok(objects)
+}
+
+fn is_resource(source: &str) -> bool {
+    source.ends_with(".rc")
+}
+
+/// Compiles the resource scripts among the sources and gives the names of the results.
+fn resources(tools: &Toolchain, build: &Build, pairs: &Path, folder: &Path) -> Result<Vec<String>> {
+    let scripts = build.sources.iter().filter(|source| is_resource(source));
+    scripts
+        .map(|script| {
+            let script = copy(script, pairs, folder)?;
+            let compiled = format!("{}.res", stem(&script));
+            let mut rc = tools.rc();
+            run::captured(rc.current_dir(folder).args(["/fo", &compiled, &script]))?;
+            Ok(compiled)
+        })
+        .collect()
 }
 
 /// Copies a file into the folder and gives the name it has there.

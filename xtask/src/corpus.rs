@@ -16,6 +16,7 @@ use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
 use build::Side;
+use proof::Profile;
 use recipe::{Corpus, Project};
 
 /// What can be asked of this chore.
@@ -115,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .filter(|it| it.project == proof::PROJECT)
         .peekable();
     if !arguments.no_proof && provable.peek().is_some() {
-        proof::compile()?;
+        Profile::Release.compile()?;
         for pair in provable {
             proof::prove(pair)?;
         }

@@ -41,6 +41,9 @@ struct Group {
     /// Nothing in the group is a pair.
     #[serde(default)]
     lone: bool,
+    /// Whether the oracle, which reads objects function by function, can speak of it.
+    #[serde(default = "yes")]
+    oracle: bool,
     variant: BTreeMap<String, Variant>,
 }
 
@@ -126,6 +129,10 @@ impl Machine {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn both() -> Vec<Machine> {
     vec![Machine::X64, Machine::Arm64]
 }
@@ -156,6 +163,8 @@ pub(crate) struct Build {
     pub(crate) link: Vec<String>,
     /// Whether a PDB is made.
     pub(crate) pdb: bool,
+    /// Whether the oracle can speak of it.
+    pub(crate) oracle: bool,
     /// Whether the header is made to say that the image is managed code.
     pub(crate) com_descriptor: bool,
 }
@@ -213,6 +222,7 @@ impl Recipes {
                         compile: kept(compile),
                         link: kept(link),
                         pdb: !variant.no_pdb,
+                        oracle: group.oracle,
                         com_descriptor: variant.com_descriptor,
                     });
                 }

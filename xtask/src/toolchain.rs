@@ -70,6 +70,11 @@ impl Toolchain {
         command
     }
 
+    /// The compiler of resource scripts.
+    pub(crate) fn rc(&self) -> Command {
+        Command::new(format!("llvm-rc-{}", self.release))
+    }
+
     /// The maker of import libraries.
     pub(crate) fn dlltool(&self) -> Command {
         Command::new(format!("llvm-dlltool-{}", self.release))

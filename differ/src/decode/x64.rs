@@ -3,9 +3,11 @@
 //! Three kinds of operand point somewhere: a displacement relative to the next instruction, an
 //! eight-byte immediate under a base relocation, and a four-byte displacement that MSVC adds to a
 //! register holding the image base (`mov ecx, [rdx+rax*4+table]` behind `lea rdx, __ImageBase`).
-//! The last one is told from a plain displacement by its register: a function that never takes
-//! the address of the image base has none, and in one that does, only operands based on a
-//! register that held it somewhere in the function count.
+//! The last one is told from a plain displacement by its register: see `image_base`, which also
+//! finds the tables that stand between instructions. In code that no known way leads to, only
+//! operands based on a register that held the image base somewhere in the function count.
+
+mod image_base;
 
 use hpbuild_metadata::{Rva, Side};
 use iced_x86::{
@@ -13,45 +15,109 @@ use iced_x86::{
     Instruction as Iced, MasmFormatter, Mnemonic, OpKind, Register, SymbolResolver, SymbolResult,
 };
 
-use super::{Body, Code, Field, Instruction, Reference, ReferenceKind};
+use super::{Body, Code, Field, Instruction, JumpTable, Reference, ReferenceKind};
 
 /// Bytes of code below which a displacement is never taken for an RVA: headers come first.
 const LOWEST_RVA: u64 = 0x1000;
 
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
-    let bases = walk(code, body, RegisterSet::default());
-    if !bases.is_empty() {
-        // The image base is in play: walk again, now knowing the registers that hold it.
-        body.instructions.clear();
-        walk(code, body, bases);
+    let mut tables = Tables::default();
+    let bases = walk(code, body, RegisterSet::default(), &tables);
+    if bases.is_empty() {
+        return;
+    }
+    // The image base is in play: walk again, now knowing where it is and what is no code.
+    body.instructions.clear();
+    tables.found = image_base::follow(code);
+    body.jump_tables = tables.found.jump_tables(code);
+    tables.set_apart(code, &body.jump_tables);
+    walk(code, body, bases, &tables);
+}
+
+/// What stands between the instructions and is none.
+#[derive(Default)]
+struct Tables {
+    found: image_base::Found,
+    /// Start and end of each table, and the bytes of an entry; sorted, disjoint.
+    spans: Vec<(usize, usize, usize)>,
+}
+
+impl Tables {
+    fn set_apart<S: Side>(&mut self, code: Code<'_, S>, jumps: &[JumpTable<S>]) {
+        for table in jumps {
+            let start = table.table.get().wrapping_sub(code.rva.get()) as usize;
+            if let Some(count @ 1..) = table.count {
+                self.spans.push((start, start + 4 * count as usize, 4));
+            }
+        }
+        for start in &self.found.indexes {
+            self.spans.push((*start as usize, code.bytes.len(), 1));
+        }
+        self.spans.sort_unstable();
+        // A table of indexes ends where anything else is known to be.
+        let next: Vec<usize> = self.spans.iter().skip(1).map(|span| span.0).collect();
+        let mut reached: Vec<u32> = self.found.reached.iter().copied().collect();
+        reached.sort_unstable();
+        for (index, span) in self.spans.iter_mut().enumerate() {
+            let code_behind = reached.partition_point(|at| (*at as usize) <= span.0);
+            let ends = [
+                next.get(index).copied(),
+                reached.get(code_behind).map(|at| *at as usize),
+            ];
+            span.1 = ends.into_iter().flatten().fold(span.1, usize::min);
+        }
+        self.spans.retain(|span| span.0 < span.1);
+    }
+
+    /// The table that begins at or behind `position`.
+    fn next(&self, position: usize) -> Option<(usize, usize, usize)> {
+        let index = self.spans.partition_point(|span| span.1 <= position);
+        self.spans.get(index).copied()
     }
 }
 
 /// Decodes everything, taking displacements on `bases` for image-relative addresses. Returns the
 /// registers that receive the image base.
-fn walk<S: Side>(code: Code<'_, S>, body: &mut Body<S>, bases: RegisterSet) -> RegisterSet {
+fn walk<S: Side>(
+    code: Code<'_, S>,
+    body: &mut Body<S>,
+    bases: RegisterSet,
+    tables: &Tables,
+) -> RegisterSet {
     let start = u64::from(code.rva.get());
     let mut decoder = Decoder::with_ip(64, code.bytes, start, DecoderOptions::NONE);
     let mut iced = Iced::default();
     let mut found = RegisterSet::default();
     let mut relocated = code.relocated.iter().peekable();
+    let data = |offset: usize, length: usize| Instruction {
+        offset: u32::try_from(offset).expect("a function is smaller than 4 GiB"),
+        length: u8::try_from(length).expect("as long as an entry"),
+        valid: false,
+        reference: None,
+    };
+    let mut table = tables.next(0);
     while decoder.can_decode() {
         let position = decoder.position();
-        decoder.decode_out(&mut iced);
-        let offset = u32::try_from(position).expect("a function is smaller than 4 GiB");
-        if iced.is_invalid() {
-            // Resume one byte on, so that one bad byte hides no more than itself.
-            body.instructions.push(Instruction {
-                offset,
-                length: 1,
-                valid: false,
-                reference: None,
-            });
-            let resumed = decoder.set_position(position + 1);
-            debug_assert!(resumed.is_ok(), "the decoder stays inside its bytes");
-            decoder.set_ip(start + position as u64 + 1);
+        if let Some((_, end, size)) = table.filter(|(start, ..)| *start <= position) {
+            let mut at = position;
+            while at < end {
+                let length = size.min(end - at);
+                body.instructions.push(data(at, length));
+                at += length;
+            }
+            resume(&mut decoder, start, at);
+            table = tables.next(at);
             continue;
         }
+        decoder.decode_out(&mut iced);
+        let straddles = table.is_some_and(|(start, ..)| position + iced.len() > start);
+        if iced.is_invalid() || straddles {
+            // Resume one byte on, so that one bad byte hides no more than itself.
+            body.instructions.push(data(position, 1));
+            resume(&mut decoder, start, position + 1);
+            continue;
+        }
+        let offset = u32::try_from(position).expect("a function is smaller than 4 GiB");
         let length = u8::try_from(iced.len()).expect("an instruction has at most 15 bytes");
         let end = start + (position + iced.len()) as u64;
         let mut has_relocation = false;
@@ -62,10 +128,14 @@ fn walk<S: Side>(code: Code<'_, S>, body: &mut Body<S>, bases: RegisterSet) -> R
             has_relocation = true;
         }
         let constants = || decoder.get_constant_offsets(&iced);
+        let on_base = || match tables.found.reached.contains(&offset) {
+            true => tables.found.accesses.contains_key(&offset),
+            false => bases.is_base_of(&iced),
+        };
         let reference = if has_relocation {
             absolute(&iced, constants(), code.image_base)
         } else {
-            relative(&iced, constants).or_else(|| image_relative(&iced, constants, bases))
+            relative(&iced, constants).or_else(|| image_relative(&iced, constants, on_base))
         };
         note_image_base(&iced, reference.as_ref(), &mut found);
         body.instructions.push(Instruction {
@@ -76,6 +146,13 @@ fn walk<S: Side>(code: Code<'_, S>, body: &mut Body<S>, bases: RegisterSet) -> R
         });
     }
     found
+}
+
+/// Goes on decoding at `position`.
+fn resume(decoder: &mut Decoder<'_>, start: u64, position: usize) {
+    let resumed = decoder.set_position(position);
+    debug_assert!(resumed.is_ok(), "the decoder stays inside its bytes");
+    decoder.set_ip(start + position as u64);
 }
 
 /// Branches, calls and `[rip+x]`.
@@ -144,28 +221,28 @@ fn absolute<S: Side>(iced: &Iced, at: ConstantOffsets, image_base: u64) -> Optio
     })
 }
 
-/// `[base+index*scale+rva]` where `base` or `index` held the image base.
+/// `[base+index*scale+rva]` where `base` or `index` holds the image base.
 fn image_relative<S: Side>(
     iced: &Iced,
     constants: impl Fn() -> ConstantOffsets,
-    bases: RegisterSet,
+    on_base: impl Fn() -> bool,
 ) -> Option<Reference<S>> {
-    if bases.is_empty() || iced.memory_displ_size() < 4 {
-        return None;
-    }
-    let on_base = bases.contains(iced.memory_base())
-        || (bases.contains(iced.memory_index()) && iced.memory_index_scale() == 1);
     let displacement = iced.memory_displacement64();
-    if !on_base || displacement < LOWEST_RVA {
+    if iced.memory_displ_size() < 4 || displacement < LOWEST_RVA || !on_base() {
         return None;
     }
     let at = constants();
     let field = Field::ImageRelative {
         at: u8::try_from(at.displacement_offset()).ok()?,
     };
+    // With an index it is a whole table that is reached, not so many bytes.
+    let kind = match image_base::is_indexed(iced) {
+        true => ReferenceKind::Address,
+        false => memory_kind(iced),
+    };
     Some(Reference {
         target: rva(displacement)?,
-        kind: memory_kind(iced),
+        kind,
         field,
     })
 }
@@ -216,6 +293,12 @@ impl RegisterSet {
 
     fn contains(self, register: Register) -> bool {
         self.0 & Self::bit(register) != 0
+    }
+
+    /// Whether a memory operand is based on one of the registers.
+    fn is_base_of(self, iced: &Iced) -> bool {
+        self.contains(iced.memory_base())
+            || (self.contains(iced.memory_index()) && iced.memory_index_scale() == 1)
     }
 
     fn insert(&mut self, register: Register) {
@@ -349,6 +432,13 @@ fn text_of<S: Side>(
         .bytes
         .get(start..start + usize::from(instruction.length))
         .unwrap_or_default();
+    if let (false, Some(reference)) = (instruction.valid, instruction.reference) {
+        let target = name(reference.target, reference.kind);
+        return format!(
+            "dd {}",
+            target.unwrap_or_else(|| reference.target.to_string())
+        );
+    }
     if !instruction.valid {
         return bytes.iter().map(|byte| format!("db {byte:02x}h")).collect();
     }

@@ -1,41 +1,80 @@
-//! Rules about data: initial values, vtables, tables behind writable pointers, type layouts.
+//! Rules about data: initial values, vtables, tables behind writable pointers, new variables.
 
-use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
-use rayon::prelude::*;
+use std::collections::BTreeSet;
 
-use super::{Case, Refusal};
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
+
+use super::{Case, Refusal, types};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
-use crate::meaning::{Meaning, is_read_only};
+use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
 use crate::pe::ExportTarget;
 
 pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     initial_values(case, &mut refusals);
     changed_tables(case, &mut refusals);
-    type_layouts(case, &mut refusals);
+    new_variables(case, &mut refusals);
+    types::judge(case, &mut refusals);
     refusals
 }
 
 /// Paired writable variables whose initial values differ, pointers compared by meaning.
 fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let mut last = None;
     for (index, symbol) in base.data.iter().enumerate() {
-        let Some(partner) = case.comparer.pairing.fixed_data(DataId::new(index)) else {
+        // Of several names of one address the first one with something to say stands for all, and
+        // names of sections say nothing.
+        let id = DataId::new(index);
+        if last == Some(symbol.rva) || !base.telling_names(id).any(|name| name == id) {
+            continue;
+        }
+        let Some(partner) = case.comparer.pairing.fixed_data(id) else {
             continue;
         };
         let partner = fixed.data_symbol(partner);
         let is_import = base.pe.import_at(symbol.rva).is_some();
         let is_set = crate::names::is_set_at_start(&symbol.name);
-        if is_import || is_set || is_read_only(base, symbol.rva) {
+        // What each thread starts with is compared as a whole, with the rest of its block.
+        let is_made = crate::names::is_linker_made(&symbol.name);
+        let is_elsewhere = is_import || is_set || is_made || symbol.thread_local;
+        if is_elsewhere || is_read_only(base, symbol.rva) {
+            continue;
+        }
+        if same_type_descriptor(case, symbol, partner) {
             continue;
         }
         if let Some(evidence) = initial_value_differs(case, symbol, partner) {
+            last = Some(symbol.rva);
             let name = symbol.name.to_string();
             let message = format!("the initial value of {name} changed");
             refusals.push(Refusal::new("HP030", name, message, evidence));
         }
     }
+}
+
+/// Whether both are type descriptors of one type (`??_R0`: two pointers, the second of which the
+/// runtime sets, and the name of the type), whose name holds a hash of the source.
+fn same_type_descriptor(
+    case: &Case<'_>,
+    base: &DataSymbol<Base>,
+    fixed: &DataSymbol<Fixed>,
+) -> bool {
+    fn name<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> Option<String> {
+        let linkage = symbol.decorated.as_deref().unwrap_or_default();
+        let is_descriptor =
+            linkage.starts_with("??_R0") || symbol.name.ends_with("`RTTI Type Descriptor'");
+        is_descriptor.then_some(())?;
+        let name = image.pe.bytes_from(symbol.rva).get(16..)?;
+        let name = &name[..name.iter().position(|byte| *byte == 0)?];
+        crate::names::without_generated_parts(std::str::from_utf8(name).ok()?)
+    }
+    let names = (
+        name(case.comparer.base, base),
+        name(case.comparer.fixed, fixed),
+    );
+    names.0.is_some() && names.0 == names.1
 }
 
 /// The initialised bytes of a variable and the offsets of the pointers in it.
@@ -93,10 +132,7 @@ fn initial_value_differs(
     while at < b.bytes.len().max(f.bytes.len()) {
         if pointers.next_if_eq(&at).is_some() {
             let leads_elsewhere = match (b.pointer(at), f.pointer(at)) {
-                (Some(before), Some(after)) => {
-                    let meaning = case.comparer.compare(before, after, ReferenceKind::Address);
-                    meaning != Meaning::Same
-                }
+                (Some(before), Some(after)) => !leads_to_same(case, before, after),
                 (before, after) => before.is_some() != after.is_some(),
             };
             if leads_elsewhere {
@@ -114,6 +150,20 @@ fn initial_value_differs(
         }
     }
     None
+}
+
+/// Whether two pointers lead to the same place. That a named constant behind them changed is a
+/// finding of its own.
+fn leads_to_same(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    match case.comparer.compare(before, after, ReferenceKind::Address) {
+        Meaning::Same => true,
+        Meaning::Different(Difference::DataContent) => matches!(
+            (resolve(base, before), resolve(fixed, after)),
+            (Target::Data { .. }, Target::Data { .. })
+        ),
+        _ => false,
+    }
 }
 
 /// Changed read-only data that unchanged code can still reach: vtables, and what writable
@@ -170,27 +220,48 @@ fn writable_pointer_to(image: &Image<Base>, symbol: &DataSymbol<Base>) -> Option
     Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
 }
 
-/// Structures and unions of the same name whose layouts differ.
-fn type_layouts(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let (base, fixed) = (&case.comparer.base.types, &case.comparer.fixed.types);
-    if case.redirected.is_empty() {
-        return;
+/// Writable variables without a partner that changed and new functions reach: those of the fixed
+/// image will live in the patch, those of the base are of no more use to them.
+fn new_variables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let added = case.comparison.added.iter().copied();
+    let after = case.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
+    let removed = case.comparison.removed.iter().copied();
+    let before = case.redirected.iter().map(|(base, _)| *base).chain(removed);
+    let has_partner = |id| case.comparer.fixed_data_of(id).is_some();
+    for id in reached(base, before, has_partner) {
+        let symbol = base.data_symbol(id);
+        let evidence = format!("rva {} of the base", symbol.rva);
+        let message = format!("{} is gone", symbol.name);
+        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
-    let differs = |&(name, index): &(&[u8], u32)| {
-        let partner = fixed.definition(name)?;
-        (base.layout_hash(index) != fixed.layout_hash(partner)).then_some((index, partner))
-    };
-    let definitions = base.definitions();
-    let found: Vec<_> = definitions.par_iter().map(differs).collect();
-    for ((name, _), found) in definitions.iter().zip(found) {
-        let Some((index, partner)) = found else {
-            continue;
-        };
-        let name = String::from_utf8_lossy(name).into_owned();
-        let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
-        let before = size(base.size(index));
-        let evidence = format!("{before} bytes before, {} after", size(fixed.size(partner)));
-        let message = format!("the layout of {name} changed");
-        refusals.push(Refusal::new("HP031", name, message, evidence));
+    let has_partner = |id| case.comparer.base_data_of(id).is_some();
+    for id in reached(fixed, after, has_partner) {
+        let symbol = fixed.data_symbol(id);
+        let evidence = format!(
+            "rva {} of the fixed image, {} bytes",
+            symbol.rva, symbol.size
+        );
+        let message = format!("{} is new and will live in the patch", symbol.name);
+        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
+}
+
+/// The writable variables without a partner that these functions reach, in address order.
+fn reached<S: Side>(
+    image: &Image<S>,
+    functions: impl Iterator<Item = FunctionId<S>>,
+    has_partner: impl Fn(DataId<S>) -> bool,
+) -> BTreeSet<DataId<S>> {
+    functions
+        .flat_map(|id| image.references_of(id))
+        .filter_map(|placed| match resolve(image, placed.reference.target) {
+            Target::Data { id, .. } => Some(id),
+            _ => None,
+        })
+        .filter(|id| {
+            let symbol = image.data_symbol(*id);
+            !symbol.thread_local && !is_read_only(image, symbol.rva) && !has_partner(*id)
+        })
+        .collect()
 }

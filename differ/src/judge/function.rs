@@ -1,6 +1,8 @@
 //! Rules about functions: folding, signatures, what went, what could not be told apart.
 
-use super::{Case, Refusal};
+use rustc_hash::FxHashMap;
+
+use super::{Case, Refusal, initialisers};
 
 /// Names of a folded body that a message shows.
 const SHOWN: usize = 8;
@@ -9,7 +11,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     folded(case, &mut refusals);
     signatures(case, &mut refusals);
-    initialisers(case, &mut refusals);
+    initialisers::judge(case, &mut refusals);
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     for id in &case.comparison.removed {
         let name = base.display_name(*id);
@@ -89,6 +91,8 @@ fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 /// Paired procedures whose types differ. Where a side has no type, nothing can be said.
 fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    // Most functions share their type with others.
+    let mut known: FxHashMap<(u32, u32), bool> = FxHashMap::default();
     for (index, procedure) in (0_u32..).zip(&base.procedures) {
         let Some((partner, _)) = case.comparer.pairing.fixed_procedure(index) else {
             continue;
@@ -97,9 +101,11 @@ fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if procedure.type_index == 0 || partner.type_index == 0 {
             continue;
         }
-        let before = base.types.layout_hash(procedure.type_index);
-        let after = fixed.types.layout_hash(partner.type_index);
-        if before != after {
+        let types = (procedure.type_index, partner.type_index);
+        let differ = *known
+            .entry(types)
+            .or_insert_with(|| base.types.layout_hash(types.0) != fixed.types.layout_hash(types.1));
+        if differ {
             let name = procedure.display();
             let message = format!("{name}: its parameters, result or calling convention changed");
             let evidence = format!(
@@ -107,42 +113,6 @@ fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
                 procedure.type_index, partner.type_index
             );
             refusals.push(Refusal::new("HP021", name, message, evidence));
-        }
-    }
-}
-
-/// Functions that run once, before anything can be patched.
-fn initialisers(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
-    let is_initialiser = |name: &str| {
-        name.starts_with("??__E")
-            || name.contains("dynamic initializer for")
-            || name.starts_with("_GLOBAL__sub_I_")
-    };
-    let mut refuse = |name: String, evidence: String| {
-        let message = format!("{name} is a static initialiser, which has run");
-        refusals.push(Refusal::new("HP026", name, message, evidence));
-    };
-    for (id, _) in &case.redirected {
-        let names = base.procedures_of(*id);
-        if names
-            .iter()
-            .any(|p| is_initialiser(p.decorated.as_deref().unwrap_or(&p.name)))
-        {
-            refuse(
-                base.display_name(*id),
-                format!("rva {} of the base", base.function(*id).rva),
-            );
-        }
-    }
-    for id in &case.comparison.added {
-        let names = fixed.procedures_of(*id);
-        if names
-            .iter()
-            .any(|p| is_initialiser(p.decorated.as_deref().unwrap_or(&p.name)))
-        {
-            let evidence = format!("rva {} of the fixed image", fixed.function(*id).rva);
-            refuse(fixed.display_name(*id), evidence);
         }
     }
 }

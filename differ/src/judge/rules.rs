@@ -38,6 +38,21 @@ pub struct Rule {
     pub why: &'static str,
     /// What to do about a finding.
     pub remedy: &'static str,
+    /// A case of it.
+    pub example: &'static str,
+}
+
+impl Rule {
+    /// Whether a policy may allow a finding: not where nothing could be made of the images, where
+    /// the system that applies the patch would refuse it or break, where the patch image could not
+    /// hold it, and where nothing is refused.
+    pub fn may_be_waived(&self) -> bool {
+        const NEVER: [&str; 9] = [
+            "HP001", "HP002", "HP003", "HP004", "HP005", "HP006", "HP013", "HP016", "HP019",
+        ];
+        let is_of_judging = self.code < "HP060";
+        is_of_judging && self.severity == Severity::Refuse && !NEVER.contains(&self.code)
+    }
 }
 
 /// The rule with this code.
@@ -48,7 +63,8 @@ pub fn rule(code: &str) -> Option<&'static Rule> {
 }
 
 macro_rules! rules {
-    ($($code:literal $severity:ident $title:literal why $why:literal do $remedy:literal)*) => {
+    ($($code:literal $severity:ident $title:literal why $why:literal do $remedy:literal
+        example $example:literal)*) => {
         /// Every rule of comparing and judging, by code. The packager adds its own from HP060 on.
         pub const RULES: &[Rule] = &[$(Rule {
             code: $code,
@@ -56,6 +72,7 @@ macro_rules! rules {
             title: $title,
             why: $why,
             remedy: $remedy,
+            example: $example,
         }),*];
     };
 }
@@ -65,124 +82,198 @@ rules! {
         why "Patches are made for x64 and Arm64. An x86 image has other redirection code, other \
              relocations and no unwind tables."
         do "Build the x64 or Arm64 flavour."
+        example "A DLL built for x86, machine 0x14c."
     "HP002" Refuse "hybrid image (CHPE)"
         why "An image with a CHPEMetadataPointer holds code for two machines: Arm64EC looks like \
              x64, Arm64X like Arm64, CHPE x86 like x86. Patch images with CHPE metadata are \
              refused by the systems that load them, and a record for code of one machine must not \
              be applied to code of the other."
         do "Build the component for one machine, without /arm64EC or /machine:arm64x."
+        example "A DLL with machine 0x8664 whose load config has a CHPEMetadataPointer: Arm64EC, \
+             not x64."
     "HP003" Refuse "not native x64 or Arm64 code"
         why "A managed image holds no machine code to redirect, and other machines have no \
              hotpatch format."
         do "Patch native x64 or Arm64 images only."
+        example "A C# assembly: its COM descriptor directory is not empty."
     "HP004" Refuse "no PDB"
         why "Without symbols functions cannot be told apart, and a guess would be worse than a \
              refusal. This ends the run as an error, because there is nothing to report on."
         do "Give the PDB with --base-pdb or --fixed-pdb, or its folder with --symbols; link with \
             /DEBUG."
+        example "app.dll names app.pdb, and neither its folder nor a --symbols folder has that \
+             file."
     "HP005" Refuse "PDB of another build"
         why "GUID and age in the PE name its PDB. A PDB of another build describes other \
              addresses. This ends the run as an error."
         do "Find the PDB that was written together with the PE."
+        example "The PE names GUID 0F3A... age 1; the app.pdb beside it has another GUID, because \
+             the product was built again."
     "HP006" Refuse "image rewritten after linking"
         why "OMAP streams in the PDB say that a tool moved code after linking, so the addresses of \
              its symbols are not those of the image. This ends the run as an error."
         do "Compare the images as the linker wrote them."
+        example "A profile-guided rewriter moved functions after linking and left OMAP_TO_SRC in \
+             the PDB."
     "HP008" Warn "base has no checksum"
         why "A running base is recognised by time stamp and checksum. A checksum of zero, which \
              linkers write unless told otherwise, is shared by every build, so only the time stamp \
              is left to tell them apart."
         do "Link the base with /RELEASE."
+        example "CheckSum 0 in the optional header of the base."
     "HP010" Refuse "no padding before the entry"
         why "On x64 a redirected function jumps through six bytes before its entry. Whatever \
              stands there is overwritten, so it must be filler and nothing else."
         do "Link the base with /FUNCTIONPADMIN:6 or more, and compile it with /hotpatch (clang: \
             -fms-hotpatch, with debug info)."
+        example "push rbp stands right behind the ret of the function before it, with five bytes \
+             of int3 between instead of six."
     "HP011" Refuse "first instruction too short"
         why "The redirection replaces two bytes at the entry at once. If the first instruction has \
              one byte, a thread that is about to run the second would run half of a jump."
         do "Compile the base with /hotpatch (clang: -fms-hotpatch)."
+        example "The function starts with push rbx (53). With /hotpatch it would start with a \
+             two-byte form."
     "HP012" Refuse "branch back to the entry"
         why "A jump inside the function to its first bytes would enter the replacement in the \
              middle of its work, with registers that are not those of a call."
         do "Compile the base with /hotpatch (clang: -fms-hotpatch)."
+        example "A loop over the whole function: dec ecx; jnz to the first instruction."
     "HP013" Refuse "entry looks redirected"
         why "An entry that starts with EB EE to EB FF is what a redirected one looks like; the \
              system takes it for one and refuses the patch."
         do "Compile the base with /hotpatch."
+        example "A function that starts with a short jump backwards, EB EE."
     "HP014" Refuse "landing pad at the entry"
         why "ENDBR64 or BTI at the entry would be overwritten, and indirect branches to the \
              function would then fault where the processor checks them."
         do "Build the base without landing pads, or leave this function out."
+        example "endbr64 (F3 0F 1E FA), or bti c, as the first instruction."
     "HP015" Refuse "XFG hash before the entry"
         why "With XFG the eight bytes before an entry hold a type hash; the redirection would \
              overwrite it."
         do "Build the base with /guard:cf without XFG."
+        example "GuardFlags of the base has IMAGE_GUARD_XFG_ENABLED (0x800000)."
     "HP016" Refuse "function too short"
         why "The redirection would reach over the end of the function."
         do "Leave this function out, or patch its callers."
+        example "An empty function on x64: one byte, ret."
     "HP017" Refuse "function in a discardable section"
         why "Pages of a discardable section may be gone once the image has started."
         do "Move the function to a section that stays."
+        example "A driver's function in section INIT, changed."
     "HP018" Refuse "folded body"
         why "The linker folded several functions into one body. Redirecting it redirects them all, \
              and not all of them changed alike."
         do "Link the base with /OPT:NOICF (/PROFILE does), or see that all of them may change."
+        example "get_width and get_count are one body in the base; the fix changes get_count \
+             alone."
     "HP019" Refuse "base too large for an Arm64 branch"
         why "An entry is redirected by one branch, which reaches 128 MB, to a table right behind \
              the image."
         do "Nothing but a smaller image helps."
+        example "An Arm64 image of 130 MB."
     "HP020" Note "function gone"
         why "The fixed image has a function no more. Base code that still calls it keeps calling \
              it; that it went usually means that it was inlined or is no longer used."
         do "Nothing, unless it was meant to be unreachable."
+        example "The fix merges a helper into its only caller; nothing of that name is left."
     "HP021" Refuse "signature changed"
         why "Unchanged callers in the base pass what the old signature says."
         do "Give the new signature to a new function, and keep the old one."
+        example "int check(int size) becomes int check(size_t size): callers that did not change \
+             pass 32 bits."
     "HP022" Refuse "exports changed"
-        why "Other modules have bound to the base's exports; a patch cannot add, remove or move \
-             one."
+        why "Other modules have bound to the base's exports, by name or by ordinal; a patch cannot \
+             add, remove, move or renumber one."
         do "Leave the exports as they are."
+        example "The fix adds a function with __declspec(dllexport), and every export behind it \
+             gets another ordinal."
     "HP023" Refuse "new import"
         why "A patch reaches imports through the base's import table; what is not there would have \
              to be loaded while code runs."
         do "Use functions that the base imports, or resolve the new one at run time."
-    "HP025" Refuse "thread-local storage"
-        why "The patch's thread-local slot is not the base's. A changed function that uses \
-             thread-local variables would read and write storage of its own."
-        do "Move the access into a function that does not change, and call that."
+        example "The fix calls memchr, which the base does not import."
+    "HP024" Note "import gone"
+        why "The fixed image imports a function no more. The running base has bound to it already, \
+             and nothing is taken away."
+        do "Nothing."
+        example "strcmp was called in one place, which now compares by hand."
+    "HP025" Refuse "thread-local storage changed"
+        why "Code reaches a thread-local variable by its place in a block that each thread of the \
+             base has already. Where variables are new, gone, elsewhere or start with another \
+             value, code of the fixed image would read and write others. Code that uses variables \
+             which stayed as they are can be patched."
+        do "Leave the thread-local variables as they are, and put what is new elsewhere."
+        example "A second __declspec(thread) variable, which moves the first."
     "HP026" Refuse "initialiser changed"
-        why "Static initialisers of the base have run; a patched one would not run again, and its \
-             effect would be missing."
+        why "Static initialisers and callbacks of the loader have run in the base. A patched one \
+             would not run again, a new one not at all, and the effect would be missing."
         do "Make the change where it takes effect later."
+        example "static Table table = build(5); becomes build(6): build has run with 5."
     "HP027" Refuse "vtable changed"
-        why "Live objects point at the base's vtable. If its entries change number or meaning, \
-             they keep the old ones."
+        why "Live objects point at the base's vtable. If its entries change number, place or \
+             meaning, they keep the old ones, and patched code would call through the wrong entry."
         do "Leave virtual functions in place and change their bodies."
+        example "virtual void close() is added in the middle of a class: every later function has \
+             another place."
     "HP028" Refuse "functions that could not be told apart"
         why "Several functions of one name stand on both sides and nothing tells which is which. \
              Any of them may have changed."
         do "Give them names of their own, or build without the option that hides their difference."
+        example "Two files have a static function prepare; in the fixed build both files have \
+             other names, and both functions changed."
     "HP029" Refuse "reference that is not understood"
         why "An operand points to something that could not be explained, so it cannot be said \
              whether it still means the same. What is not known to be equal is not reported equal."
         do "Report the case; data that has a symbol is understood where unnamed data is not."
+        example "Hand-written assembly reads data without a symbol, in a section contribution \
+             that grew."
     "HP030" Refuse "initial value of writable data changed"
         why "The running base keeps its own variables with the values they have; a new initial \
              value has no effect."
         do "Set the value in code that runs, or keep it."
+        example "static int limit = 5; becomes 7: the running process has 5, or what it has set \
+             since."
     "HP031" Refuse "layout of a type changed"
-        why "Objects made by the base have the old layout, and unchanged code keeps using it."
+        why "Objects made by the base have the old layout, or hold old values of an enumeration, and \
+             unchanged code keeps using them."
         do "Keep the type, and put what is new elsewhere."
+        example "A field is added in the middle of a struct: objects that exist have no room for \
+             it."
+    "HP032" Note "global new or gone"
+        why "A new writable variable lives in the patch. It starts with its initial value when the \
+             patch is loaded, not when the process started, and what it holds is lost when the \
+             patch is taken back or replaced by a newer one. One that is gone stays in the base, \
+             and patched code leaves it alone."
+        do "See that the code works with a variable that starts late and may start again."
+        example "static int times_asked; is new, and counts from the moment the patch is loaded."
     "HP033" Refuse "changed constant reached by unchanged code"
         why "A table changed, and a writable pointer or an export leads to it. Code that goes that \
              way keeps the base's table."
         do "Change the code that reads the table instead."
-    "HP034" Note "resources changed"
-        why "Resources are read from the base image; a patch does not carry any."
+        example "static const int *chosen = table; and an entry of table changes: the base's \
+             chosen leads to the base's table."
+    "HP034" Warn "resources changed"
+        why "Resources are read from the base image; a patch does not carry any. Texts, dialogs, \
+             manifests and the like stay those of the base."
         do "Ship a full update if the resources matter."
+        example "A string of the string table changed; the process loads the base's."
+    "HP035" Note "version information changed"
+        why "The running base keeps its version information: a program that asks for the version of \
+             the file gets the base's, patched or not."
+        do "Nothing. The patch names its base by time stamp and checksum, not by version."
+        example "FILEVERSION 1,2,3,4 becomes 1,2,3,5."
+    "HP036" Warn "waiver not used"
+        why "The policy allows a finding that is not there: the code is another one, the name is \
+             written differently, or the reason for it is gone. A waiver that waits for something to \
+             match may allow what nobody looked at."
+        do "Take the waiver out of the policy, or write the name as the report has it."
+        example "The policy allows HP030 for retry_limit, and the variable is called \
+             retry_limit_ms."
     "HP040" Warn "another compiler"
         why "The two sides were compiled by different compilers or versions. Most of what differs \
              is then the compiler's doing, and the patch is larger than the fix."
         do "Build both sides with the same tools."
+        example "clang version 21.1.0 before, 22.1.0 after."
 }

@@ -6,7 +6,7 @@
 //! itself, noting which other pairs it leads to, and differences are then carried back along
 //! those edges until nothing changes any more.
 
-use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
@@ -14,6 +14,7 @@ use super::extent::{anonymous_extent, is_text};
 use super::table::relative_entries;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
+use crate::image::Image;
 
 /// Unnamed data that leads to unnamed data is followed this far; deeper is not understood.
 const MAX_DEPTH: u32 = 32;
@@ -220,35 +221,35 @@ impl Comparer<'_> {
         if rest.len() >= MAX_FILLER || rest.iter().any(|byte| *byte != 0) {
             return different;
         }
-        let b_pointers = self.base.pe.relocations_in(base.rva, base.size);
-        let f_pointers = self.fixed.pe.relocations_in(fixed.rva, fixed.size);
+        let b_pointers = self.base.pointers_in(base.rva, base.size);
+        let f_pointers = self.fixed.pointers_in(fixed.rva, fixed.size);
         if b_pointers.len() != f_pointers.len() {
             return different;
         }
         let mut at = 0;
         let mut worst = Meaning::Same;
-        for (b_place, f_place) in b_pointers.iter().zip(f_pointers) {
+        for ((b_place, absolute), (f_place, f_absolute)) in b_pointers.into_iter().zip(f_pointers) {
             let offset = (b_place.get() - base.rva.get()) as usize;
-            if offset != (f_place.get() - fixed.rva.get()) as usize || offset < at {
+            let f_offset = (f_place.get() - fixed.rva.get()) as usize;
+            if offset != f_offset || absolute != f_absolute || offset < at {
                 return different;
             }
             if b[at..offset.min(common)] != f[at..offset.min(common)] {
                 return different;
             }
-            let pointer = |bytes: &[u8]| {
-                bytes
-                    .get(offset..)?
-                    .first_chunk()
-                    .map(|word| u64::from_le_bytes(*word))
+            let places = (
+                pointer_at(self.base, b_place, absolute),
+                pointer_at(self.fixed, f_place, absolute),
+            );
+            let meaning = match places {
+                (Some(b), Some(f)) => self.compare_in(b, f, ReferenceKind::Address, visit),
+                _ => Meaning::Unknown,
             };
-            let (Some(b_value), Some(f_value)) = (pointer(b), pointer(f)) else {
-                return Meaning::Unknown;
-            };
-            match self.compare_pointers(b_value, f_value, visit) {
+            match meaning {
                 Meaning::Different(_) => return different,
                 other => worst = worst.max(other),
             }
-            at = offset + 8;
+            at = offset + if absolute { 8 } else { 4 };
         }
         if at < common && b[at..common] != f[at..common] {
             return different;
@@ -277,13 +278,6 @@ impl Comparer<'_> {
         worst
     }
 
-    fn compare_pointers(&self, base: u64, fixed: u64, visit: &mut Visit) -> Meaning {
-        match (self.base.pe.rva_of(base), self.fixed.pe.rva_of(fixed)) {
-            (Some(b), Some(f)) => self.compare_in(b, f, ReferenceKind::Address, visit),
-            _ => Meaning::Unknown,
-        }
-    }
-
     /// The word for a difference in unnamed data.
     fn describe(&self, base: Extent<Base>, kind: ReferenceKind) -> Difference {
         if matches!(kind, ReferenceKind::Memory(_)) {
@@ -297,4 +291,14 @@ impl Comparer<'_> {
             Difference::DataContent
         }
     }
+}
+
+/// What the pointer at a place leads to: a virtual address, or else an RVA.
+fn pointer_at<S: Side>(image: &Image<S>, place: Rva<S>, absolute: bool) -> Option<Rva<S>> {
+    if absolute {
+        let bytes = image.pe.bytes(place, 8)?.first_chunk()?;
+        return image.pe.rva_of(u64::from_le_bytes(*bytes));
+    }
+    let bytes = image.pe.bytes(place, 4)?.first_chunk()?;
+    Some(Rva::new(u32::from_le_bytes(*bytes)))
 }

@@ -81,14 +81,28 @@ impl Comparer<'_> {
         let (Some(b), Some(f)) = (entries(self.base, b), entries(self.fixed, f)) else {
             return false;
         };
-        b.into_iter().zip(f).all(
-            |(b, f)| match (resolve(self.base, b), resolve(self.fixed, f)) {
+        let (b_end, f_end) = (
+            end_of_owner(self.base, self.base.switch_tables[base].branch),
+            end_of_owner(self.fixed, self.fixed.switch_tables[fixed].branch),
+        );
+        b.into_iter().zip(f).all(|(b, f)| {
+            // A value that cannot come leads behind the last instruction, where anything stands.
+            if b_end == Some(b) && f_end == Some(f) {
+                return true;
+            }
+            match (resolve(self.base, b), resolve(self.fixed, f)) {
                 (
                     Target::Function { id: b, offset: at },
                     Target::Function { id: f, offset: of },
                 ) => at == of && self.same_function(b, f),
                 _ => false,
-            },
-        )
+            }
+        })
     }
+}
+
+/// The first place behind the function that jumps through a table.
+fn end_of_owner<S: Side>(image: &Image<S>, branch: Rva<S>) -> Option<Rva<S>> {
+    let owner = image.function(image.function_at(branch)?);
+    owner.rva.checked_add(owner.size)
 }

@@ -3,12 +3,13 @@
 //! Bytes outside reference fields, and for each reference the name of what it points at. Bodies
 //! of equal number are only candidates for a pair: comparing still looks at everything.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::{Names, Pairs};
+use super::{Names, Pairs, stable_name};
 use crate::image::Image;
 
 /// Meanings of the bodies that have an unpaired name, or none.
@@ -71,17 +72,18 @@ fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> u64 {
 }
 
 /// A name for what stands at `rva` that another build would also have.
-fn name_of<S: Side>(image: &Image<S>, rva: hpbuild_metadata::Rva<S>) -> Option<(&str, u32)> {
+fn name_of<S: Side>(
+    image: &Image<S>,
+    rva: hpbuild_metadata::Rva<S>,
+) -> Option<(Cow<'_, str>, u32)> {
     if let Some(id) = image.function_at(rva) {
         let offset = rva.get() - image.function(id).rva.get();
-        return Some((
-            image
-                .procedures_of(id)
-                .first()
-                .map_or("", |name| &name.name),
-            offset,
-        ));
+        let name = image
+            .procedures_of(id)
+            .first()
+            .map_or("", |name| &name.name);
+        return Some((stable_name(name), offset));
     }
     let symbol = image.data_symbol(image.data_at(rva)?);
-    Some((&symbol.name, rva.get() - symbol.rva.get()))
+    Some((stable_name(&symbol.name), rva.get() - symbol.rva.get()))
 }

@@ -6,14 +6,15 @@ use hpbuild_metadata::{Base, DataId, Fixed, Side};
 use rustc_hash::FxHashMap;
 
 use crate::image::{DataSymbol, Image};
+use crate::names::without_generated_parts;
 
 type Paired = (Vec<Option<DataId<Fixed>>>, Vec<Option<DataId<Base>>>);
 
 /// Pairs data symbols. `base_procedures` gives the partner of each fixed procedure, because a
 /// static local is known by the function it lives in.
-pub(super) fn pair_data(
-    base: &Image<Base>,
-    fixed: &Image<Fixed>,
+pub(super) fn pair_data<'a>(
+    base: &'a Image<Base>,
+    fixed: &'a Image<Fixed>,
     base_procedures: &[Option<u32>],
 ) -> Paired {
     let mut paired: Paired = (vec![None; base.data.len()], vec![None; fixed.data.len()]);
@@ -21,44 +22,57 @@ pub(super) fn pair_data(
         &mut paired,
         base,
         fixed,
-        |s, _| s.decorated.clone(),
-        |s, _| s.decorated.clone(),
+        |s, _| s.decorated.as_deref(),
+        |s, _| s.decorated.as_deref(),
+    );
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| s.decorated.as_deref().and_then(without_generated_parts),
+        |s, _| s.decorated.as_deref().and_then(without_generated_parts),
     );
     // A static local's parent is known by its index in the base.
     let base_parent =
-        |symbol: &DataSymbol<Base>, _: &str| Some((symbol.name.clone(), symbol.parent?));
-    let fixed_parent = |symbol: &DataSymbol<Fixed>, _: &str| {
+        |symbol: &'a DataSymbol<Base>, _: &'a str| Some((&*symbol.name, symbol.parent?));
+    let fixed_parent = |symbol: &'a DataSymbol<Fixed>, _: &'a str| {
         let parent = base_procedures
             .get(symbol.parent? as usize)
             .copied()
             .flatten()?;
-        Some((symbol.name.clone(), parent))
+        Some((&*symbol.name, parent))
     };
     tier(&mut paired, base, fixed, base_parent, fixed_parent);
-    let in_compiland = |name: &str, compiland: &str| Some((name.to_owned(), compiland.to_owned()));
     tier(
         &mut paired,
         base,
         fixed,
-        |s, compiland| in_compiland(&s.name, compiland).filter(|_| s.parent.is_none()),
-        |s, compiland| in_compiland(&s.name, compiland).filter(|_| s.parent.is_none()),
+        |s, compiland| s.parent.is_none().then_some((&*s.name, compiland)),
+        |s, compiland| s.parent.is_none().then_some((&*s.name, compiland)),
     );
     tier(
         &mut paired,
         base,
         fixed,
-        |s, _| Some(s.name.clone()),
-        |s, _| Some(s.name.clone()),
+        |s, _| Some(&*s.name),
+        |s, _| Some(&*s.name),
+    );
+    tier(
+        &mut paired,
+        base,
+        fixed,
+        |s, _| without_generated_parts(&s.name),
+        |s, _| without_generated_parts(&s.name),
     );
     // Namesakes of one function, in inner blocks: paired in order where there are as many.
     in_order(&mut paired, base, fixed, base_parent, fixed_parent);
     paired
 }
 
-fn keys<S: Side, K: Hash + Eq, P>(
-    image: &Image<S>,
+fn keys<'a, S: Side, K: Hash + Eq, P>(
+    image: &'a Image<S>,
     paired: &[Option<P>],
-    key: impl Fn(&DataSymbol<S>, &str) -> Option<K>,
+    key: impl Fn(&'a DataSymbol<S>, &'a str) -> Option<K>,
 ) -> FxHashMap<K, Vec<DataId<S>>> {
     let mut found: FxHashMap<K, Vec<DataId<S>>> = FxHashMap::default();
     for (index, symbol) in image.data.iter().enumerate() {
@@ -76,36 +90,36 @@ fn keys<S: Side, K: Hash + Eq, P>(
     found
 }
 
-fn tier<K: Hash + Eq>(
+fn tier<'a, K: Hash + Eq>(
     paired: &mut Paired,
-    base: &Image<Base>,
-    fixed: &Image<Fixed>,
-    base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
-    fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
+    base: &'a Image<Base>,
+    fixed: &'a Image<Fixed>,
+    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
+    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
 ) {
     link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
         base == 1 && fixed == 1
     });
 }
 
-fn in_order<K: Hash + Eq>(
+fn in_order<'a, K: Hash + Eq>(
     paired: &mut Paired,
-    base: &Image<Base>,
-    fixed: &Image<Fixed>,
-    base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
-    fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
+    base: &'a Image<Base>,
+    fixed: &'a Image<Fixed>,
+    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
+    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
 ) {
     link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
         base == fixed
     });
 }
 
-fn link<K: Hash + Eq>(
+fn link<'a, K: Hash + Eq>(
     paired: &mut Paired,
-    base: &Image<Base>,
-    fixed: &Image<Fixed>,
-    base_key: impl Fn(&DataSymbol<Base>, &str) -> Option<K>,
-    fixed_key: impl Fn(&DataSymbol<Fixed>, &str) -> Option<K>,
+    base: &'a Image<Base>,
+    fixed: &'a Image<Fixed>,
+    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
+    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
     accept: impl Fn(usize, usize) -> bool,
 ) {
     let ours = keys(base, &paired.0, base_key);

@@ -7,6 +7,7 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 
 use super::symbols::{ModuleSymbols, RawPublic};
+use crate::decode::{Body, Code, decode};
 use crate::image::{Contribution, Function, FunctionKind, Procedure};
 use crate::pe::Pe;
 use crate::types::Types;
@@ -43,7 +44,8 @@ pub(super) fn carve<S: Side>(
     while let Some(first) = rest.next() {
         let rva = first.rva;
         let (mut size, kind) = (first.size, first.kind);
-        let mut names: Vec<Procedure> = first.name.into_iter().collect();
+        let first_name = procedures.len();
+        procedures.extend(first.name.map(named));
         while let Some(other) = rest.next_if(|other| other.rva == rva) {
             // A record of the same rank may be larger where bodies were folded; a lower rank
             // only adds its name.
@@ -51,7 +53,7 @@ pub(super) fn carve<S: Side>(
                 size = size.max(other.size);
             }
             if let Some(name) = other.name {
-                add_name(&mut names, name);
+                add_name(&mut procedures, first_name, name);
             }
         }
         if let Some(previous) = functions.last_mut() {
@@ -60,6 +62,7 @@ pub(super) fn carve<S: Side>(
                 .is_some_and(|at| at < previous.size);
             if inside && kind != FunctionKind::Procedure {
                 // A label inside a function: an offset into it is meaning enough.
+                procedures.truncate(first_name);
                 continue;
             }
             if inside {
@@ -71,15 +74,14 @@ pub(super) fn carve<S: Side>(
         let available = pe.bytes_from(rva).len();
         let size = size.min(u32::try_from(available).unwrap_or(u32::MAX));
         if size == 0 {
+            procedures.truncate(first_name);
             continue;
         }
-        let first_name = id(procedures.len());
-        procedures.extend(names);
         functions.push(Function {
             rva,
             size,
             compiland: find(contributions, rva).map(|contribution| contribution.compiland),
-            procedures: first_name..id(procedures.len()),
+            procedures: id(first_name)..id(procedures.len()),
             kind,
         });
     }
@@ -174,7 +176,8 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
             size: None,
             kind: FunctionKind::Public,
             name: Some(Procedure {
-                name: public.name.clone(),
+                // Most only add their linkage name to a procedure: see `named`.
+                name: Box::default(),
                 decorated: Some(public.name.clone()),
                 global: true,
                 type_index: 0,
@@ -210,15 +213,30 @@ fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
             });
         }
     }
+    if unknown.is_empty() {
+        return;
+    }
     starts.extend(unknown);
     starts.sort_by_key(|start| (start.rva, rank(start.kind)));
 }
 
-/// Joins a name with one already there: a public gives its procedure the linkage name.
-fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
+/// A name without a procedure record is called what the linker calls it.
+fn named(mut name: Procedure) -> Procedure {
+    if name.name.is_empty()
+        && let Some(decorated) = &name.decorated
+    {
+        name.name.clone_from(decorated);
+    }
+    name
+}
+
+/// Joins a name with one of the body's that are already there, from `first` on: a public gives its
+/// procedure the linkage name.
+fn add_name(all: &mut Vec<Procedure>, first: usize, name: Procedure) {
+    let names = &mut all[first..];
     let Some(decorated) = &name.decorated else {
         if !names.contains(&name) {
-            names.push(name);
+            all.push(name);
         }
         return;
     };
@@ -233,7 +251,7 @@ fn add_name(names: &mut Vec<Procedure>, name: Procedure) {
     });
     match matching {
         Some(known) => known.decorated = name.decorated,
-        None => names.push(name),
+        None => all.push(named(name)),
     }
 }
 
@@ -261,7 +279,24 @@ fn guess_size<S: Side>(
         size = size.min(end - rva.get());
     }
     let bytes = &available[..size as usize];
-    size - padding_behind(pe.machine, bytes)
+    let filler = padding_behind(pe.machine, bytes);
+    if filler == 0 {
+        return size;
+    }
+    // The last instruction may end in bytes that look like filler: it belongs to the code.
+    let code = Code {
+        bytes,
+        rva,
+        image_base: pe.image_base,
+        relocated: pe.relocations_in(rva, size),
+    };
+    let mut body = Body::default();
+    decode(pe.machine, code, &mut body);
+    let starts = body.instructions.iter().map(|it| it.offset);
+    starts
+        .into_iter()
+        .find(|at| *at >= size - filler)
+        .unwrap_or(size)
 }
 
 /// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.

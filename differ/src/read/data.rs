@@ -165,7 +165,7 @@ fn size_the_rest<S: Side>(
 /// Every address in data where something starts.
 pub(super) fn boundaries<S: Side>(
     pe: &Pe<S>,
-    data: &[DataSymbol<S>],
+    (data, image_relative): (&[DataSymbol<S>], &[Rva<S>]),
     contributions: &[Contribution<S>],
     scanned: &Scanned<S>,
     switch_tables: &[SwitchTable<S>],
@@ -175,14 +175,20 @@ pub(super) fn boundaries<S: Side>(
         found.push(contribution.rva);
         found.extend(contribution.rva.checked_add(contribution.size));
     }
-    for reference in &scanned.references {
-        if reference.reference.kind != ReferenceKind::Page {
-            found.push(reference.reference.target);
-        }
-    }
+    // Most references lead to code.
+    let targets = scanned
+        .references
+        .iter()
+        .filter(|placed| placed.reference.kind != ReferenceKind::Page)
+        .map(|placed| placed.reference.target);
+    found.extend(targets.filter(|target| is_in_data(pe, *target)));
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));
+    }
+    for place in image_relative {
+        let distance = pe.bytes(*place, 4).and_then(|bytes| bytes.first_chunk());
+        found.extend(distance.map(|word| Rva::new(u32::from_le_bytes(*word))));
     }
     for table in switch_tables {
         found.push(table.table);
@@ -198,18 +204,21 @@ pub(super) fn boundaries<S: Side>(
         .filter_map(entries)
         .flatten()
         .collect();
+    if led_to.is_empty() {
+        return found;
+    }
     found.extend(led_to);
     in_data(pe, found)
 }
 
 /// The addresses that lie in data, sorted and unique.
 fn in_data<S: Side>(pe: &Pe<S>, mut found: Vec<Rva<S>>) -> Vec<Rva<S>> {
-    let is_data = |rva: &Rva<S>| {
-        pe.section_at(*rva)
-            .is_some_and(|section| !section.is_code())
-    };
-    found.retain(is_data);
+    found.retain(|rva| is_in_data(pe, *rva));
     found.sort_unstable();
     found.dedup();
     found
+}
+
+fn is_in_data<S: Side>(pe: &Pe<S>, rva: Rva<S>) -> bool {
+    pe.section_at(rva).is_some_and(|section| !section.is_code())
 }

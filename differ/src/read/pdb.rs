@@ -1,46 +1,60 @@
-//! The streams of a PDB, copied out so that they can be parsed in parallel.
+//! The streams of a PDB.
 //!
-//! `ms_pdb::Pdb` is `Send` but not `Sync`, and its accessors cache behind cells. So this file
-//! reads every stream that later stages want, once and in order, and hands out plain bytes.
-//! Nothing is interpreted here but what is needed to find the streams.
+//! `ms_pdb::Pdb` is `Send` but not `Sync`, as some of its accessors cache behind cells. The streams
+//! themselves are read without them, from any thread: see [`Streams`]. Nothing is interpreted here
+//! but what is needed to find the streams, and no stream is read before it is wanted: most of a PDB
+//! never is.
 
 use std::fs::File;
 use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
-use ms_pdb::Pdb;
-use ms_pdb::dbi::DbiStream;
 use ms_pdb::dbi::optional_dbg::OptionalDebugStream;
+use ms_pdb::dbi::{DbiStream, ModuleInfoFixed};
+use ms_pdb::modi::ModiStreamData;
+use ms_pdb::{Container, Pdb, RandomAccessFile, StreamData};
 
 use super::contained::contained;
 use super::container;
 use crate::error::Error;
 
-/// What a PDB holds, as bytes and small tables.
-pub(super) struct PdbStreams {
+/// An open PDB and the small tables that say where everything else is.
+pub(super) struct OpenPdb {
     /// GUID in upper-case `8-4-4-4-12` form.
     pub(super) guid: String,
     /// The age that the PE's debug directory repeats.
     pub(super) age: u32,
-    pub(super) modules: Vec<ModuleStream>,
-    /// Records of the global symbol stream: publics, globals and references to procedures.
-    pub(super) globals: Vec<u8>,
+    pub(super) modules: Vec<Module>,
     pub(super) contributions: Vec<RawContribution>,
-    /// Type records, headers included.
-    pub(super) types: Vec<u8>,
-    /// Item records (function ids), headers included.
-    pub(super) items: Vec<u8>,
-    /// Names of source files, each with a zero at its end; line records give offsets in it.
-    pub(super) source_names: Vec<u8>,
+    /// The stream of global symbol records, if there is one.
+    globals: Option<u32>,
+    /// The stream of source files' names, if there is one.
+    source_names: Option<u32>,
+    pdb: Box<Pdb<RandomAccessFile>>,
+}
+
+/// A compiland as the list of them has it.
+pub(super) struct Module {
+    pub(super) name: String,
+    header: ModuleInfoFixed,
 }
 
 /// The symbols and lines of one compiland.
-pub(super) struct ModuleStream {
-    pub(super) name: String,
+#[derive(Default)]
+pub(super) struct ModuleRecords(Option<ModiStreamData<StreamData>>);
+
+impl ModuleRecords {
     /// Symbol records, without the signature.
-    pub(super) symbols: Vec<u8>,
+    pub(super) fn symbols(&self) -> &[u8] {
+        let records = self.0.as_ref().and_then(|stream| stream.sym_data().ok());
+        records.unwrap_or_default()
+    }
+
     /// C13 line subsections.
-    pub(super) lines: Vec<u8>,
+    pub(super) fn lines(&self) -> &[u8] {
+        let lines = self.0.as_ref().map(ModiStreamData::c13_line_data_bytes);
+        lines.unwrap_or_default()
+    }
 }
 
 pub(super) struct RawContribution {
@@ -50,12 +64,12 @@ pub(super) struct RawContribution {
     pub(super) characteristics: u32,
 }
 
-/// Reads the streams of the PDB at `path`.
+/// Opens the PDB at `path`.
 ///
 /// # Errors
 /// Where the file cannot be read, is not a PDB, is cut or contradicts itself, or was rewritten
 /// behind the linker's back (OMAP streams), which makes its addresses useless.
-pub(super) fn read_streams(path: &Path) -> Result<PdbStreams, Error> {
+pub(super) fn open(path: &Path) -> Result<OpenPdb, Error> {
     let fail = |source| Error::Read {
         path: path.into(),
         source,
@@ -71,10 +85,8 @@ pub(super) fn read_streams(path: &Path) -> Result<PdbStreams, Error> {
 }
 
 /// Reads an open PDB whose streams have no more than `most` bytes together.
-fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error> {
-    let broken = |place: &'static str| {
-        move |cause: anyhow::Error| Error::format(path, place, "a readable structure", cause)
-    };
+fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<OpenPdb, Error> {
+    let broken = |place| broken(path, place);
     let pdb = Pdb::open_from_file(file).map_err(broken("pdb header and stream directory"))?;
     // Streams are allocated at the size the directory gives them. Pages are not shared between
     // streams of a real PDB, so all of them together fit in the file.
@@ -103,63 +115,114 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<PdbStreams, Error
         }
     }
     let key = pdb.binding_key();
-    let stream_of = |index: Result<u32, _>| -> Result<Vec<u8>, Error> {
-        match index {
-            Ok(index) => pdb
-                .read_stream_to_vec(index)
-                .map_err(broken("pdb symbol record stream")),
-            Err(ms_pdb::StreamIndexIsNilError) => Ok(Vec::new()),
-        }
-    };
-    Ok(PdbStreams {
+    Ok(OpenPdb {
         guid: key.guid.hyphenated().to_string().to_uppercase(),
         age: header.age.get(),
-        modules: read_modules(path, &pdb, &dbi)?,
-        globals: stream_of(header.sym_record_stream())?,
+        modules: read_modules(path, &dbi)?,
         contributions: read_contributions(path, &dbi)?,
-        types: pdb
-            .read_stream_to_vec(2)
-            .map_err(broken("pdb type stream"))?,
-        items: pdb.read_stream_to_vec(4).unwrap_or_default(),
-        // Only reports name source files: without them, they say less.
-        source_names: pdb
-            .names()
-            .map(|names| names.strings_bytes().to_vec())
-            .unwrap_or_default(),
+        globals: header.sym_record_stream().ok(),
+        source_names: pdb.named_stream("/names"),
+        pdb,
     })
 }
 
-fn read_modules<F: ms_pdb::ReadAt>(
-    path: &Path,
-    pdb: &Pdb<F>,
-    dbi: &DbiStream<Vec<u8>>,
-) -> Result<Vec<ModuleStream>, Error> {
-    let mut modules = Vec::new();
-    let mut iter = dbi.iter_modules();
-    for module in iter.by_ref() {
-        let name = module.module_name().to_string();
-        let broken = |cause| {
-            Error::format(
-                path,
-                format!("pdb module stream of {name}"),
-                "a readable stream",
-                cause,
-            )
-        };
-        let stream = pdb.read_module_stream(&module).map_err(broken)?;
-        let (symbols, lines) = match &stream {
-            Some(stream) => {
-                let symbols = stream.sym_data().map_err(broken)?;
-                (symbols.to_vec(), stream.c13_line_data_bytes().to_vec())
-            }
-            None => (Vec::new(), Vec::new()),
-        };
-        modules.push(ModuleStream {
-            name,
-            symbols,
-            lines,
-        });
+fn broken(path: &Path, place: &'static str) -> impl Fn(anyhow::Error) -> Error {
+    move |cause| Error::format(path, place, "a readable structure", cause)
+}
+
+impl OpenPdb {
+    /// What reads the streams.
+    pub(super) fn streams<'a>(&'a self, path: &'a Path) -> Streams<'a> {
+        Streams {
+            path,
+            globals: self.globals,
+            source_names: self.source_names,
+            container: &self.pdb,
+        }
     }
+}
+
+/// Reads streams whole, on any thread.
+#[derive(Clone, Copy)]
+pub(super) struct Streams<'a> {
+    path: &'a Path,
+    globals: Option<u32>,
+    source_names: Option<u32>,
+    container: &'a Container<RandomAccessFile>,
+}
+
+impl Streams<'_> {
+    /// The records of one compiland.
+    ///
+    /// # Errors
+    /// Where they cannot be read, or are not where the list of compilands says.
+    pub(super) fn module(&self, module: &Module) -> Result<ModuleRecords, Error> {
+        let broken = |cause| {
+            let place = format!("pdb module stream of {}", module.name);
+            Error::format(self.path, place, "a readable stream", cause)
+        };
+        let Some(stream) = module.header.stream() else {
+            return Ok(ModuleRecords::default());
+        };
+        let data = self.container.read_stream(stream).map_err(broken)?;
+        let records = ModiStreamData::new(data, &module.header).map_err(broken)?;
+        records.sym_data().map_err(broken)?;
+        Ok(ModuleRecords(Some(records)))
+    }
+
+    /// Records of the global symbol stream: publics, globals and references to procedures.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub(super) fn globals(&self) -> Result<StreamData, Error> {
+        match self.globals {
+            Some(stream) => {
+                let broken = broken(self.path, "pdb symbol record stream");
+                self.container.read_stream(stream).map_err(broken)
+            }
+            None => Ok(StreamData::default()),
+        }
+    }
+
+    /// Type records, headers included.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub(super) fn types(&self) -> Result<Vec<u8>, Error> {
+        let stream = self.container.read_stream_to_vec(2);
+        stream.map_err(broken(self.path, "pdb type stream"))
+    }
+
+    /// Item records (function ids), headers included; empty where there are none.
+    pub(super) fn items(&self) -> Vec<u8> {
+        self.container.read_stream_to_vec(4).unwrap_or_default()
+    }
+
+    /// Names of source files, each with a zero at its end; line records give offsets in it. Only
+    /// reports name source files: where there are none, they say less.
+    ///
+    /// The stream `/names` (LLVM's "The PDB Info Stream"): signature, version and bytes of the
+    /// names, then these.
+    pub(super) fn source_names(&self) -> Box<[u8]> {
+        let stream = self.source_names.and_then(|index| {
+            let bytes = self.container.read_stream_to_vec(index).ok()?;
+            let size = u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
+            let names = bytes.get(12..)?.get(..usize::try_from(size).ok()?)?;
+            Some(names.into())
+        });
+        stream.unwrap_or_default()
+    }
+}
+
+fn read_modules(path: &Path, dbi: &DbiStream<Vec<u8>>) -> Result<Vec<Module>, Error> {
+    let mut iter = dbi.iter_modules();
+    let modules = iter
+        .by_ref()
+        .map(|module| Module {
+            name: module.module_name().to_string(),
+            header: module.header().clone(),
+        })
+        .collect();
     if !iter.rest().is_empty() {
         let found = format!(
             "{:#x} bytes behind the last readable module",

@@ -7,7 +7,9 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
-use crate::decode::{Body, Code, ReferenceKind, decode, relative_tables};
+use crate::decode::{
+    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, relative_tables,
+};
 use crate::image::{Function, PlacedReference};
 use crate::pe::Pe;
 
@@ -19,31 +21,58 @@ pub(super) struct Scanned<S: Side> {
     pub(super) starts: Vec<u32>,
     /// Tables of distances from their own start; sorted, unique.
     pub(super) relative_tables: Vec<Rva<S>>,
+    /// Tables of RVAs, with the index of the function that jumps through each.
+    pub(super) jump_tables: Vec<(usize, JumpTable<S>)>,
 }
 
-/// The references of one function, and the tables of distances it reads.
-type Found<S> = (Vec<PlacedReference<S>>, Vec<Rva<S>>);
+/// Functions that are scanned as one piece of work.
+const CHUNK: usize = 64;
+
+/// What some consecutive functions point at.
+struct Chunk<S: Side> {
+    references: Vec<PlacedReference<S>>,
+    /// Where in `references` those of each function end.
+    ends: Vec<usize>,
+    relative_tables: Vec<Rva<S>>,
+    /// Tables with the place in the chunk of the function that jumps through each.
+    jump_tables: Vec<(usize, JumpTable<S>)>,
+}
 
 /// Decodes all `functions` in parallel.
 pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
-    let found: Vec<Found<S>> = functions
-        .par_iter()
-        .with_min_len(16)
-        .map_init(Body::default, |body, function| {
-            references(pe, function, body)
+    let chunks: Vec<Chunk<S>> = functions
+        .par_chunks(CHUNK)
+        .map_init(Body::default, |body, functions| {
+            let mut chunk = Chunk {
+                references: Vec::new(),
+                ends: Vec::with_capacity(functions.len()),
+                relative_tables: Vec::new(),
+                jump_tables: Vec::new(),
+            };
+            for function in functions {
+                add_references(pe, function, body, &mut chunk);
+            }
+            chunk
         })
         .collect();
+    let count = chunks.iter().map(|chunk| chunk.references.len()).sum();
     let mut scanned = Scanned {
-        references: Vec::with_capacity(found.iter().map(|(references, _)| references.len()).sum()),
+        references: Vec::with_capacity(count),
         starts: Vec::with_capacity(functions.len() + 1),
         relative_tables: Vec::new(),
+        jump_tables: Vec::new(),
     };
-    for (references, tables) in found {
-        scanned.starts.push(index(scanned.references.len()));
-        scanned.references.extend(references);
-        scanned.relative_tables.extend(tables);
+    scanned.starts.push(0);
+    for (number, chunk) in chunks.into_iter().enumerate() {
+        let before = scanned.references.len();
+        let ends = chunk.ends.iter().map(|end| index(before + end));
+        scanned.starts.extend(ends);
+        scanned.references.extend(chunk.references);
+        scanned.relative_tables.extend(chunk.relative_tables);
+        let jumps = chunk.jump_tables.into_iter();
+        let jumps = jumps.map(|(at, table)| (number * CHUNK + at, table));
+        scanned.jump_tables.extend(jumps);
     }
-    scanned.starts.push(index(scanned.references.len()));
     scanned.relative_tables.sort_unstable();
     scanned.relative_tables.dedup();
     scanned
@@ -53,10 +82,18 @@ fn index(length: usize) -> u32 {
     u32::try_from(length).expect("an image of 4 GiB has fewer than 2^32 references")
 }
 
-fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -> Found<S> {
+/// Adds what one function points at.
+fn add_references<S: Side>(
+    pe: &Pe<S>,
+    function: &Function<S>,
+    body: &mut Body<S>,
+    chunk: &mut Chunk<S>,
+) {
     let code = code_at(pe, function);
     decode(pe.machine, code, body);
     let tables = relative_tables(pe.machine, code, body);
+    chunk.relative_tables.extend(tables);
+    refer_from_tables(code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
     let placed = (0_u32..)
@@ -78,10 +115,12 @@ fn references<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) -
         let target = reference.reference.target;
         target >= function.rva && u64::from(target.get()) < end && is_branch(reference)
     };
-    (
-        placed.filter(|reference| !inside(reference)).collect(),
-        tables,
-    )
+    let placed = placed.filter(|reference| !inside(reference));
+    chunk.references.extend(placed);
+    let at = chunk.ends.len();
+    let jumps = body.jump_tables.drain(..).map(|table| (at, table));
+    chunk.jump_tables.extend(jumps);
+    chunk.ends.push(chunk.references.len());
 }
 
 fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {

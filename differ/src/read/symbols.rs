@@ -8,7 +8,6 @@ use ms_pdb::syms::{
     ThreadStorageData, Thunk, Trampoline,
 };
 
-use super::pdb::ModuleStream;
 use crate::error::Error;
 use crate::image::{SwitchEntry, Tool};
 
@@ -141,16 +140,19 @@ impl ModuleSymbols {
 ///
 /// # Errors
 /// Where a record of a kind used here cannot be read, or the records end in the middle of one.
-pub(super) fn module_symbols(path: &Path, module: &ModuleStream) -> Result<ModuleSymbols, Error> {
+pub(super) fn module_symbols(
+    path: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> Result<ModuleSymbols, Error> {
     let mut found = ModuleSymbols::default();
     // The procedure each open scope belongs to.
     let mut scopes: Vec<Option<u32>> = Vec::new();
-    let mut iter = SymIter::new(&module.symbols);
-    let total = module.symbols.len();
+    let mut iter = SymIter::new(bytes);
     let mut offset = 0;
     for symbol in iter.by_ref() {
         let broken = |_| {
-            let place = format!("pdb symbols of {}+{offset:#x}", module.name);
+            let place = format!("pdb symbols of {name}+{offset:#x}");
             let found = format!("{:#x} bytes that do not parse", symbol.data.len());
             Error::format(
                 path,
@@ -239,7 +241,7 @@ pub(super) fn module_symbols(path: &Path, module: &ModuleStream) -> Result<Modul
         }
         offset += 4 + symbol.data.len();
     }
-    check_whole(path, &module.name, &iter, total)?;
+    check_whole(path, name, &iter, bytes.len())?;
     Ok(found)
 }
 

@@ -88,7 +88,11 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
     }
     deliver(
         arguments,
-        &built(&arguments.output, &patch, report.refusals),
+        &built(
+            arguments.shown.as_ref().unwrap_or(&arguments.output),
+            &patch,
+            report.refusals,
+        ),
     )?;
     Ok(Outcome::Done)
 }

@@ -42,19 +42,25 @@ pub(crate) fn rules() -> Vec<Rule> {
         title: rule.title,
         why: rule.why,
         remedy: rule.remedy,
+        example: rule.example,
     });
     RULES.iter().copied().chain(packager).collect()
 }
 
 fn page(rule: Rule) -> String {
-    format!(
-        "{} ({}): {}\n\n{}\nWhat to do:\n{}",
+    let mut page = format!(
+        "{} ({}): {}\n\n{}\nFor example:\n{}\nWhat to do:\n{}",
         rule.code,
         rule.severity.name(),
         rule.title,
         wrapped(rule.why),
+        wrapped(rule.example),
         wrapped(rule.remedy)
-    )
+    );
+    if rule.may_be_waived() {
+        page.push_str("\nA policy (--policy) may allow it for a named function or data.\n");
+    }
+    page
 }
 
 /// The text in lines of at most 80 columns.

@@ -1,4 +1,4 @@
-//! `hpbuild inspect`: what an image or a patch image holds.
+//! `hpbuild inspect`: what an image, a patch image or a package holds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,6 +9,7 @@ use hpbuild_metadata::Patch;
 use hpbuild_metadata::table::{Chunk, HotPatchTable};
 use serde::Serialize;
 
+use super::contents;
 use crate::cli::{Format, InspectArguments};
 use crate::failure::{Failure, Outcome};
 use crate::{input, output, render};
@@ -79,6 +80,9 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<Outcome, Failure> {
     let path = &arguments.file;
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
     let bytes = input::read(path)?;
+    if contents::is_cabinet(&bytes) {
+        return contents::run(path, &bytes, arguments.format, arguments.verbose);
+    }
     let pe = match Pe::<Patch>::parse(path, bytes)? {
         Opened::Pe(pe) => pe,
         Opened::Unsupported(kind) => {

@@ -30,6 +30,10 @@ pub(crate) struct PackageArguments {
     #[arg(short, long, value_name = "CAB")]
     pub(crate) output: PathBuf,
 
+    /// What the report calls the output, where its path means nothing to the user.
+    #[arg(skip)]
+    pub(crate) shown: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) release: ReleaseArguments,
 
@@ -108,7 +112,12 @@ pub(crate) fn run(arguments: &PackageArguments) -> Result<Outcome, Failure> {
     let mut report = Report {
         schema: 1,
         verdict: "packaged",
-        output: arguments.output.display().to_string(),
+        output: arguments
+            .shown
+            .as_ref()
+            .unwrap_or(&arguments.output)
+            .display()
+            .to_string(),
         refusal: None,
         sha256: None,
         manifest: manifest.clone(),
@@ -155,10 +164,10 @@ fn print(format: Format, report: &Report) -> Result<(), Failure> {
         (Format::Json, _) => render::json(report),
         (Format::Text, Some(_)) => String::new(),
         (Format::Text, None) => format!(
-            "{}: {} with {} patch images, over the baseline {}\n",
+            "{}: {} with {}, over the baseline {}\n",
             report.output,
             report.manifest.id,
-            report.manifest.patches.len(),
+            render::package::images(report.manifest.patches.len()),
             report.manifest.baseline
         ),
     })

@@ -47,10 +47,12 @@ pub(crate) struct ReleaseAllArguments {
 pub(crate) fn run(arguments: &ReleaseAllArguments) -> Result<Outcome, Failure> {
     let work = tempfile::tempdir()
         .map_err(|error| Failure::new(format!("folder for temporary files: {error}")))?;
-    let patch = work.path().join(patch_name(&arguments.pair.base));
+    let name = patch_name(&arguments.pair.base);
+    let patch = work.path().join(&name);
     let built = build::run(&BuildArguments {
         pair: arguments.pair.clone(),
         output: patch.clone(),
+        shown: Some(name.into()),
         previous: arguments.previous_patch.clone(),
         sequence: arguments.sequence,
         with_line_numbers: false,
@@ -70,6 +72,7 @@ pub(crate) fn run(arguments: &ReleaseAllArguments) -> Result<Outcome, Failure> {
     let packaged = package::run(&PackageArguments {
         patches: vec![patch],
         output: unverified.clone(),
+        shown: Some(arguments.output.clone()),
         release,
         signer: arguments.signer.clone(),
         how: arguments.how.clone(),
@@ -80,6 +83,7 @@ pub(crate) fn run(arguments: &ReleaseAllArguments) -> Result<Outcome, Failure> {
     }
     let verified = verify::run(&VerifyArguments {
         file: unverified.clone(),
+        shown: Some(arguments.output.clone()),
         trust: arguments.trust.clone(),
         provenance: None,
         unpack: None,

@@ -20,6 +20,10 @@ pub(crate) struct VerifyArguments {
     /// The package, cabinet or image
     pub(crate) file: PathBuf,
 
+    /// What the report calls the file, where its path means nothing to the user.
+    #[arg(skip)]
+    pub(crate) shown: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) trust: TrustArguments,
 
@@ -111,13 +115,14 @@ struct Report {
 
 pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
     let trust = arguments.trust.trust()?;
+    let shown = arguments.shown.as_ref().unwrap_or(&arguments.file);
     let bytes = read(&arguments.file)?;
     let kind = FileKind::of(&bytes).map_err(|error| at(&arguments.file, &error))?;
     let provenance = provenance(arguments)?;
     let mut checks = Checks::default();
     let mut report = Report {
         schema: 1,
-        file: arguments.file.display().to_string(),
+        file: shown.display().to_string(),
         verdict: "verified",
         checks: Vec::new(),
         failure: None,
@@ -133,10 +138,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         verify_package(&bytes, statement, &trust, Limits::default(), &mut checks)
             .map(|found| report.package = Some(found))
     } else if arguments.unpack.is_some() || arguments.provenance.is_some() {
-        let message = format!(
-            "{}: expected a package, found none",
-            arguments.file.display()
-        );
+        let message = format!("{}: expected a package, found none", shown.display());
         return Err(Failure::new(message));
     } else {
         hpbuild_signer::verify(&bytes, &trust, &mut checks)
@@ -156,7 +158,7 @@ pub(crate) fn run(arguments: &VerifyArguments) -> Result<Outcome, Failure> {
         })?;
     }
     if let Err(error) = result {
-        anstream::eprintln!("hpbuild: {}: {error}", arguments.file.display());
+        anstream::eprintln!("hpbuild: {}: {error}", shown.display());
         return Ok(Outcome::Refused);
     }
     Ok(Outcome::Done)
@@ -196,28 +198,8 @@ fn text(report: &Report) -> String {
         let _ = writeln!(text, "FAILED  {failure}");
     }
     if let Some(package) = &report.package {
-        let manifest = &package.manifest;
-        let _ = writeln!(
-            text,
-            "\n{} (sequence {}): {}\nbaseline {}, release {}, {} patch images",
-            manifest.id,
-            manifest.sequence,
-            manifest.title,
-            manifest.baseline,
-            manifest.release,
-            manifest.patches.len()
-        );
-        for patch in &manifest.patches {
-            let _ = writeln!(
-                text,
-                "  {}: {} functions of {} ({}, {})",
-                patch.file,
-                patch.functions.len(),
-                patch.base.name,
-                patch.machine,
-                patch.base.identity()
-            );
-        }
+        text.push('\n');
+        text.push_str(&render::package::summary(&package.manifest));
         signers(&mut text, &package.signature.signers);
         if !package.provenance {
             text.push_str("no statement of how it was made\n");

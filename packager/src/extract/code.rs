@@ -1,8 +1,11 @@
 //! Operands of instructions: what each should reach.
 
 use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
-use hpbuild_differ::meaning::{Target as Meaning, anonymous_extent, is_read_only, resolve};
-use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+use hpbuild_differ::meaning::{
+    Target as Meaning, anonymous_extent, ends_at, is_read_only, resolve,
+};
+use hpbuild_differ::pe::Tls;
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
 use super::function::FunctionWalk;
 use super::{Extraction, LoaderPointer, Source};
@@ -47,7 +50,11 @@ impl Extraction<'_> {
             let place = Target::Piece(Place::new(walk.piece, offset.into()));
             return (!is_distance).then_some(place);
         }
-        match self.target(target, kind, operand) {
+        let found = match kind {
+            ReferenceKind::Address => self.address(walk, operand),
+            _ => self.target(target, kind, operand),
+        };
+        match found {
             // A pointer of a new function to itself.
             Ok(Target::Piece(place)) if place.piece == walk.piece && is_distance => None,
             Ok(target) => Some(target),
@@ -56,6 +63,94 @@ impl Extraction<'_> {
                 self.refuse(rule, walk.name, Some(operand.offset), found);
                 None
             }
+        }
+    }
+
+    /// An address that is taken. Where it may be meant as the end of an array, both what stands
+    /// there and that end must be the same place of the patch or the base.
+    fn address(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
+        let rva = operand.reference.target;
+        let kind = ReferenceKind::Address;
+        let image = &self.diff.fixed;
+        let is_start = match resolve(image, rva) {
+            Meaning::Data { offset: 0, .. } => true,
+            Meaning::Anonymous(_) => false,
+            _ => return self.target(rva, kind, operand),
+        };
+        let Some(array) = ends_at(image, walk.id, rva) else {
+            return self.target(rva, kind, operand);
+        };
+        let symbol = image.data_symbol(array);
+        let start = self.target(symbol.rva, kind, operand)?;
+        let end = match start {
+            Target::Base(start) => place_in_base(start, symbol.size)?,
+            Target::Piece(start) => {
+                let offset = start.offset + i64::from(symbol.size);
+                Target::Piece(Place::new(start.piece, offset))
+            }
+            _ => return self.target(rva, kind, operand),
+        };
+        if let Target::Base(place) = end
+            && !is_start
+            && self.stands_there(rva, place)
+        {
+            return Ok(end);
+        }
+        if !is_start && is_read_only(image, rva) {
+            return Err(end_of_array(&symbol.name, "the constant behind it"));
+        }
+        let other = self.target(rva, kind, operand)?;
+        if other == end {
+            return Ok(end);
+        }
+        // The base's own code shows which it is, where the two are apart there.
+        match self.meant_in_base(walk.id, array, rva) {
+            Some(true) => Ok(end),
+            Some(false) => Ok(other),
+            None => Err(end_of_array(&symbol.name, "what stands behind it")),
+        }
+    }
+
+    /// Whether what the fixed image has at `rva` without a name stands in the base at `place`.
+    fn stands_there(&self, rva: Rva<Fixed>, place: Rva<Base>) -> bool {
+        let (fixed, base) = (&self.diff.fixed, &self.diff.base);
+        if !is_read_only(fixed, rva) || !is_read_only(base, place) {
+            return false;
+        }
+        let Some(extent) = anonymous_extent(fixed, rva, ReferenceKind::Address) else {
+            return false;
+        };
+        let has_pointers = !fixed.pe.relocations_in(rva, extent.size).is_empty()
+            || !base.pe.relocations_in(place, extent.size).is_empty();
+        let bytes = fixed.pe.bytes(rva, extent.size);
+        !has_pointers && bytes.is_some() && bytes == base.pe.bytes(place, extent.size)
+    }
+
+    /// Whether the base's version of a function takes the address of the end of an array (`true`) or
+    /// of the data that begins at `rva` in the fixed image (`false`), where it takes one of the two.
+    fn meant_in_base(
+        &self,
+        function: FunctionId<Fixed>,
+        array: DataId<Fixed>,
+        rva: Rva<Fixed>,
+    ) -> Option<bool> {
+        let base = &self.diff.base;
+        let function = self.diff.pairing.base_function(function)?;
+        let array = base.data_symbol(self.comparer.base_data_of(array)?);
+        let end = array.rva.checked_add(array.size)?;
+        let next = self.diff.fixed.data_at(rva);
+        let next = next.and_then(|next| self.comparer.base_data_of(next));
+        let next = next.map(|next| base.data_symbol(next).rva);
+        let takes = |place: Rva<Base>| {
+            let mut references = base.references_of(function).iter();
+            references.any(|it| {
+                it.reference.target == place && it.reference.kind == ReferenceKind::Address
+            })
+        };
+        match (takes(end), next.is_some_and(takes)) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
         }
     }
 
@@ -80,16 +175,9 @@ impl Extraction<'_> {
             };
         }
         let image = &self.diff.fixed;
-        if image
-            .pe
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.index == Some(rva))
-        {
-            return Err((
-                Code::ThreadLocal,
-                "the index of the thread-local storage".into(),
-            ));
+        let index = |tls: &Option<Tls<Fixed>>| tls.as_ref().and_then(|tls| tls.index);
+        if index(&image.pe.tls) == Some(rva) {
+            return self.thread_local_index();
         }
         let wants_copy = matches!(operand.reference.field, Field::ImageRelative { .. })
             && operand.image_base == Target::PatchImageBase;
@@ -101,7 +189,13 @@ impl Extraction<'_> {
                 )),
                 _ => self.function_target(id, offset, kind),
             },
-            Meaning::Data { id, offset } => self.data_target(id, offset, kind, wants_copy),
+            Meaning::Data { id, offset } => {
+                let found = self.data_target(id, offset, kind, wants_copy)?;
+                if matches!(found, Target::Base(_)) && kind == ReferenceKind::Address {
+                    self.check_neighbours(id)?;
+                }
+                Ok(found)
+            }
             Meaning::Import(index) => self.import(index).ok_or_else(|| {
                 let import = &image.pe.imports[index];
                 (
@@ -125,6 +219,20 @@ impl Extraction<'_> {
                 "an address outside every section".into(),
             )),
         }
+    }
+
+    /// The index of the base's thread-local storage. What the code adds to a thread's block is right
+    /// where the blocks of both images are laid out alike.
+    fn thread_local_index(&self) -> Found {
+        let differs = |message: String| (Code::ThreadLocal, message);
+        if let Some(change) = self.comparer.thread_local_changes().into_iter().next() {
+            let message = format!("thread-local storage differs: {}", change.evidence);
+            return Err(differs(message));
+        }
+        let index = self.diff.base.pe.tls.as_ref().and_then(|tls| tls.index);
+        index
+            .map(Target::Base)
+            .ok_or_else(|| differs("the base has no thread-local storage".to_owned()))
     }
 
     /// Named data: the base's where it has it unchanged, a copy otherwise.
@@ -151,10 +259,7 @@ impl Extraction<'_> {
             let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
-        let base = image
-            .data_aliases(id)
-            .find_map(|alias| self.diff.pairing.base_data(alias));
-        let Some(base) = base else {
+        let Some(base) = self.comparer.base_data_of(id) else {
             return copy(self);
         };
         if constant && !self.comparer.data_same(base) {
@@ -177,21 +282,18 @@ impl Extraction<'_> {
                 format!("{}+{offset:#x} lies outside it in the base", symbol.name),
             ));
         }
-        if !constant && kind == ReferenceKind::Address {
-            self.check_neighbours(id, base)?;
-        }
         place_in_base(counterpart.rva, offset)
     }
 
-    /// Where a compiler merges globals, the address of one reaches its neighbours. What one
-    /// compiland gave to the section must then lie the same in both images.
-    fn check_neighbours(
-        &self,
-        id: DataId<Fixed>,
-        base: DataId<Base>,
-    ) -> Result<(), (Code, String)> {
+    /// Where a compiler merges globals, code that has the address of one reaches its neighbours.
+    /// What one compiland gave to the section must then lie the same in both images.
+    fn check_neighbours(&self, id: DataId<Fixed>) -> Result<(), (Code, String)> {
         let (fixed_image, base_image) = (&self.diff.fixed, &self.diff.base);
         let symbol = fixed_image.data_symbol(id);
+        let base = self.comparer.base_data_of(id);
+        let Some(base) = base.filter(|_| !is_read_only(fixed_image, symbol.rva)) else {
+            return Ok(());
+        };
         let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64
             && symbol
                 .compiland
@@ -268,6 +370,11 @@ impl Extraction<'_> {
             (Code::NotUnderstood, message.to_string())
         })
     }
+}
+
+fn end_of_array(name: &str, other: &str) -> (Code, String) {
+    let message = format!("the end of {name} or {other}, which lie apart in the patch or the base");
+    (Code::Neighbour, message)
 }
 
 fn place_in_base(start: Rva<Base>, offset: u32) -> Found {

@@ -315,7 +315,8 @@ impl Extraction<'_> {
         let mut references = Vec::new();
         for (index, rva) in (0..).zip(targets) {
             let target = self
-                .block(*rva)
+                .end_of_owner(table, *rva)
+                .or_else(|| self.block(*rva))
                 .ok_or_else(|| format!("entry {index} leads to fixed rva {rva}"))?;
             references.push(Reference {
                 offset: index * u32::from(table.entry.size),
@@ -334,6 +335,16 @@ impl Extraction<'_> {
         }
         self.block(table.base)
             .ok_or_else(|| format!("entries counted from fixed rva {}", table.base))
+    }
+
+    /// The place behind the function that jumps through the table, if `rva` is that: compilers let
+    /// entries that cannot be reached lead there, and what stands there means nothing.
+    fn end_of_owner(&mut self, table: &SwitchTable<Fixed>, rva: Rva<Fixed>) -> Option<Place> {
+        let image = &self.diff.fixed;
+        let id = image.function_at(table.branch)?;
+        let function = image.function(id);
+        (rva.checked_sub(function.rva)? == function.size)
+            .then(|| Place::new(self.piece_of(Source::Function(id)), function.size.into()))
     }
 
     /// A place in a function, which the patch then carries.

@@ -147,7 +147,7 @@ impl Extraction<'_> {
         match resolve(&self.diff.fixed, rva) {
             Meaning::JumpTable(_) | Meaning::Anonymous(_) => true,
             Meaning::Function { id, .. } => id == walk.id,
-            Meaning::Data { id, .. } => match self.diff.pairing.base_data(id) {
+            Meaning::Data { id, .. } => match self.comparer.base_data_of(id) {
                 Some(base) => is_read_only(&self.diff.fixed, rva) && !self.comparer.data_same(base),
                 None => true,
             },

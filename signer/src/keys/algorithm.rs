@@ -3,7 +3,12 @@
 use std::fmt;
 
 use const_oid::ObjectIdentifier;
-use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1,
+    RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512,
+    UnparsedPublicKey, VerificationAlgorithm,
+};
 
 use crate::asn1::{self, INTEGER, SEQUENCE};
 use crate::certificate::Certificate;
@@ -101,31 +106,43 @@ pub(crate) fn verify(
     signature: &[u8],
 ) -> Result<(), Error> {
     let key = certificate.key_algorithm()?;
-    let algorithm: &'static dyn VerificationAlgorithm = match (key, digest) {
-        (KeyAlgorithm::Rsa, DigestAlgorithm::Sha256) => &signature::RSA_PKCS1_2048_8192_SHA256,
-        (KeyAlgorithm::Rsa, DigestAlgorithm::Sha384) => &signature::RSA_PKCS1_2048_8192_SHA384,
-        (KeyAlgorithm::Rsa, DigestAlgorithm::Sha512) => &signature::RSA_PKCS1_2048_8192_SHA512,
-        (KeyAlgorithm::P256, DigestAlgorithm::Sha256) => &signature::ECDSA_P256_SHA256_ASN1,
-        (KeyAlgorithm::P256, DigestAlgorithm::Sha384) => &signature::ECDSA_P256_SHA384_ASN1,
-        (KeyAlgorithm::P384, DigestAlgorithm::Sha256) => &signature::ECDSA_P384_SHA256_ASN1,
-        (KeyAlgorithm::P384, DigestAlgorithm::Sha384) => &signature::ECDSA_P384_SHA384_ASN1,
-        (_, DigestAlgorithm::Sha512) => {
-            let found = format!("sha512 with {key}");
-            let what = "signature algorithm";
-            return Err(Error::untrusted(
-                "signature",
-                what,
-                "sha256 or sha384",
-                found,
-            ));
+    let public = certificate.public_key();
+    let by_ring = |algorithm: &'static dyn VerificationAlgorithm| {
+        let key = UnparsedPublicKey::new(algorithm, public);
+        key.verify(message, signature).is_ok()
+    };
+    let made = match (key, digest) {
+        (KeyAlgorithm::Rsa, DigestAlgorithm::Sha256) => by_ring(&RSA_PKCS1_2048_8192_SHA256),
+        (KeyAlgorithm::Rsa, DigestAlgorithm::Sha384) => by_ring(&RSA_PKCS1_2048_8192_SHA384),
+        (KeyAlgorithm::Rsa, DigestAlgorithm::Sha512) => by_ring(&RSA_PKCS1_2048_8192_SHA512),
+        (KeyAlgorithm::P256, DigestAlgorithm::Sha256) => by_ring(&ECDSA_P256_SHA256_ASN1),
+        (KeyAlgorithm::P256, DigestAlgorithm::Sha384) => by_ring(&ECDSA_P256_SHA384_ASN1),
+        (KeyAlgorithm::P384, DigestAlgorithm::Sha256) => by_ring(&ECDSA_P384_SHA256_ASN1),
+        (KeyAlgorithm::P384, DigestAlgorithm::Sha384) => by_ring(&ECDSA_P384_SHA384_ASN1),
+        // ring has no ECDSA over SHA-512.
+        (KeyAlgorithm::P256, DigestAlgorithm::Sha512) => {
+            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(public);
+            let signature = p256::ecdsa::Signature::from_der(signature);
+            key.and_then(|key| key.verify_prehash(&digest.digest(message), &signature?))
+                .is_ok()
+        }
+        (KeyAlgorithm::P384, DigestAlgorithm::Sha512) => {
+            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(public);
+            let signature = p384::ecdsa::Signature::from_der(signature);
+            key.and_then(|key| key.verify_prehash(&digest.digest(message), &signature?))
+                .is_ok()
         }
     };
-    UnparsedPublicKey::new(algorithm, certificate.public_key())
-        .verify(message, signature)
-        .map_err(|_| {
-            let expected = format!("one made by {}", certificate.subject());
-            Error::untrusted("signature", "signature value", expected, "another one")
-        })
+    if made {
+        return Ok(());
+    }
+    let expected = format!("one made by {}", certificate.subject());
+    Err(Error::untrusted(
+        "signature",
+        "signature value",
+        expected,
+        "another one",
+    ))
 }
 
 /// A signature in the form certificates use. Key services give ECDSA signatures either as that

@@ -1,5 +1,7 @@
 //! Relocated fields of Arm64 code and data (PE format documentation, "Type Indicators").
 
+use super::object_file::{Relocation, Section};
+
 /// Bits of an instruction that a relocation of this kind writes.
 fn instruction_bits(kind: u16) -> Option<u32> {
     match kind {
@@ -52,6 +54,24 @@ pub(super) fn take(kind: u16, field: &mut [u8]) -> Option<i64> {
         0x7 => i64::from(written >> 10) << scale(instruction),
         _ => i64::from(written),
     })
+}
+
+/// How many bytes an instruction reads at the address in its field: those of a load; none for the
+/// page, where another instruction has the rest of the same address.
+pub(super) fn access(section: &Section, relocation: &Relocation) -> Option<u32> {
+    match relocation.kind {
+        0x4 => {
+            let completes = |it: &&Relocation| it.symbol == relocation.symbol;
+            let mut others = section.relocations.iter().filter(completes);
+            others.any(|it| matches!(it.kind, 0x6 | 0x7)).then_some(0)
+        }
+        0x7 => {
+            let start = relocation.offset as usize;
+            let word = section.bytes.get(start..)?.first_chunk()?;
+            Some(1 << scale(u32::from_le_bytes(*word)))
+        }
+        _ => None,
+    }
 }
 
 /// Power of two by which a load or store scales its offset.

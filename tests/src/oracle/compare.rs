@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::meaning::{Meaning, Reader};
-use super::program::{FunctionName, Program};
+use super::meaning::{Meaning, Reader, digest};
+use super::names::{Lone, Names, Pairs, Renamed};
+use super::program::{FunctionName, Program, SectionId};
 
 /// What the objects of two compiles differ in. Every list is sorted by name.
 #[derive(Clone, Debug, Default)]
@@ -12,6 +13,9 @@ pub struct Comparison {
     pub same: Vec<FunctionName>,
     /// Functions with another meaning, each with the first thing that differs.
     pub changed: Vec<Difference>,
+    /// Functions with the same meaning under another name, or in another of several objects that
+    /// have one of the name: in the base and in the fixed side. They are among `same`.
+    pub renamed: Vec<(FunctionName, FunctionName)>,
     /// Functions of the fixed side alone.
     pub added: Vec<FunctionName>,
     /// Functions of the base alone.
@@ -32,12 +36,41 @@ pub struct Difference {
 /// Compares two sides.
 pub fn compare(base: &Program, fixed: &Program) -> Comparison {
     let mut comparison = Comparison::default();
-    let (mut in_base, mut in_fixed) = (Reader::new(base), Reader::new(fixed));
-    for (name, &id) in &base.functions {
-        let Some(&other) = fixed.functions.get(name) else {
-            comparison.removed.push(name.clone());
-            continue;
+    let functions = Lone::new(base.functions.keys(), fixed.functions.keys());
+    let (ours, theirs) = (base.writable(), fixed.writable());
+    let variables = Lone::new(ours.keys(), theirs.keys());
+    let mut pairs = functions.pairs(&base.functions, &fixed.functions);
+    let mut renamed = Renamed::new();
+    let none = Renamed::new();
+    let names = Names {
+        functions: &functions,
+        variables: &variables,
+        renamed: &none,
+    };
+    // Each function that is recognised may let another one be.
+    loop {
+        let mut in_base = Reader::new(base, names);
+        let renames = Names {
+            renamed: &renamed,
+            ..names
         };
+        let mut in_fixed = Reader::new(fixed, renames);
+        let found = recognise(&mut pairs, &mut in_base, &mut in_fixed);
+        if found.is_empty() {
+            break;
+        }
+        for (one, other) in found {
+            renamed.insert(functions.plain(other), functions.plain(one));
+            comparison.renamed.push((one.clone(), other.clone()));
+        }
+    }
+    let mut in_base = Reader::new(base, names);
+    let renames = Names {
+        renamed: &renamed,
+        ..names
+    };
+    let mut in_fixed = Reader::new(fixed, renames);
+    for (name, &id, &other) in pairs.both {
         let (one, other) = (in_base.function(id), in_fixed.function(other));
         if one == other {
             comparison.same.push(name.clone());
@@ -48,38 +81,54 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
             });
         }
     }
-    let new = fixed
-        .functions
-        .keys()
-        .filter(|name| !base.functions.contains_key(*name));
-    comparison.added = new.cloned().collect();
-    comparison.data = data(base, fixed, &mut in_base, &mut in_fixed);
+    let owned = |list: Vec<(&FunctionName, _)>| list.into_iter().map(|it| it.0.clone()).collect();
+    comparison.added = owned(pairs.added);
+    comparison.removed = owned(pairs.removed);
+    let pairs = variables.pairs(&ours, &theirs);
+    let lonely = pairs.added.into_iter().chain(pairs.removed);
+    comparison.data = lonely.map(|(name, _)| name.clone()).collect();
+    for (name, &datum, &other) in pairs.both {
+        if in_base.datum(datum) != in_fixed.datum(other) {
+            comparison.data.push(name.clone());
+        }
+    }
+    comparison.data.sort();
     comparison
 }
 
-fn data(
-    base: &Program,
-    fixed: &Program,
+/// Finds functions that only have another name or another object: among the functions of one side
+/// alone those that mean the same as exactly one of the other side, first under the same name and
+/// then under any. Moves them to `both` and gives their names.
+fn recognise<'a>(
+    pairs: &mut Pairs<'a, SectionId>,
     in_base: &mut Reader<'_>,
     in_fixed: &mut Reader<'_>,
-) -> Vec<FunctionName> {
-    let ours: BTreeMap<_, _> = base.writable();
-    let theirs = fixed.writable();
-    let mut differ: Vec<FunctionName> = theirs
-        .keys()
-        .filter(|name| !ours.contains_key(*name))
-        .cloned()
-        .collect();
-    for (name, &datum) in &ours {
-        let same = theirs
-            .get(name)
-            .is_some_and(|&other| in_base.datum(datum) == in_fixed.datum(other));
-        if !same {
-            differ.push(name.clone());
+) -> Vec<(&'a FunctionName, &'a FunctionName)> {
+    let mut found = Vec::new();
+    for by_name in [true, false] {
+        let mut alike = BTreeMap::<(String, String), [Vec<(&FunctionName, &SectionId)>; 2]>::new();
+        let label = |name: &FunctionName| {
+            let name = by_name.then(|| name.name.clone());
+            name.unwrap_or_default()
+        };
+        for &(name, id) in &pairs.removed {
+            let key = (label(name), digest(&in_base.function(*id)));
+            alike.entry(key).or_default()[0].push((name, id));
+        }
+        for &(name, id) in &pairs.added {
+            let key = (label(name), digest(&in_fixed.function(*id)));
+            alike.entry(key).or_default()[1].push((name, id));
+        }
+        for [ours, theirs] in alike.into_values() {
+            if let ([(one, id)], [(other, in_fixed)]) = (&ours[..], &theirs[..]) {
+                pairs.removed.retain(|(name, _)| name != one);
+                pairs.added.retain(|(name, _)| name != other);
+                pairs.both.push((one, id, in_fixed));
+                found.push((*one, *other));
+            }
         }
     }
-    differ.sort();
-    differ
+    found
 }
 
 fn first_difference(base: &Meaning, fixed: &Meaning) -> String {

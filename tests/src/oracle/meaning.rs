@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::object_file::{Machine, Purpose};
-use super::program::{Datum, Program, SectionId, Target};
+use super::names::Names;
+use super::object_file::{Machine, Purpose, Relocation};
+use super::program::{Datum, FunctionName, Program, SectionId, Target};
 use super::{arm64, x64};
 
 /// How deep tables may point at tables.
@@ -24,6 +25,7 @@ pub(super) struct Meaning {
 /// Reads meanings of one side, each read-only datum once.
 pub(super) struct Reader<'p> {
     program: &'p Program,
+    names: Names<'p>,
     known: HashMap<Datum, String>,
     /// Data being read, for tables that point at themselves.
     open: Vec<Datum>,
@@ -32,9 +34,10 @@ pub(super) struct Reader<'p> {
 }
 
 impl<'p> Reader<'p> {
-    pub(super) fn new(program: &'p Program) -> Reader<'p> {
+    pub(super) fn new(program: &'p Program, names: Names<'p>) -> Reader<'p> {
         Reader {
             program,
+            names,
             known: HashMap::new(),
             open: Vec::new(),
             circle: usize::MAX,
@@ -81,14 +84,26 @@ impl<'p> Reader<'p> {
                 continue;
             }
             let at = relocation.offset - start;
+            let machine = program.objects[id.object].machine;
+            let access = match machine {
+                _ if section.purpose != Purpose::Code => None,
+                Machine::X64 => x64::access(relocation.kind, &section.bytes, relocation.offset),
+                Machine::Arm64 => arm64::access(section, relocation),
+            };
             let field = &mut bytes[at as usize..];
-            let taken = match program.objects[id.object].machine {
+            let taken = match machine {
                 Machine::X64 => x64::take(relocation.kind, field),
                 Machine::Arm64 => arm64::take(relocation.kind, field),
             };
             let addend = taken.unwrap_or(0);
             let (target, addend) = program.target(id.object, relocation.symbol, addend);
-            let target = self.words(&target, id);
+            let target = match (&target, access) {
+                (Target::Data(datum, offset), Some(bytes)) => {
+                    let part = self.part(*datum, i64::from(*offset) + addend, bytes);
+                    part.unwrap_or_else(|| self.words(&target, id))
+                }
+                _ => self.words(&target, id),
+            };
             references.push((
                 at,
                 format!("kind {:#x} {target}{addend:+#x}", relocation.kind),
@@ -105,6 +120,7 @@ impl<'p> Reader<'p> {
             Target::Code(id, offset) if *id == from => format!("itself {offset:#x}"),
             Target::Code(id, offset) => match self.program.names.get(id) {
                 Some(name) => {
+                    let name = self.names.function(name);
                     let object = name.object.as_deref().unwrap_or_default();
                     format!("function {object}:{} {offset:#x}", name.name)
                 }
@@ -115,6 +131,26 @@ impl<'p> Reader<'p> {
                 format!("{what} {offset:#x}")
             }
         }
+    }
+
+    /// What an instruction gets that reads this many bytes of a constant: those alone, where
+    /// nobody gave the constant a name and no address stands in them.
+    fn part(&self, datum: Datum, at: i64, bytes: u32) -> Option<String> {
+        let section = self.program.section(datum.section);
+        if section.purpose != Purpose::ReadOnly || !self.program.data_names(datum).is_empty() {
+            return None;
+        }
+        let start = u32::try_from(i64::from(datum.start) + at).ok()?;
+        let end = start.checked_add(bytes)?;
+        if start < datum.start || end > datum.end {
+            return None;
+        }
+        let holds_address = |it: &Relocation| it.offset + 8 > start && it.offset < end;
+        if section.relocations.iter().any(holds_address) {
+            return None;
+        }
+        let read = section.bytes.get(start as usize..end as usize)?;
+        Some(format!("constant {read:02x?}"))
     }
 
     fn data(&mut self, datum: Datum) -> String {
@@ -157,15 +193,20 @@ impl<'p> Reader<'p> {
             .iter()
             .find(|it| it.place == place && !it.is_section);
         match named {
-            Some(symbol) if symbol.global => format!("variable :{}", symbol.name),
-            Some(symbol) => format!("variable {}:{}", object.name, symbol.name),
+            Some(symbol) => {
+                let name = self.names.variable(&FunctionName {
+                    name: symbol.name.clone(),
+                    object: (!symbol.global).then(|| object.name.clone()),
+                });
+                format!("variable {}:{}", name.object.unwrap_or_default(), name.name)
+            }
             None => format!("variable in {}", self.program.section(datum.section).name),
         }
     }
 }
 
 /// A short stand-in for a meaning inside another one.
-fn digest(meaning: &Meaning) -> String {
+pub(super) fn digest(meaning: &Meaning) -> String {
     let mut hash = Sha256::new();
     hash.update((meaning.bytes.len() as u64).to_le_bytes());
     hash.update(&meaning.bytes);

@@ -23,3 +23,32 @@ pub(super) fn take(kind: u16, field: &mut [u8]) -> Option<i64> {
     field.fill(0);
     Some(i64::from_le_bytes(bytes) << shift >> shift)
 }
+
+/// How many bytes an instruction reads at the address in its field, for the instructions that
+/// compilers read parts of strings with. `offset` is that of the field, which follows the ModRM byte
+/// of the operand (Intel 64 manual, volume 2, chapter 2).
+pub(super) fn access(kind: u16, code: &[u8], offset: u32) -> Option<u32> {
+    // REL32 to REL32_5
+    if !(0x4..=0x9).contains(&kind) {
+        return None;
+    }
+    let before = code.get(..offset as usize)?;
+    let [.., second, opcode, operand] = *before else {
+        return None;
+    };
+    let third = before.len().checked_sub(4).map(|at| before[at]);
+    if operand & 0xc7 != 5 {
+        return None;
+    }
+    match (second, opcode) {
+        // movzx and movsx
+        (0x0f, 0xb6 | 0xbe) => Some(1),
+        (0x0f, 0xb7 | 0xbf) => Some(2),
+        // Opcodes of the maps 0f38 and 0f3a are others.
+        (0x38 | 0x3a, _) if third == Some(0x0f) => None,
+        // cmp and mov of a byte register, cmp with a byte
+        (_, 0x38 | 0x3a | 0x8a) => Some(1),
+        (_, 0x80) if operand >> 3 & 7 == 7 => Some(1),
+        _ => None,
+    }
+}

@@ -390,6 +390,14 @@ fn bad_policy() {
             "[[allow]]\ncode = 'HP999'\nname = 'f'\nreason = 'r'\n",
             "found HP999",
         ),
+        (
+            "[[allow]]\ncode = 'HP066'\nname = 'f'\nreason = 'r'\n",
+            "line 2: expected the code of a rule that may be waived, found HP066",
+        ),
+        (
+            "[[allow]]\ncode = 'HP021'\nname = 'parse_*'\nreason = 'r'\n",
+            "line 3: expected one whole name",
+        ),
         ("\u{0}", "policy"),
     ];
     let check = |policy: &Path, part: &str| {

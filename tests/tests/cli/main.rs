@@ -5,4 +5,5 @@ mod batch;
 mod determinism;
 mod outcomes;
 mod program;
+mod release;
 mod reports;

@@ -119,29 +119,66 @@ fn explain_every_rule() {
         let page = hpbuild(["explain", code]);
         page.ends_with(0);
         assert!(page.stdout.starts_with(code), "{page:#?}");
-        let remedy = page
-            .stdout
-            .split("What to do:\n")
-            .nth(1)
-            .unwrap_or_default();
-        assert!(!remedy.trim().is_empty(), "{page:#?}");
+        for part in ["For example:\n", "What to do:\n"] {
+            let text = page.stdout.split(part).nth(1).unwrap_or_default();
+            assert!(!text.trim().is_empty(), "{page:#?}");
+        }
     }
     hpbuild(["explain", "HP999"]).is_error(&["HP999", "expected the code of a rule"]);
 }
 
-/// A waiver that names the finding turns it from refused to allowed, and the report says so.
+/// A waiver that names the finding turns it from refused to allowed: in the verdict, in both
+/// reports, in what is built, and in what the package will say.
 #[test]
 fn good_policy() {
     let files = Workspace::new();
-    let text = "[[allow]]\ncode = 'HP021'\nname = 'nothing_here'\nreason = 'not in this pair'\n";
+    let pairs = hpbuild_fixtures::pairs().expect("fixtures");
+    let is_it = |pair: &&hpbuild_fixtures::Pair| {
+        pair.name == "edits/unpadded" && pair.machine == hpbuild_fixtures::Machine::X64
+    };
+    let pair = pairs.iter().find(is_it).expect("a pair without padding");
+    let images = [pair.base.dll.as_path(), pair.fixed.dll.as_path()];
+    let patch = files.path("patch.dll");
+    let output = patch.to_str().expect("temporary folders have plain names");
+    let refused = with("diff", images, &[]);
+    refused.ends_with(1);
+    assert!(refused.stdout.contains("refuse HP010"), "{refused:#?}");
+    with("build", images, &["-o", output]).ends_with(1);
+
+    let text = "[[allow]]\ncode = 'HP010'\nname = 'immediate'\nreason = 'filler by hand'\n";
     let policy = files.write("policy.toml", text);
     let policy = policy.to_str().expect("temporary folders have plain names");
-    with(
-        "diff",
-        [&files.base(), &files.fixed()],
-        &["--policy", policy],
-    )
-    .ends_with(0);
+    let allowed = with("diff", images, &["--policy", policy]);
+    allowed.ends_with(0);
+    assert!(allowed.stdout.starts_with("hotpatchable\n"), "{allowed:#?}");
+    assert!(allowed.stdout.contains("waived HP010"), "{allowed:#?}");
+    assert!(
+        allowed.stdout.contains("allowed: filler by hand"),
+        "{allowed:#?}"
+    );
+    let json = with("diff", images, &["--policy", policy, "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_str(&json.stdout).expect("a report");
+    assert_eq!(report["verdict"], "hotpatchable");
+    assert_eq!(report["refusals"][0]["waived"], "filler by hand");
+    with("build", images, &["--policy", policy, "-o", output]).ends_with(0);
+    let part = std::fs::read_to_string(files.path("patch.dll.json")).expect("a description");
+    let part: serde_json::Value = serde_json::from_str(&part).expect("a description");
+    let waiver = &part["waivers"][0];
+    assert_eq!(waiver["rule"], "HP010");
+    assert_eq!(waiver["symbol"], "immediate");
+    assert_eq!(waiver["reason"], "filler by hand");
+
+    // One that allows nothing is said to, and changes nothing.
+    let text = text.replace("'immediate'", "'immediately'");
+    let policy = files.write("other.toml", text);
+    let policy = policy.to_str().expect("temporary folders have plain names");
+    let unused = with("diff", images, &["--policy", policy]);
+    unused.ends_with(1);
+    assert!(unused.stdout.contains("warn   HP036"), "{unused:#?}");
+    assert!(
+        unused.stdout.contains("HP010 is found for immediate"),
+        "{unused:#?}"
+    );
 }
 
 /// The demo runs through and leaves what it says it leaves.

@@ -41,10 +41,16 @@ pub(crate) fn program() -> &'static Path {
         let built = Command::new(cargo)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args([
+                // The selection decides the features of all dependencies. With the whole workspace
+                // and a test in it they are those of `cargo test --workspace`, so that nothing is
+                // built twice.
                 "build",
                 "--quiet",
-                "--package",
+                "--workspace",
+                "--bin",
                 "hpbuild",
+                "--test",
+                "signing",
                 "--profile",
                 name,
             ])
@@ -52,7 +58,7 @@ pub(crate) fn program() -> &'static Path {
             .arg(target)
             .status()
             .expect("cargo runs");
-        assert!(built.success(), "cargo build --package hpbuild: {built}");
+        assert!(built.success(), "cargo build --bin hpbuild: {built}");
         let program = profile.join(format!("hpbuild{}", std::env::consts::EXE_SUFFIX));
         assert!(program.is_file(), "{} was not built", program.display());
         program

@@ -145,9 +145,9 @@ fn sarif_is_as_published() {
     }
     // An image that is not read has no path, and a finding all the same.
     let run = diff(
-        &prebuilt("refused-x86"),
+        &prebuilt("refused-x86/x86"),
         ["plain", "plain"],
-        "",
+        "hp_refused.dll",
         &["--format", "sarif"],
     );
     let log = assert_sarif(&run);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::corpus::proof;
+use crate::corpus::proof::Profile;
 use crate::run;
 
 /// Functions by what happened to them.
@@ -33,17 +33,26 @@ pub(super) fn counted(names: impl Iterator<Item = String>) -> BTreeSet<String> {
         .collect()
 }
 
+/// What tells a function from its namesakes: the linkage name where all objects see it, otherwise
+/// the readable one and the object.
+pub(super) fn key(linkage: Option<&str>, readable: &str, object: &str) -> String {
+    linkage.map_or_else(|| format!("{readable} in {object}"), str::to_owned)
+}
+
 /// What `hpbuild diff` says of a pair.
 pub(super) struct Found {
+    /// By the names of procedure records, as people write them down.
     names: Names,
-    unmatched: usize,
-    unknown: usize,
+    /// By what tells namesakes apart: see [`key`].
+    keys: Names,
+    unmatched: Vec<String>,
+    unknown: Vec<String>,
 }
 
 /// Asks `hpbuild diff` for its report on a pair. That a change cannot be hotpatched is no matter
 /// here.
-pub(super) fn diff(base: &Path, fixed: &Path) -> Result<Found> {
-    let mut command = proof::hpbuild();
+pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found> {
+    let mut command = profile.hpbuild();
     command
         .arg("diff")
         .args([base, fixed])
@@ -56,22 +65,47 @@ pub(super) fn diff(base: &Path, fixed: &Path) -> Result<Found> {
         let errors = String::from_utf8_lossy(&output.stderr);
         format!("`{line}`: {}: no report\n{errors}", output.status)
     })?;
-    let functions = |kind: &str| -> Result<BTreeSet<String>> {
+    let functions = |kind: &str| {
         let list = report["functions"][kind].as_array();
-        let list = list.with_context(|| format!("`{line}`: no list functions.{kind}"))?;
-        Ok(list
-            .iter()
-            .filter_map(|it| it["name"].as_str().map(str::to_owned))
-            .collect())
+        list.with_context(|| format!("`{line}`: no list functions.{kind}"))
     };
+    let each = |of: fn(&Value) -> String| -> Result<Names> {
+        let all = |kind: &str| -> Result<BTreeSet<String>> {
+            Ok(counted(functions(kind)?.iter().map(of)))
+        };
+        Ok(Names {
+            changed: all("changed")?,
+            added: all("added")?,
+            removed: all("removed")?,
+        })
+    };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Ok(Found {
-        names: Names {
-            changed: functions("changed")?,
-            added: functions("added")?,
-            removed: functions("removed")?,
-        },
-        unmatched: functions("unmatched")?.len(),
-        unknown: report["unknown"].as_array().map_or(0, Vec::len),
+        names: each(|it| it["name"].as_str().unwrap_or_default().to_owned())?,
+        keys: each(|it| {
+            let [name, compiland] = ["name", "compiland"].map(|field| it[field].as_str());
+            key(
+                it["decorated"].as_str(),
+                name.unwrap_or_default(),
+                compiland.unwrap_or_default(),
+            )
+        })?,
+        unmatched: functions("unmatched")?
+            .iter()
+            .map(|it| text(&it["name"]))
+            .collect(),
+        unknown: report["unknown"]
+            .as_array()
+            .with_context(|| format!("`{line}`: no list unknown"))?
+            .iter()
+            .map(|it| {
+                format!(
+                    "{}+{:#x}",
+                    text(&it["name"]),
+                    it["offset"].as_u64().unwrap_or(0)
+                )
+            })
+            .collect(),
     })
 }
 
@@ -119,20 +153,28 @@ impl Totals {
         self.functions += same + truth.changed.len();
     }
 
-    /// The differ on any pair.
-    pub(super) fn differ(&mut self, title: &str, truth: &Names, found: &Found) {
+    /// The differ on a fixture.
+    pub(super) fn fixture(&mut self, title: &str, truth: &Names, found: &Found) {
+        self.differ(title, truth, &found.names, found);
+    }
+
+    /// The differ on a corpus pair.
+    pub(super) fn against_oracle(&mut self, title: &str, truth: &Names, found: &Found) {
+        self.differ(title, truth, &found.keys, found);
+    }
+
+    fn differ(&mut self, title: &str, truth: &Names, names: &Names, found: &Found) {
         self.pairs += 1;
         self.changed += truth.changed.len();
-        let (missed, wrongly) = self.compare(title, "hpbuild", truth, &found.names);
+        let (missed, wrongly) = self.compare(title, "hpbuild", truth, names);
         self.missed += missed;
         self.false_changes += wrongly;
-        self.unmatched += found.unmatched;
-        self.unknown += found.unknown;
-        if found.unmatched + found.unknown > 0 {
-            println!(
-                "{title}: {} unmatched, {} unknown",
-                found.unmatched, found.unknown
-            );
+        self.unmatched += found.unmatched.len();
+        self.unknown += found.unknown.len();
+        for (what, list) in [("unmatched", &found.unmatched), ("unknown", &found.unknown)] {
+            for name in list {
+                println!("{title}: hpbuild: {what}: {name}");
+            }
         }
     }
 

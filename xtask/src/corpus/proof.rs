@@ -102,25 +102,45 @@ fn check(report: &Value) -> Result<()> {
     }
 }
 
-/// The command line of this workspace, as it is now.
-pub(crate) fn hpbuild() -> Command {
-    Command::new(
-        run::root()
-            .join("target/release")
-            .join(format!("hpbuild{}", std::env::consts::EXE_SUFFIX)),
-    )
+/// How the command line of this workspace is compiled.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    /// As users get it.
+    Release,
+    /// As developers compile it all day.
+    Dev,
 }
 
-/// Builds the command line.
-///
-/// # Errors
-/// It does not compile.
-pub(crate) fn compile() -> Result<()> {
-    run::step("cargo build --release -p hpbuild");
-    run::checked(
-        Command::new("cargo")
+impl Profile {
+    /// The program, as it is now.
+    pub(crate) fn hpbuild(self) -> Command {
+        let folder = match self {
+            Profile::Release => "target/release",
+            Profile::Dev => "target/debug",
+        };
+        let name = format!("hpbuild{}", std::env::consts::EXE_SUFFIX);
+        Command::new(run::root().join(folder).join(name))
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub(crate) fn compile(self) -> Result<()> {
+        let mut cargo = Command::new("cargo");
+        cargo
             .current_dir(run::root())
             .env("CARGO_TARGET_DIR", Path::new("target"))
-            .args(["build", "--release", "-p", "hpbuild"]),
-    )
+            .args(["build", "--package", "hpbuild"]);
+        if matches!(self, Profile::Release) {
+            cargo.arg("--release");
+        }
+        run::step(&run::shown(&cargo));
+        run::checked(&mut cargo)
+    }
+}
+
+/// The program that a patch author runs.
+fn hpbuild() -> Command {
+    Profile::Release.hpbuild()
 }

@@ -1,0 +1,141 @@
+//! Rules about what an image shows to others and takes from them: exports and imports.
+
+use std::collections::BTreeMap;
+
+use hpbuild_metadata::Side;
+
+use super::{Case, Refusal};
+use crate::decode::ReferenceKind;
+use crate::meaning::{Meaning, Target, resolve};
+use crate::pe::{Export, ExportTarget, Import, ImportSymbol};
+
+/// What an export is known by: its name, or its ordinal where it has none.
+type Key<'a> = (Option<&'a str>, Option<u32>);
+
+fn key<S: Side>(export: &Export<S>) -> Key<'_> {
+    match &export.name {
+        Some(name) => (Some(name), None),
+        None => (None, Some(export.ordinal)),
+    }
+}
+
+fn by_key<S: Side>(exports: &[Export<S>]) -> BTreeMap<Key<'_>, &Export<S>> {
+    let mut found = BTreeMap::new();
+    for export in exports {
+        found.entry(key(export)).or_insert(export);
+    }
+    found
+}
+
+pub(super) fn exports(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let (before, after) = (by_key(&base.pe.exports), by_key(&fixed.pe.exports));
+    let mut renumbered = Vec::new();
+    let mut refuse = |name: &str, message: String, evidence: String| {
+        refusals.push(Refusal::new("HP022", name, message, evidence));
+    };
+    for export in &base.pe.exports {
+        let name = export_name(export);
+        let Some(partner) = after.get(&key(export)) else {
+            let evidence = format!("ordinal {} of the base", export.ordinal);
+            refuse(&name, format!("export {name} is gone"), evidence);
+            continue;
+        };
+        let (before, after) = (export.ordinal, partner.ordinal);
+        if !leads_to_same(case, &export.target, &partner.target) {
+            let evidence = format!("ordinal {before} of the base, {after} of the fixed image");
+            refuse(&name, format!("export {name} leads elsewhere"), evidence);
+        }
+        if before != after {
+            renumbered.push(format!("{name}: {before} before, {after} after"));
+        }
+    }
+    // One new export gives most of the others another number: one finding says so.
+    if let Some(first) = renumbered.first() {
+        let count = renumbered.len();
+        let exports = if count == 1 {
+            "export has"
+        } else {
+            "exports have"
+        };
+        let message = format!("{count} {exports} another ordinal");
+        refuse("ordinals", message, first.clone());
+    }
+    for export in &fixed.pe.exports {
+        if !before.contains_key(&key(export)) {
+            let name = export_name(export);
+            let evidence = format!("ordinal {} of the fixed image", export.ordinal);
+            refuse(&name, format!("export {name} is new"), evidence);
+        }
+    }
+}
+
+fn leads_to_same(
+    case: &Case<'_>,
+    base: &ExportTarget<hpbuild_metadata::Base>,
+    fixed: &ExportTarget<hpbuild_metadata::Fixed>,
+) -> bool {
+    match (base, fixed) {
+        (ExportTarget::Forward(b), ExportTarget::Forward(f)) => b == f,
+        (ExportTarget::Rva(b), ExportTarget::Rva(f)) => {
+            match case.comparer.compare(*b, *f, ReferenceKind::Address) {
+                Meaning::Same => true,
+                // Data that changed behind its export is a matter for the rules about data.
+                Meaning::Different(_) => {
+                    matches!(resolve(case.comparer.base, *b), Target::Data { .. })
+                }
+                Meaning::Unknown => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+fn export_name<S: Side>(export: &Export<S>) -> String {
+    export
+        .name
+        .as_ref()
+        .map_or_else(|| format!("#{}", export.ordinal), ToString::to_string)
+}
+
+/// Imports by DLL and symbol, as reports name them.
+fn by_symbol<S: Side>(imports: &[Import<S>]) -> BTreeMap<String, &Import<S>> {
+    let mut found = BTreeMap::new();
+    for import in imports {
+        let symbol = match &import.symbol {
+            ImportSymbol::Name(name) => name.to_string(),
+            ImportSymbol::Ordinal(ordinal) => format!("#{ordinal}"),
+        };
+        let name = format!("{}!{symbol}", import.dll.to_ascii_lowercase());
+        found.entry(name).or_insert(import);
+    }
+    found
+}
+
+pub(super) fn imports(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (&case.comparer.base.pe, &case.comparer.fixed.pe);
+    let (before, after) = (by_symbol(&base.imports), by_symbol(&fixed.imports));
+    for (name, import) in &after {
+        if before.contains_key(name) {
+            continue;
+        }
+        let mut known = base.imports.iter();
+        let has_dll = known.any(|other| other.dll.eq_ignore_ascii_case(&import.dll));
+        let kind = match (has_dll, import.delayed) {
+            (true, false) => "",
+            (true, true) => ", delay-loaded",
+            (false, false) => ", of a new DLL",
+            (false, true) => ", delay-loaded, of a new DLL",
+        };
+        let message = format!("import {name} is new");
+        let evidence = format!("slot at rva {} of the fixed image{kind}", import.slot);
+        refusals.push(Refusal::new("HP023", &**name, message, evidence));
+    }
+    for (name, import) in &before {
+        if !after.contains_key(name) {
+            let message = format!("import {name} is gone");
+            let evidence = format!("slot at rva {} of the base", import.slot);
+            refusals.push(Refusal::new("HP024", &**name, message, evidence));
+        }
+    }
+}

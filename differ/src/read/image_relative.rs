@@ -1,0 +1,124 @@
+//! Places in data that hold an address as its distance from the image base.
+//!
+//! The linker records them nowhere that stays in the image (`IMAGE_REL_*_ADDR32NB` needs no base
+//! relocation), yet they change whenever anything moves. What has them has a fixed shape, and a
+//! name that tells which: the run-time type information and the descriptions of thrown objects of
+//! the Microsoft C++ ABI (LLVM's `MicrosoftCXXABI.cpp` and `CGCXXABI` lay out the same). Each
+//! leads to others, so that those without a name are found, too.
+
+use hpbuild_metadata::{Rva, Side};
+use rustc_hash::FxHashSet;
+
+use crate::image::DataSymbol;
+use crate::pe::Pe;
+
+/// More entries than a list of base classes or of types has; what claims them is not believed.
+const MAX_ENTRIES: u32 = 1 << 12;
+
+/// A structure of known shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Shape {
+    /// `??_R4`: what a vtable says of the object.
+    Locator,
+    /// `??_R3`: a class and the number of its bases.
+    Hierarchy,
+    /// `??_R2`: this many base classes.
+    Bases(u32),
+    /// `??_R1`: a base class.
+    Base,
+    /// `_TI`: a thrown object.
+    Thrown,
+    /// `_CTA`: the types it can be caught as.
+    Types,
+    /// `_CT`: one of them.
+    Type,
+}
+
+impl Shape {
+    /// The shape of what has this linkage name.
+    fn of(name: &str) -> Option<Self> {
+        // Type descriptors, `??_R0`, hold pointers proper.
+        const PREFIXES: [(&str, Shape); 6] = [
+            ("??_R4", Shape::Locator),
+            ("??_R3", Shape::Hierarchy),
+            ("??_R1", Shape::Base),
+            ("_CTA", Shape::Types),
+            ("_CT??_R0", Shape::Type),
+            ("_TI", Shape::Thrown),
+        ];
+        let (prefix, shape) = PREFIXES
+            .into_iter()
+            .find(|(prefix, _)| name.starts_with(prefix))?;
+        // `_TI1?AVfailure@@`, `_CTA1?AV..`, with flags before the count: `_TIC2PEAX`.
+        let rest = &name[prefix.len()..];
+        let is_own = match shape {
+            Shape::Thrown | Shape::Types => {
+                let flags = rest.trim_start_matches(['C', 'V', 'U']);
+                flags.starts_with(|c: char| c.is_ascii_digit())
+            }
+            _ => true,
+        };
+        is_own.then_some(shape)
+    }
+
+    /// Where in it addresses stand, and the shape of what they lead to.
+    fn fields(self) -> &'static [(u32, Option<Shape>)] {
+        match self {
+            Shape::Locator => &[(12, None), (16, Some(Shape::Hierarchy)), (20, None)],
+            Shape::Hierarchy | Shape::Bases(_) | Shape::Types => &[],
+            Shape::Base => &[(0, None), (24, Some(Shape::Hierarchy))],
+            Shape::Thrown => &[(4, None), (8, None), (12, Some(Shape::Types))],
+            Shape::Type => &[(4, None), (24, None)],
+        }
+    }
+}
+
+/// The places in named data, and in what it leads to; sorted, unique.
+pub(super) fn places<S: Side>(pe: &Pe<S>, data: &[DataSymbol<S>]) -> Vec<Rva<S>> {
+    let mut open: Vec<(Rva<S>, Shape)> = data
+        .iter()
+        .filter_map(|symbol| {
+            let name = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+            Some((symbol.rva, Shape::of(name)?))
+        })
+        .collect();
+    let mut seen: FxHashSet<(Rva<S>, Shape)> = FxHashSet::default();
+    let mut places = Vec::new();
+    while let Some((at, shape)) = open.pop() {
+        if !seen.insert((at, shape)) {
+            continue;
+        }
+        let word = |offset: u32| {
+            let bytes = pe.bytes(at.checked_add(offset)?, 4)?;
+            bytes.first_chunk().map(|word| u32::from_le_bytes(*word))
+        };
+        let mut field = |offset: u32, leads_to: Option<Shape>| {
+            // None, or something else of the same name.
+            let target = word(offset).map(Rva::new)?;
+            pe.section_at(target)?;
+            places.push(at.checked_add(offset)?);
+            open.extend(leads_to.map(|shape| (target, shape)));
+            Some(())
+        };
+        for (offset, leads_to) in shape.fields() {
+            _ = field(*offset, *leads_to);
+        }
+        match shape {
+            Shape::Hierarchy => {
+                let count = word(8).unwrap_or(0).min(MAX_ENTRIES);
+                _ = field(12, Some(Shape::Bases(count)));
+            }
+            Shape::Bases(count) => {
+                (0..count).for_each(|index| _ = field(4 * index, Some(Shape::Base)));
+            }
+            Shape::Types => {
+                let count = word(0).unwrap_or(0).min(MAX_ENTRIES);
+                (1..=count).for_each(|index| _ = field(4 * index, Some(Shape::Type)));
+            }
+            _ => {}
+        }
+    }
+    places.sort_unstable();
+    places.dedup();
+    places
+}

@@ -59,6 +59,15 @@ struct Site {
     ranges: Vec<Range<u32>>,
 }
 
+impl<S: Side> Default for InlineSites<S> {
+    fn default() -> Self {
+        Self {
+            sites: Vec::new(),
+            annotations: Vec::new(),
+        }
+    }
+}
+
 impl<S: Side> InlineSites<S> {
     fn of(&self, function: Rva<S>) -> Vec<Site> {
         let start = self.sites.partition_point(|site| site.function < function);
@@ -215,7 +224,7 @@ fn compressed(rest: &mut &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// What clang 22 writes for a callee inlined in two pieces.
+    /// A callee inlined in two pieces, as clang writes it.
     #[test]
     fn ranges_of_annotations() {
         // Offset 4, line and offset +3, length 5, offset +0x10, length 2.

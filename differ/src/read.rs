@@ -4,6 +4,7 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod dwarf;
 mod image_relative;
 mod inline;
 mod jump_tables;
@@ -11,6 +12,9 @@ mod locate;
 mod pdb;
 mod scan;
 mod symbols;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,9 +24,10 @@ use ms_pdb::tpi::TypeStream;
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::image::{Compiland, Contribution, Image, SwitchTable};
+use crate::image::{Compiland, Contribution, Image, SwitchTable, SymbolSource};
+use crate::inline::InlineSites;
 use crate::pe::{Opened, Pe, Unsupported};
-use crate::types::{Records, Types};
+use crate::types::{CodeViewTypes, Records, Types};
 use pdb::{Module, OpenPdb, RawContribution, Streams};
 use symbols::{ModuleSymbols, RawData, RawPublic};
 
@@ -60,6 +65,17 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         Opened::Pe(pe) => *pe,
         Opened::Unsupported(unsupported) => return Ok(Read::Unsupported(unsupported)),
     };
+    // An image that names a PDB is described by that and nothing else.
+    let names_pdb = pe
+        .codeview
+        .as_ref()
+        .is_some_and(|codeview| !codeview.pdb_path.is_empty());
+    if input.pdb.is_none()
+        && !names_pdb
+        && let Some(symbols) = dwarf::read(&pe)?
+    {
+        return Ok(Read::Image(Box::new(assemble_dwarf(pe, symbols))));
+    }
     let (pdb_path, pdb) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
     assemble(pe, pdb_path, pdb).map(|image| Read::Image(Box::new(image)))
 }
@@ -121,29 +137,38 @@ fn find_pdb<S: Side>(
         });
     };
     let candidates = match named {
-        Some(path) => vec![path.to_owned()],
-        None => locate::candidates(&pe.path, codeview, paths),
+        Some(path) => vec![(path.to_owned(), Some(path.to_owned()))],
+        None => locate::candidates(&pe.path, codeview, paths)
+            .iter()
+            .map(|place| (place.path(), place.file()))
+            .collect(),
     };
-    let mut mismatch = None;
-    for path in &candidates {
-        if named.is_none() && !path.is_file() {
-            continue;
-        }
-        let pdb = pdb::open(path)?;
+    let looked: Vec<PathBuf> = candidates.iter().map(|(place, _)| place.clone()).collect();
+    let mut unusable = None;
+    for path in candidates.into_iter().filter_map(|(_, file)| file) {
+        // A stale or broken file beside the PE must not hide the right one in a store.
+        let pdb = match pdb::open(&path) {
+            Ok(pdb) => pdb,
+            Err(error) => {
+                unusable.get_or_insert(error);
+                continue;
+            }
+        };
         if pdb.guid == codeview.guid && pdb.age == codeview.age {
-            return Ok((path.clone(), pdb));
+            return Ok((path, pdb));
         }
-        // A stale file beside the PE must not hide the right one in a store.
-        mismatch.get_or_insert(Error::PdbMismatch {
+        unusable.get_or_insert(Error::PdbMismatch {
             pe: pe.path.clone(),
-            pdb: path.clone(),
+            pdb: path,
             expected: (codeview.guid.clone(), codeview.age),
             found: (pdb.guid, pdb.age),
+            looked: looked.clone(),
         });
     }
-    Err(mismatch.unwrap_or(Error::NoPdb {
+    Err(unusable.unwrap_or(Error::NoPdb {
         path: pe.path.clone(),
-        looked: candidates,
+        expected: (codeview.guid.clone(), codeview.age),
+        looked,
     }))
 }
 
@@ -173,6 +198,7 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
     );
     let inline_sites = inline::inline_sites(&pe, &modules);
     let source_names = streams.source_names();
+    let cold_parts = carve::cold_parts(&pe, &modules);
     // What was read is part of the image now. It is freed before the code is scanned, which takes
     // most memory.
     let mut hotpatch_functions: Vec<_> = modules
@@ -200,8 +226,11 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
     );
     Ok(Image {
         path: pe.path.clone(),
-        pdb_path,
-        pdb_identity: (pdb.guid, pdb.age),
+        symbols: SymbolSource::Pdb {
+            path: pdb_path,
+            guid: pdb.guid,
+            age: pdb.age,
+        },
         pe,
         functions,
         procedures,
@@ -211,14 +240,73 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         switch_tables,
         boundaries,
         hotpatch_functions,
+        cold_parts,
         types,
         inline_sites,
         source_names,
+        lines: Vec::new(),
         image_relative,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,
     })
+}
+
+/// An image without a PDB, from what its DWARF says.
+fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<S> {
+    let (modules, contributions) = (&symbols.modules, &symbols.contributions);
+    let (functions, procedures) = carve::carve(
+        &pe,
+        modules,
+        &symbols.publics,
+        contributions,
+        &symbols.types,
+    );
+    let scanned = scan::scan(&pe, &functions);
+    let data = data::data_symbols(
+        &pe,
+        modules,
+        (&symbols.globals, &symbols.publics),
+        (&functions, &procedures),
+        contributions,
+        &symbols.types,
+    );
+    let image_relative = image_relative::places(&pe, &data);
+    let mut boundaries =
+        data::boundaries(&pe, (&data, &image_relative), contributions, &scanned, &[]);
+    let cold_parts = carve::cold_parts(&pe, modules);
+    // DWARF describes no jump table; those are left that code itself shows.
+    let mut switch_tables = Vec::new();
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
+    );
+    Image {
+        path: pe.path.clone(),
+        symbols: SymbolSource::Dwarf,
+        pe,
+        functions,
+        procedures,
+        data,
+        compilands: symbols.compilands,
+        contributions: symbols.contributions,
+        switch_tables,
+        boundaries,
+        hotpatch_functions: Vec::new(),
+        cold_parts,
+        types: symbols.types,
+        // Inlined calls and names of source files are read from PDBs alone.
+        inline_sites: InlineSites::default(),
+        source_names: Box::default(),
+        lines: symbols.lines,
+        image_relative,
+        relative_tables: scanned.relative_tables,
+        references: scanned.references,
+        reference_starts: scanned.starts,
+    }
 }
 
 /// Symbols of all compilands. A stream's bytes are dropped once its records are facts.
@@ -278,7 +366,7 @@ fn parse_types(path: &Path, streams: Streams<'_>) -> Result<Types, Error> {
     };
     let types = parse(ms_pdb::Stream::TPI, streams.types()?)?;
     let items = parse(ms_pdb::Stream::IPI, streams.items())?;
-    Ok(Types::new(types, items))
+    Ok(CodeViewTypes::new(types, items).into())
 }
 
 fn compiland(name: &str, symbols: &ModuleSymbols, lines: &[u8]) -> Compiland {

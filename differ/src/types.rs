@@ -5,7 +5,9 @@
 //! by name, offset and type. Behind a pointer only the name of a structure counts, because a
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
+pub(crate) mod dwarf;
 mod members;
+mod source;
 
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
@@ -17,6 +19,7 @@ use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 use rustc_hash::{FxHashMap, FxHasher};
 
 pub(crate) use members::VirtualFunction;
+pub use source::Types;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
@@ -25,7 +28,7 @@ const MAX_DEPTH: u32 = 64;
 type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 
 /// The type records of one PDB.
-pub struct Types {
+pub(crate) struct CodeViewTypes {
     stream: Records,
     items: Records,
     /// Full definitions of structures, unions and enumerations by unique name, which the record
@@ -35,15 +38,15 @@ pub struct Types {
     further: Vec<TypeIndex>,
 }
 
-impl std::fmt::Debug for Types {
+impl std::fmt::Debug for CodeViewTypes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Types")
+        f.debug_struct("CodeViewTypes")
             .field("count", &self.stream.starts.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Types {
+impl CodeViewTypes {
     /// Indexes type records and item records.
     ///
     /// Every record is read whole once, here, where a panic of the parser is caught. Later stages
@@ -95,7 +98,7 @@ impl Types {
     }
 
     /// Bytes of a value of this type; `None` where the records do not tell.
-    pub fn size(&self, index: u32) -> Option<u32> {
+    pub(crate) fn size(&self, index: u32) -> Option<u32> {
         self.size_at(TypeIndex(index), 0).filter(|size| *size > 0)
     }
 
@@ -129,7 +132,7 @@ impl Types {
 
     /// The function type behind the index of a procedure record: for `S_*PROC32_ID` records the
     /// index names an item, which names the type.
-    pub fn function_type(&self, index: u32, is_item: bool) -> u32 {
+    pub(crate) fn function_type(&self, index: u32, is_item: bool) -> u32 {
         if !is_item {
             return index;
         }
@@ -175,7 +178,7 @@ impl Types {
     }
 
     /// A hash of the type's layout that equal types of two PDBs share.
-    pub fn layout_hash(&self, index: u32) -> u64 {
+    pub(crate) fn layout_hash(&self, index: u32) -> u64 {
         let mut hasher = FxHasher::default();
         let seen = Seen::default();
         self.hash_into(TypeIndex(index), false, 0, &seen, &mut hasher);
@@ -358,7 +361,7 @@ impl Types {
 
     /// Full definitions of structures and unions as (unique name without what hashes the source,
     /// type index), in the order of names. A name occurs as often as compilands disagree on it.
-    pub fn definitions(&self) -> Vec<(String, u32)> {
+    pub(crate) fn definitions(&self) -> Vec<(String, u32)> {
         let mut all: Vec<_> = self
             .definitions
             .iter()
@@ -374,7 +377,7 @@ impl Types {
     }
 
     /// Names of structures and unions that a value or pointer of this type leads to directly.
-    pub fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
+    pub(crate) fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
         let mut index = TypeIndex(index);
         for _ in 0..MAX_DEPTH {
             if self.stream.is_primitive(index) {
@@ -552,7 +555,7 @@ mod tests {
     }
 
     /// Structures of two structures each, `levels` deep, over `leaf`; the type index of the outermost.
-    fn tower(levels: u32, leaf: u32) -> (Types, u32) {
+    fn tower(levels: u32, leaf: u32) -> (CodeViewTypes, u32) {
         let mut records = Vec::new();
         let mut member = leaf;
         for level in 0..levels {
@@ -560,7 +563,7 @@ mod tests {
             records.extend(pair_of(index, member, &format!("S{level}")));
             member = index + 1;
         }
-        (Types::new(stream(&records), stream(&[])), member)
+        (CodeViewTypes::new(stream(&records), stream(&[])), member)
     }
 
     /// Without remembering what was walked this would take 2^50 steps.

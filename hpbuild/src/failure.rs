@@ -12,18 +12,24 @@ pub(crate) enum Outcome {
     /// Nothing changed, or only numbers of source lines.
     Same,
     /// Some of many inputs are unusable; the others are done.
+    Partial,
+    /// What could be checked here holds, and not all could.
     Incomplete,
     /// A process that runs images for `test`, with its code.
     Child(i32),
 }
 
 impl Outcome {
+    /// The exit code of a check that was not made in full: no CI should take it for a pass.
+    pub(crate) const INCOMPLETE: u8 = 4;
+
     pub(crate) const fn code(self) -> u8 {
         match self {
             Outcome::Done => 0,
             Outcome::Refused => 1,
             Outcome::Same => 3,
-            Outcome::Incomplete => 2,
+            Outcome::Partial => 2,
+            Outcome::Incomplete => Outcome::INCOMPLETE,
             Outcome::Child(0) => 0,
             Outcome::Child(_) => 2,
         }
@@ -74,7 +80,7 @@ impl From<hpbuild_differ::Error> for Failure {
             Error::NoPdb { .. } => failure.hint(
                 "name the PDB with --base-pdb or --fixed-pdb, or its folder with --symbols",
             ),
-            Error::NoDebugDirectory { .. } => failure.hint("link with /DEBUG"),
+            Error::NoDebugDirectory { .. } => failure.hint("link with /DEBUG, or build with -g and without -s for DWARF"),
             Error::PdbMismatch { .. } => failure.hint(
                 "find the PDB that was written together with the PE; --symbols names further folders",
             ),

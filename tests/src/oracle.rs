@@ -17,8 +17,8 @@
 //!
 //! The differ works on linked images, where none of this is left, and so the two share no code.
 //! What the oracle cannot see is what the linker does: functions that it drops or folds are
-//! functions here. Unwind data (`.pdata`, `.xdata`) is no part of a function's meaning. Constants
-//! made by `__LINE__` are constants.
+//! functions here. Exception data (`.xdata`) is part of the function that it serves alone, by what
+//! it holds: a `catch` of another type is a change. Constants made by `__LINE__` are constants.
 //!
 //! Labels such as `.LCPI0_1` must be kept in the objects (`-Xclang -msave-temp-labels`): without
 //! them one cannot tell where in a shared section one constant ends.

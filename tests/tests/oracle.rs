@@ -369,6 +369,48 @@ fn a_narrow_read_gets_a_part_of_a_string() {
 }
 
 #[test]
+fn what_is_caught_is_part_of_the_function() {
+    let build = |caught: &str| {
+        let mut it = Maker::new();
+        it.function("thrower");
+        let function = it.0.symbol_id(b"thrower").expect("defined above");
+        let symbols = ["one", "other"].map(|name| it.constant(name, name.as_bytes()).1);
+        let caught = symbols[usize::from(caught == "other")];
+        let kind = SectionKind::ReadOnlyData;
+        let data = it.section(".xdata$thrower", kind, &[1, 0, 0, 0, 0, 0, 0, 0]);
+        let table = it.symbol(".table", data, SymbolKind::Data);
+        let directory = it.section(".pdata$thrower", kind, &[0; 12]);
+        let typ = pe::IMAGE_REL_AMD64_ADDR32NB.0;
+        it.relocate(data, 4, caught, typ, 0);
+        for (offset, symbol) in [(0, function), (4, function), (8, table)] {
+            it.relocate(directory, offset, symbol, typ, 0);
+        }
+        it
+    };
+    assert!(changed(&compared(build("one"), build("one"))).is_empty());
+    assert_eq!(
+        changed(&compared(build("one"), build("other"))),
+        ["thrower"]
+    );
+}
+
+#[test]
+fn a_funclet_is_a_part_of_its_function() {
+    let build = |name: &str, end: u8| {
+        let mut it = Maker::new();
+        let code = it.section(".text$thrower", SectionKind::Text, &[0xc3, 0x90, end]);
+        it.symbol("thrower", code, SymbolKind::Text);
+        let part = it.symbol(name, code, SymbolKind::Text);
+        it.0.symbol_mut(part).value = 1;
+        ObjectFile::read("test.obj", &it.bytes()).expect("an object")
+    };
+    let program = |end| Program::new(vec![build("?dtor$1@?0?thrower@4HA", end)]).expect("one");
+    let comparison = compare(&program(0xc3), &program(0xcc));
+    assert_eq!(changed(&comparison), ["thrower"]);
+    assert!(Program::new(vec![build("another", 0xc3)]).is_err());
+}
+
+#[test]
 fn what_is_no_object_is_refused() {
     let bytes = reader("limits", b"1234").bytes();
     assert!(ObjectFile::read("cut.obj", &bytes[..30]).is_err());

@@ -5,6 +5,7 @@
 //! against the fixtures first: where it disagrees with a person, its word on the corpus is worth
 //! nothing.
 
+mod names;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use hpbuild_tests::oracle::{self, FunctionName, ObjectFile, Program};
+use hpbuild_tests::oracle::{self, ObjectFile, Program};
 use serde::Deserialize;
 
 use crate::corpus::proof::Profile;
@@ -138,8 +139,8 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
             .map(|it| -> Result<Program> { program(compile::objects(&tools, it, &pairs)?) });
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
-        totals.oracle(&title, &truth, &readable(&comparison));
-        let data = report::counted(comparison.data.iter().map(|it| undecorated(&it.name)));
+        totals.oracle(&title, &truth, &names::readable(&comparison));
+        let data = names::data(&comparison);
         // The load config is a fact about the image, not about the library.
         totals.data(&title, &expected.data.iter().cloned().collect(), &data);
         if !arguments.oracle_only {
@@ -167,6 +168,7 @@ fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
 
 /// Holds the differ against the oracle over the corpus, as far as it is built.
 fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
+    let tools = Toolchain::find()?;
     for pair in corpus::built()? {
         let machine = pair.machine.folder();
         let title = format!("{} {} {machine}", pair.project, pair.optimisation);
@@ -182,15 +184,18 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         });
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
-        let truth = keys(&comparison);
+        let truth = names::keys(&tools, &comparison)?;
         totals.corpus(&title, comparison.same.len(), &truth);
         if !arguments.oracle_only {
-            let found = report::diff(
-                arguments.profile(),
-                &pair.image("base"),
-                &pair.image("fixed"),
-            )?;
+            let profile = arguments.profile();
+            let mut found = report::diff(profile, &pair.image("base"), &pair.image("fixed"))?;
+            // A jump to an import is made from the import library, and is in no object.
+            found.leave_out(&comparison.elsewhere);
             totals.against_oracle(&title, &truth, &found);
+            for again in corpus::relinked(&pair, &tools)? {
+                let found = report::diff(profile, &pair.image("base"), &again.image)?;
+                totals.relinked(&format!("{title}, linked again: {}", again.way), &found);
+            }
         }
     }
     Ok(())
@@ -215,32 +220,6 @@ fn program(objects: Vec<(String, Vec<u8>)>) -> Result<Program> {
         .map(|(name, bytes)| ObjectFile::read(name, bytes))
         .collect();
     Ok(Program::new(read?)?)
-}
-
-/// What differs, by the names of procedure records.
-fn readable(comparison: &oracle::Comparison) -> Names {
-    by(comparison, |it| undecorated(&it.name))
-}
-
-/// What differs, with namesakes told apart.
-fn keys(comparison: &oracle::Comparison) -> Names {
-    by(comparison, |it| match &it.object {
-        Some(object) => report::key(None, &undecorated(&it.name), object),
-        None => report::key(Some(&it.name), "", ""),
-    })
-}
-
-fn by(comparison: &oracle::Comparison, name: impl Fn(&FunctionName) -> String) -> Names {
-    Names {
-        changed: report::counted(comparison.changed.iter().map(|it| name(&it.function))),
-        added: report::counted(comparison.added.iter().map(&name)),
-        removed: report::counted(comparison.removed.iter().map(&name)),
-    }
-}
-
-/// A name as procedure records have it: without what the decoration says of types.
-fn undecorated(name: &str) -> String {
-    undname::demangle(name, undname::Flags::NAME_ONLY).unwrap_or_else(|_| name.to_owned())
 }
 
 fn explain(arguments: &Arguments, title: &str, comparison: &oracle::Comparison) {

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
-use build::Side;
+use build::{Relinked, Side};
 use proof::Profile;
 use recipe::{Corpus, Project};
 
@@ -148,6 +148,30 @@ pub(crate) fn built() -> Result<Vec<Pair>> {
         }
     }
     Ok(pairs)
+}
+
+/// The base of a built pair, linked in other ways; nothing where the recipe does not ask for it.
+///
+/// # Errors
+/// The recipe cannot be read, or the linker fails.
+pub(crate) fn relinked(pair: &Pair, tools: &Toolchain) -> Result<Vec<Relinked>> {
+    let fixtures = run::root().join("fixtures");
+    let corpus = Corpus::read(&fixtures.join("corpus/recipes.toml"))?;
+    let project = corpus.project.iter().find(|it| it.name == pair.project);
+    let project = project.context("a pair of no project")?;
+    if !project.relink || corpus.optimisations.first() != Some(&pair.optimisation) {
+        return Ok(Vec::new());
+    }
+    let sources = sources::prepare(&project.base, &folder())?;
+    let side = Side {
+        corpus: &corpus,
+        project,
+        sources: &sources,
+        optimisation: &pair.optimisation,
+        machine: pair.machine,
+        out: pair.folder.join("base"),
+    };
+    side.relink(tools, &fixtures)
 }
 
 /// Where everything that is fetched and built goes.

@@ -80,6 +80,21 @@ impl Toolchain {
         Command::new(format!("llvm-dlltool-{}", self.release))
     }
 
+    /// The lister of symbols.
+    pub(crate) fn nm(&self) -> Command {
+        Command::new(format!("llvm-nm-{}", self.release))
+    }
+
+    /// The reader of mangled names.
+    pub(crate) fn cxxfilt(&self) -> Command {
+        Command::new(format!("llvm-cxxfilt-{}", self.release))
+    }
+
+    /// The folder with the headers of the C++ library.
+    pub(crate) fn cxx_headers(&self) -> String {
+        format!("/usr/lib/llvm-{}/include/c++/v1", self.release)
+    }
+
     /// The exact version, as the compiler and the linker state it.
     ///
     /// # Errors
@@ -101,6 +116,7 @@ fn packages(release: &str) -> Vec<String> {
         format!("clang-{release}"),
         format!("lld-{release}"),
         format!("llvm-{release}"),
+        format!("libc++-{release}-dev"),
         "mingw-w64-common".to_owned(),
     ]
 }

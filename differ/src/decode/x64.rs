@@ -309,7 +309,7 @@ impl RegisterSet {
 /// How many instructions behind a load from a relative table the address is added at the latest.
 const TABLE_WINDOW: usize = 12;
 
-/// Finds `lea t, [table]`, then `movsxd x, [t+i*4]`, then `add` of the two, in this order; other
+/// Finds `lea t, [table]`, then `movsxd x, [t+i*4]` or `[i+t]`, then `add` of the two, in this order; other
 /// instructions may stand between.
 pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<Rva<S>> {
     let mut found = Vec::new();
@@ -349,11 +349,18 @@ pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
         let Some(load) = is_load.then(|| iced_at(instruction)).flatten() else {
             continue;
         };
-        if load.memory_index() == Register::None || load.memory_index_scale() != 4 {
+        // The table may be either register of the sum where a loop counts bytes.
+        let (base, index_register) = (load.memory_base(), load.memory_index());
+        let table_in = |register: Register| {
+            let number = register.is_gpr64().then(|| register.number())?;
+            Some((register, tables[number]?))
+        };
+        let scale = load.memory_index_scale();
+        if index_register == Register::None || !matches!(scale, 1 | 4) {
             continue;
         }
-        let base = load.memory_base();
-        let Some(table) = base.is_gpr64().then(|| tables[base.number()]).flatten() else {
+        let swapped = || table_in(index_register).filter(|_| scale == 1);
+        let Some((base, table)) = table_in(base).or_else(swapped) else {
             continue;
         };
         let adds = |instruction: &Instruction<S>| {
@@ -541,6 +548,33 @@ mod tests {
             })
             .collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn relative_tables_by_entries_and_by_bytes() {
+        let tables = |load: [u8; 4]| {
+            // lea rbx,[rip+0x100]; load; add rdx,rbx
+            let mut code = vec![0x48, 0x8d, 0x1d, 0, 1, 0, 0];
+            code.extend(load);
+            code.extend([0x48, 0x01, 0xda]);
+            let code = Code::<Base> {
+                bytes: &code,
+                rva: Rva::new(0x1000),
+                image_base: 0,
+                relocated: &[],
+            };
+            let mut body = Body::default();
+            decode(code, &mut body);
+            relative_tables(code, &body)
+        };
+        let found = [Rva::new(0x1107)];
+        // movsxd rdx, dword ptr [rbx+rdi*4], [rdi+rbx] and [rbx+rdi]
+        assert_eq!(tables([0x48, 0x63, 0x14, 0xbb]), found);
+        assert_eq!(tables([0x48, 0x63, 0x14, 0x1f]), found);
+        assert_eq!(tables([0x48, 0x63, 0x14, 0x3b]), found);
+        // [rdi+rbx*4] multiplies the address, and [rsi+rdi] has nothing to do with it.
+        assert_eq!(tables([0x48, 0x63, 0x14, 0x9f]), []);
+        assert_eq!(tables([0x48, 0x63, 0x14, 0x3e]), []);
     }
 
     /// A displacement before an immediate: the field is not at the end of the instruction.

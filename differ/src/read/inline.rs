@@ -7,10 +7,7 @@ use crate::inline::{InlineSite, InlineSites};
 use crate::pe::Pe;
 
 pub(super) fn inline_sites<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> InlineSites<S> {
-    let mut all = InlineSites {
-        sites: Vec::new(),
-        annotations: Vec::new(),
-    };
+    let mut all = InlineSites::default();
     for module in modules {
         for site in &module.inline_sites {
             let procedure = module.procedures.get(site.procedure as usize);

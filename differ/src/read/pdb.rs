@@ -87,17 +87,11 @@ pub(super) fn open(path: &Path) -> Result<OpenPdb, Error> {
 /// Reads an open PDB whose streams have no more than `most` bytes together.
 fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<OpenPdb, Error> {
     let broken = |place| broken(path, place);
-    let pdb = Pdb::open_from_file(file).map_err(broken("pdb header and stream directory"))?;
-    // Streams are allocated at the size the directory gives them. Pages are not shared between
-    // streams of a real PDB, so all of them together fit in the file.
-    let total: u64 = (0..pdb.num_streams())
-        .map(|stream| pdb.stream_len(stream))
-        .sum();
-    if total > most {
-        let expected = format!("streams of at most {most:#x} bytes together");
-        let found = format!("{total:#x} bytes");
-        return Err(Error::format(path, "pdb stream directory", expected, found));
-    }
+    let file = RandomAccessFile::from(file);
+    // Opening reads a whole stream already.
+    container::check_directory(path, &file, most)?;
+    let place = "pdb header and stream directory";
+    let pdb = Pdb::open_from_random_file(file).map_err(broken(place))?;
     let dbi = pdb.read_dbi_stream().map_err(broken("pdb dbi stream"))?;
     let header = dbi.header().map_err(broken("pdb dbi header"))?;
     for stream in [

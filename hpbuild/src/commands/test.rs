@@ -49,7 +49,8 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<Outcome, Failure> {
         Format::Json => render::json(&report),
     })?;
     Ok(match report.verdict {
-        Verdict::Passed | Verdict::Incomplete => Outcome::Done,
+        Verdict::Passed => Outcome::Done,
+        Verdict::Incomplete => Outcome::Incomplete,
         Verdict::Failed => Outcome::Refused,
     })
 }

@@ -341,12 +341,13 @@ fn images(out: &mut String, sides: [(&str, &Option<ImageReport>); 2]) -> std::fm
         fact(out, "time stamp", format!("{:#010x}", image.time_stamp))?;
         fact(out, "checksum", format!("{:#010x}", image.checksum))?;
         fact(out, "SHA-256", &image.sha256)?;
-        fact(out, "PDB", &image.pdb)?;
-        fact(
-            out,
-            "PDB identity",
-            format!("{}, age {}", image.pdb_guid, image.pdb_age),
-        )?;
+        fact(out, "symbols", image.symbols)?;
+        if let Some(pdb) = &image.pdb {
+            fact(out, "PDB", pdb)?;
+        }
+        if let (Some(guid), Some(age)) = (&image.pdb_guid, image.pdb_age) {
+            fact(out, "PDB identity", format!("{guid}, age {age}"))?;
+        }
         writeln!(out, "</dl>")?;
     }
     writeln!(out, "</section>")

@@ -1,6 +1,6 @@
 //! Two programs, function by function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::meaning::{Meaning, Reader, digest};
 use super::names::{Lone, Names, Pairs, Renamed};
@@ -20,6 +20,8 @@ pub struct Comparison {
     pub added: Vec<FunctionName>,
     /// Functions of the base alone.
     pub removed: Vec<FunctionName>,
+    /// What objects name and no object of the side defines.
+    pub elsewhere: BTreeSet<String>,
     /// Writable data with another initial value or size, or on one side only.
     pub data: Vec<FunctionName>,
 }
@@ -84,6 +86,8 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
     let owned = |list: Vec<(&FunctionName, _)>| list.into_iter().map(|it| it.0.clone()).collect();
     comparison.added = owned(pairs.added);
     comparison.removed = owned(pairs.removed);
+    comparison.elsewhere = base.elsewhere();
+    comparison.elsewhere.extend(fixed.elsewhere());
     let pairs = variables.pairs(&ours, &theirs);
     let lonely = pairs.added.into_iter().chain(pairs.removed);
     comparison.data = lonely.map(|(name, _)| name.clone()).collect();

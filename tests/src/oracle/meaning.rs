@@ -44,10 +44,19 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// A function: the whole of its section.
+    /// A function: the whole of its section, and of those with its exception data.
     pub(super) fn function(&mut self, id: SectionId) -> Meaning {
-        let end = self.program.section(id).size;
-        self.stretch(id, 0, end)
+        let program = self.program;
+        let mut meaning = self.stretch(id, 0, program.section(id).size);
+        for &data in program.handling(id) {
+            let start = meaning.bytes.len() as u32;
+            let more = self.stretch(data, 0, program.section(data).size);
+            meaning.bytes.extend(more.bytes);
+            let moved = more.references.into_iter();
+            let moved = moved.map(|(offset, words)| (start + offset, words));
+            meaning.references.extend(moved);
+        }
+        meaning
     }
 
     /// A datum; padding behind it does not count where other data follows.

@@ -1,8 +1,8 @@
 //! All objects of one side, with names resolved between them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::object_file::{Error, ObjectFile, Purpose, Section};
+use super::object_file::{Error, Machine, ObjectFile, Purpose, Section};
 
 /// A function by name; `object` is set for a static one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +54,8 @@ pub struct Program {
     globals: HashMap<String, (SectionId, u32)>,
     /// Offsets of all labels in the data sections, in order.
     labels: BTreeMap<SectionId, Vec<u32>>,
+    /// Sections with the exception data of one function alone, by the function's section.
+    handling: BTreeMap<SectionId, Vec<SectionId>>,
 }
 
 impl Program {
@@ -68,6 +70,7 @@ impl Program {
             names: HashMap::new(),
             globals: HashMap::new(),
             labels: BTreeMap::new(),
+            handling: BTreeMap::new(),
         };
         for (index, object) in program.objects.iter().enumerate() {
             for symbol in &object.symbols {
@@ -97,6 +100,9 @@ impl Program {
                     name: symbol.name.clone(),
                     object: (!symbol.global).then(|| object.name.clone()),
                 };
+                if is_funclet(&symbol.name) {
+                    continue;
+                }
                 if offset != 0 {
                     return Err(Error::SharedSection {
                         name: object.name.clone(),
@@ -107,6 +113,7 @@ impl Program {
                 program.functions.entry(name).or_insert(id);
             }
         }
+        program.handling = program.find_handling();
         for labels in program.labels.values_mut() {
             labels.sort_unstable();
             labels.dedup();
@@ -116,6 +123,50 @@ impl Program {
 
     pub(super) fn section(&self, id: SectionId) -> &Section {
         &self.objects[id.object].sections[id.section]
+    }
+
+    /// Which sections the entries of the exception directory connect: each entry has relocations to
+    /// the function and, where there is more to say than fits, to the data that says it.
+    fn find_handling(&self) -> BTreeMap<SectionId, Vec<SectionId>> {
+        let mut users = BTreeMap::<SectionId, BTreeSet<SectionId>>::new();
+        for (object, file) in self.objects.iter().enumerate() {
+            let directory = |it: &&Section| it.name.split('$').next() == Some(".pdata");
+            let entry = match file.machine {
+                Machine::X64 => 12,
+                Machine::Arm64 => 8,
+            };
+            for relocations in file.sections.iter().filter(directory).flat_map(|it| {
+                it.relocations
+                    .chunk_by(move |one, other| one.offset / entry == other.offset / entry)
+            }) {
+                let places = relocations
+                    .iter()
+                    .filter_map(|it| file.symbols[it.symbol].place);
+                let mut code = None;
+                for (section, _) in places {
+                    let id = SectionId { object, section };
+                    match file.sections.get(section).map(|it| it.purpose) {
+                        Some(Purpose::Code) => code = Some(id),
+                        Some(_) => {
+                            users.entry(id).or_default().extend(code);
+                        }
+                        None => {}
+                    }
+                }
+            }
+        }
+        let mut found = BTreeMap::<SectionId, Vec<SectionId>>::new();
+        for (data, functions) in users {
+            if let [function] = functions.into_iter().collect::<Vec<_>>()[..] {
+                found.entry(function).or_default().push(data);
+            }
+        }
+        found
+    }
+
+    /// The sections with the exception data of a function.
+    pub(super) fn handling(&self, function: SectionId) -> &[SectionId] {
+        self.handling.get(&function).map_or(&[], Vec::as_slice)
     }
 
     /// What a relocation in `object` against `symbol` means, and what is left of its addend.
@@ -148,6 +199,15 @@ impl Program {
             }
         };
         (target, left)
+    }
+
+    /// Names that objects use and none defines.
+    pub(super) fn elsewhere(&self) -> BTreeSet<String> {
+        let symbols = self.objects.iter().flat_map(|it| &it.symbols);
+        symbols
+            .filter(|it| it.place.is_none() && !self.globals.contains_key(&it.name))
+            .map(|it| it.name.clone())
+            .collect()
     }
 
     /// The datum that holds this place.
@@ -203,4 +263,11 @@ impl Program {
         }
         found
     }
+}
+
+/// Whether this is the body of a `catch` or a clean-up that is compiled apart: it stands in the
+/// section of its function, and is a part of it.
+fn is_funclet(name: &str) -> bool {
+    let kinds = ["?dtor$", "?catch$", "?fin$", "?filt$"];
+    kinds.iter().any(|kind| name.starts_with(kind))
 }

@@ -2,8 +2,12 @@
 
 mod bad_input;
 mod batch;
+mod compressed;
 mod determinism;
+mod dwarf;
+mod inputs_kept;
 mod outcomes;
 mod program;
 mod release;
 mod reports;
+mod symbol_places;

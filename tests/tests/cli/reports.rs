@@ -1,5 +1,6 @@
 //! The forms of a report: what they say of prebuilt pairs, and that names stay names.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -225,6 +226,94 @@ fn inlined_callee_is_named() {
         &["--format", "json"],
     );
     assert!(!json.contains("\"inlined\""), "{json}");
+}
+
+/// Every changed instruction of every prebuilt edit comes from the inlined function that LLVM's
+/// symbolizer names, or from none.
+#[test]
+fn inlined_callees_are_those_of_llvm() {
+    let Some(symbolizer) = symbolizer() else {
+        return;
+    };
+    let mut compared = 0;
+    for machine in ["x64", "arm64"] {
+        let root = prebuilt("edits").join(machine);
+        for entry in std::fs::read_dir(&root).expect("a folder") {
+            let variant = entry.expect("an entry").file_name();
+            let variant = variant.to_str().expect("a plain name");
+            if variant.contains("base") {
+                continue;
+            }
+            let json = ["--format", "json"];
+            let json = diff(&root, ["base", variant], "hp_edits.dll", &json);
+            let report: Value = serde_json::from_str(&json).expect("JSON");
+            for function in report["functions"]["changed"]
+                .as_array()
+                .expect("functions")
+            {
+                let sides = [
+                    ("removed", "base", "base_rva", "base_offset"),
+                    ("added", variant, "fixed_rva", "fixed_offset"),
+                ];
+                for (tag, side, rva, offset) in sides {
+                    let lines = function["diff"].as_array().into_iter().flatten();
+                    let places: Vec<u64> = lines
+                        .filter(|line| line["tag"] == tag)
+                        .filter_map(|line| Some(function[rva].as_u64()? + line[offset].as_u64()?))
+                        .collect();
+                    let expected = inlined_by(symbolizer, &root.join(side), &places);
+                    let inlined = function["inlined"].as_array().into_iter().flatten();
+                    let found: BTreeMap<String, u64> = inlined
+                        .filter_map(|inlined| {
+                            let name = inlined["name"].as_str()?.to_owned();
+                            Some((name, inlined[tag].as_u64().filter(|count| *count > 0)?))
+                        })
+                        .collect();
+                    assert_eq!(found, expected, "{machine} {variant} {tag}: {function:#}");
+                    compared += found.len();
+                }
+            }
+        }
+    }
+    assert!(compared >= 6, "{compared}");
+}
+
+/// LLVM's symbolizer, where it is installed.
+fn symbolizer() -> Option<&'static str> {
+    ["llvm-symbolizer-22", "llvm-symbolizer-19"]
+        .into_iter()
+        .find(|tool| Command::new(tool).arg("--version").output().is_ok())
+}
+
+/// How many of these places came from which inlined function.
+fn inlined_by(symbolizer: &str, folder: &Path, places: &[u64]) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    if places.is_empty() {
+        return counts;
+    }
+    let output = Command::new(symbolizer)
+        .args(["--relative-address", "--output-style=JSON", "--obj"])
+        .arg(folder.join("hp_edits.dll"))
+        .args(places.iter().map(|place| format!("{place:#x}")))
+        .output()
+        .expect("the symbolizer runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let answers = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let mut answered = 0;
+    for answer in answers.flat_map(|answer| match answer.expect("JSON") {
+        Value::Array(answers) => answers,
+        answer => vec![answer],
+    }) {
+        answered += 1;
+        // The innermost frame first; the last one is the function itself.
+        let frames = answer["Symbol"].as_array().expect("frames");
+        if let [innermost, _, ..] = &frames[..] {
+            let name = innermost["FunctionName"].as_str().expect("a name");
+            *counts.entry(name.to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(answered, places.len());
+    counts
 }
 
 /// Names can hold anything. In no form do they become markup or orders to a terminal.

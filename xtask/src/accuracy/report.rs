@@ -109,6 +109,16 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
     })
 }
 
+impl Found {
+    /// Takes out what is no function of any object.
+    pub(super) fn leave_out(&mut self, names: &BTreeSet<String>) {
+        let keys = &mut self.keys;
+        for list in [&mut keys.changed, &mut keys.added, &mut keys.removed] {
+            list.retain(|name| !names.contains(name));
+        }
+    }
+}
+
 /// Sums over all pairs.
 #[derive(Default)]
 pub(super) struct Totals {
@@ -161,6 +171,11 @@ impl Totals {
     /// The differ on a corpus pair.
     pub(super) fn against_oracle(&mut self, title: &str, truth: &Names, found: &Found) {
         self.differ(title, truth, &found.keys, found);
+    }
+
+    /// The differ on one set of objects, linked twice.
+    pub(super) fn relinked(&mut self, title: &str, found: &Found) {
+        self.differ(title, &Names::default(), &found.keys, found);
     }
 
     fn differ(&mut self, title: &str, truth: &Names, names: &Names, found: &Found) {

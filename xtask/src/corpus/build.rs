@@ -1,5 +1,6 @@
 //! Sources to objects, and objects to an image with its PDB.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +43,14 @@ pub(crate) struct Side<'a> {
     pub(crate) out: PathBuf,
 }
 
+/// An image that was linked once more.
+pub(crate) struct Relinked {
+    /// In what way it was linked, in a word.
+    pub(crate) way: &'static str,
+    /// Its file.
+    pub(crate) image: PathBuf,
+}
+
 impl Side<'_> {
     /// Compiles and links, unless the same commands with the same tools gave what is there.
     ///
@@ -50,7 +59,7 @@ impl Side<'_> {
     pub(crate) fn build(&self, tools: &Toolchain, fixtures: &Path) -> Result<()> {
         let (compiles, objects) = self.compiles(tools, fixtures)?;
         let imports = IMPORTS.map(|library| self.imports(tools, fixtures, library));
-        let link = self.link(tools, &objects);
+        let mut link = self.link(tools, &self.corpus.link, "", &objects);
         let mut commands: Vec<String> = compiles.iter().map(run::shown).collect();
         commands.extend(imports.iter().map(run::shown));
         commands.push(run::shown(&link));
@@ -65,9 +74,13 @@ impl Side<'_> {
         }
         fs::create_dir_all(self.out.join("obj"))?;
         run::in_parallel(compiles, |mut command| run::captured(&mut command))?;
-        for mut command in imports.into_iter().chain([link]) {
+        for mut command in imports {
             run::captured(&mut command)?;
         }
+        if self.project.runtime {
+            self.runtime(tools, &objects)?;
+        }
+        run::captured(&mut link)?;
         fs::write(noted, stamp)?;
         Ok(())
     }
@@ -105,14 +118,22 @@ impl Side<'_> {
                     .replace(['/', '\\'], "_")
             };
             let object = PathBuf::from("obj").join(format!("{name}.obj"));
+            let cxx = source.extension().is_some_and(|it| it == "cpp");
+            // A language standard is for one language, and our own sources are all C.
+            let flags = self.project.compile.iter();
+            let flags = flags.filter(|flag| cxx || !flag.starts_with("-std=c++"));
             let mut clang = tools.clang();
+            if cxx {
+                clang.arg("-nostdinc++");
+                clang.args(["-isystem", &tools.cxx_headers()]);
+            }
             clang
                 .current_dir(self.sources)
                 .arg(format!("--target={}", self.machine.gnu_triple()))
                 .arg(format!("-{}", self.optimisation))
                 .args(&self.corpus.compile)
                 .args(FOR_THE_ORACLE)
-                .args(&self.project.compile)
+                .args(flags)
                 .args(
                     self.project
                         .include
@@ -144,16 +165,113 @@ impl Side<'_> {
         dlltool
     }
 
-    fn link(&self, tools: &Toolchain, objects: &[PathBuf]) -> Command {
+    /// Makes the import library for what no object defines.
+    fn runtime(&self, tools: &Toolchain, objects: &[PathBuf]) -> Result<()> {
+        let listed = |filter: &str| -> Result<BTreeSet<String>> {
+            let mut nm = tools.nm();
+            nm.current_dir(&self.out)
+                .args([filter, "--extern-only", "--format=just-symbols"])
+                .args(objects);
+            let text = run::captured(&mut nm)?;
+            Ok(text.lines().map(str::to_owned).collect())
+        };
+        let defined = listed("--defined-only")?;
+        // The linker asks for the relocator where it joins code and data of a library.
+        let mut exports = "LIBRARY runtime.dll\nEXPORTS\n_pei386_runtime_relocator\n".to_owned();
+        for name in listed("--undefined-only")?.difference(&defined) {
+            let made_by_linker = name.starts_with("__guard_") || name == "__ImageBase";
+            let is_name = !name.is_empty() && !name.ends_with(':') && !name.starts_with("__imp_");
+            if is_name && !made_by_linker {
+                // Type information is data, which the linker reaches in another way.
+                let data = name.starts_with("_ZTI") || name.starts_with("_ZTV");
+                let kind = if data { " DATA" } else { "" };
+                exports.push_str(&format!("{name}{kind}\n"));
+            }
+        }
+        fs::write(self.out.join("runtime.def"), exports)?;
+        let mut dlltool = tools.dlltool();
+        dlltool
+            .current_dir(&self.out)
+            .args(["-m", self.machine.dlltool(), "-l", "runtime.lib"])
+            .args(["-d", "runtime.def"]);
+        run::captured(&mut dlltool)?;
+        Ok(())
+    }
+
+    /// Links the objects that are there in every way that means nothing, into `relinked/WAY/`.
+    ///
+    /// # Errors
+    /// The side is not built, or the linker fails.
+    pub(crate) fn relink(&self, tools: &Toolchain, fixtures: &Path) -> Result<Vec<Relinked>> {
+        let (_, objects) = self.compiles(tools, fixtures)?;
+        let mut reversed = objects.clone();
+        reversed.reverse();
+        let kept = |without: &[&str]| -> Vec<String> {
+            let flags = self.corpus.link.iter();
+            flags
+                .filter(|it| !without.contains(&it.as_str()))
+                .cloned()
+                .collect()
+        };
+        let with = |mut flags: Vec<String>, flag: &str| {
+            flags.push(flag.to_owned());
+            flags
+        };
+        let ways = [
+            ("order", kept(&[]), &reversed),
+            ("image-base", with(kept(&[]), "/base:0x270000000"), &objects),
+            (
+                "padding",
+                with(kept(&["/functionpadmin:16"]), "/functionpadmin:64"),
+                &objects,
+            ),
+            (
+                "no-padding",
+                kept(&["/functionpadmin:16", "/hotpatchcompatible"]),
+                &objects,
+            ),
+            (
+                "time",
+                with(kept(&["/brepro"]), "/timestamp:1700000000"),
+                &objects,
+            ),
+            (
+                "folded",
+                with(kept(&["/opt:ref,noicf"]), "/opt:ref,icf"),
+                &objects,
+            ),
+        ];
+        let mut relinked = Vec::new();
+        for (way, flags, objects) in ways {
+            let folder = self.out.join("relinked").join(way);
+            let image = folder.join(format!("{}.dll", self.project.name));
+            if !image.exists() {
+                fs::create_dir_all(&folder)?;
+                let place = format!("relinked/{way}/");
+                run::captured(&mut self.link(tools, &flags, &place, objects))?;
+            }
+            relinked.push(Relinked { way, image });
+        }
+        Ok(relinked)
+    }
+
+    fn link(
+        &self,
+        tools: &Toolchain,
+        flags: &[String],
+        folder: &str,
+        objects: &[PathBuf],
+    ) -> Command {
         let name = &self.project.name;
         let mut lld = tools.lld_link();
         lld.current_dir(&self.out)
-            .args(&self.corpus.link)
+            .args(flags)
             .arg(format!("/pdbsourcepath:C:\\{name}"))
-            .arg(format!("/out:{name}.dll"))
-            .arg(format!("/pdb:{name}.pdb"))
+            .arg(format!("/out:{folder}{name}.dll"))
+            .arg(format!("/pdb:{folder}{name}.pdb"))
             .args(objects)
-            .args(IMPORTS.map(|library| format!("{library}.lib")));
+            .args(IMPORTS.map(|library| format!("{library}.lib")))
+            .args(self.project.runtime.then_some("runtime.lib"));
         lld
     }
 }

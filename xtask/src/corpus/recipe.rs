@@ -26,7 +26,8 @@ pub(crate) struct Corpus {
 pub(crate) struct Project {
     /// Its name here.
     pub(crate) name: String,
-    /// Sources relative to the folder of the side; a last component `*.c` stands for all.
+    /// Sources relative to the folder of the side; a last component `*.c` or `*.cpp` stands
+    /// for all.
     pub(crate) sources: Vec<String>,
     /// Our own additions, relative to `fixtures/`.
     #[serde(default)]
@@ -37,6 +38,13 @@ pub(crate) struct Project {
     /// Flags of its own.
     #[serde(default)]
     pub(crate) compile: Vec<String>,
+    /// What no object defines comes from a library named `runtime.dll`, as that of C++ may: it is
+    /// the same for both sides, and none is built.
+    #[serde(default)]
+    pub(crate) runtime: bool,
+    /// The base is also linked in other ways, in which nothing may differ.
+    #[serde(default)]
+    pub(crate) relink: bool,
     /// The vulnerable side.
     pub(crate) base: Version,
     /// The fixed side.

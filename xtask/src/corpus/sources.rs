@@ -95,7 +95,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 pub(crate) fn list(patterns: &[String], folder: &Path) -> Result<Vec<String>> {
     let mut sources = Vec::new();
     for pattern in patterns {
-        let Some(parent) = pattern.strip_suffix("/*.c") else {
+        let Some((parent, extension)) = pattern.rsplit_once("/*") else {
             sources.push(pattern.clone());
             continue;
         };
@@ -104,7 +104,7 @@ pub(crate) fn list(patterns: &[String], folder: &Path) -> Result<Vec<String>> {
             .with_context(|| format!("{}: no folder {parent}", folder.display()))?;
         for entry in listed {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            if name.ends_with(".c") {
+            if name.ends_with(extension) {
                 sources.push(format!("{parent}/{name}"));
             }
         }

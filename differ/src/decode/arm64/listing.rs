@@ -92,11 +92,18 @@ pub(in crate::decode) fn relative_tables<S: Side>(
             }
             continue;
         }
-        // ldrsw xt, [xn, xm or wm, extended, lsl #2]
-        if word & 0xffe0_1c00 != 0xb8a0_1800 {
+        // ldrsw xt, [xn, xm or wm, extended]: what is added may be counted in entries or in bytes.
+        if word & 0xffe0_0c00 != 0xb8a0_0800 {
             continue;
         }
-        let (loaded, base) = (register(0), register(5));
+        let loaded = register(0);
+        // Two whole registers may change places.
+        let swapped = (word & 0xf000 == 0x6000).then(|| register(16));
+        let base = [Some(register(5)), swapped];
+        let mut bases = base.into_iter().flatten();
+        let Some(base) = bases.find(|base| tables[*base].is_some()) else {
+            continue;
+        };
         let Some(table) = tables[base] else { continue };
         let adds = |word: u32| {
             // add xd, xn, xm
@@ -118,7 +125,35 @@ pub(in crate::decode) fn relative_tables<S: Side>(
 
 #[cfg(test)]
 mod tests {
+    use hpbuild_metadata::Base;
+
     use super::*;
+    use crate::decode::{Machine, decode};
+
+    #[test]
+    fn relative_tables_by_entries_and_by_bytes() {
+        let tables = |load: u32| {
+            // adr x22, #+0x100; load; add x0, x22, x8
+            let words = [0x1000_0816, load, 0x8b08_02c0_u32];
+            let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+            let code = Code::<Base> {
+                bytes: &bytes,
+                rva: Rva::new(0x1000),
+                image_base: 0,
+                relocated: &[],
+            };
+            let mut body = Body::default();
+            decode(Machine::Arm64, code, &mut body);
+            relative_tables(code, &body)
+        };
+        let found = [Rva::new(0x1100)];
+        // ldrsw x8, [x22, w21, uxtw #2], [x22, x21] and [x21, x22]
+        assert_eq!(tables(0xb8b5_5ac8), found);
+        assert_eq!(tables(0xb8b5_6ac8), found);
+        assert_eq!(tables(0xb8b6_6aa8), found);
+        // ldrsw x8, [x21, x22, lsl #2] multiplies the address.
+        assert_eq!(tables(0xb8b6_7aa8), []);
+    }
 
     #[test]
     fn constants() {

@@ -53,8 +53,8 @@ pub(super) fn outcome(
     problems: &[Problem],
 ) -> Result<Outcome, Failure> {
     Ok(match worst {
-        _ if !problems.is_empty() => Outcome::Incomplete,
-        Some(Ending::Error) => Outcome::Incomplete,
+        _ if !problems.is_empty() => Outcome::Partial,
+        Some(Ending::Error) => Outcome::Partial,
         Some(Ending::Refused) => Outcome::Refused,
         _ if patched => Outcome::Done,
         _ => Outcome::Same,

@@ -7,29 +7,24 @@ use std::fmt::Display;
 pub(crate) enum Outcome {
     /// What was asked for is done.
     Done,
-    /// The change is understood and cannot be hotpatched, or a check did not hold.
+    /// The change is understood and cannot be hotpatched, or a check did not hold or could not
+    /// be made.
     Refused,
     /// Nothing changed, or only numbers of source lines.
     Same,
     /// Some of many inputs are unusable; the others are done.
     Partial,
-    /// What could be checked here holds, and not all could.
-    Incomplete,
     /// A process that runs images for `test`, with its code.
     Child(i32),
 }
 
 impl Outcome {
-    /// The exit code of a check that was not made in full: no CI should take it for a pass.
-    pub(crate) const INCOMPLETE: u8 = 4;
-
     pub(crate) const fn code(self) -> u8 {
         match self {
             Outcome::Done => 0,
             Outcome::Refused => 1,
             Outcome::Same => 3,
             Outcome::Partial => 2,
-            Outcome::Incomplete => Outcome::INCOMPLETE,
             Outcome::Child(0) => 0,
             Outcome::Child(_) => 2,
         }

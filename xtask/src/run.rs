@@ -38,20 +38,12 @@ pub(crate) fn checked(command: &mut Command) -> Result<()> {
 /// # Errors
 /// The program is missing, or did not exit with 0.
 pub(crate) fn captured(command: &mut Command) -> Result<String> {
-    captured_with(command, 0)
-}
-
-/// The same for a command that has to end with another exit code.
-///
-/// # Errors
-/// It cannot start, or ends otherwise.
-pub(crate) fn captured_with(command: &mut Command, code: i32) -> Result<String> {
     let line = shown(command);
     let output = command
         .output()
         .with_context(|| format!("cannot start `{line}`"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.code() != Some(code) {
+    if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("`{line}` failed: {}\n{text}{errors}", output.status);
     }

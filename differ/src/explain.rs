@@ -16,6 +16,7 @@ use crate::compare::{Kind, kind_of};
 use crate::decode::{Body, Instruction, ReferenceKind, decode};
 use crate::handling;
 use crate::image::Image;
+use crate::inline::{Inlined, inlined};
 use crate::lines::lines_of;
 use crate::meaning::{Comparer, Meaning, Target, anonymous_extent, resolve};
 use crate::read::code_at;
@@ -31,6 +32,8 @@ pub struct Explanation {
     pub kinds: Vec<Kind>,
     /// Changed instructions and some around them, in order.
     pub lines: Vec<DiffLine>,
+    /// Inlined functions that changed instructions came from, those with most first.
+    pub inlined: Vec<Inlined>,
 }
 
 /// One line of an instruction diff.
@@ -193,9 +196,12 @@ pub fn explain(
     classify(&ops, comparer, &b, &f, &mut kinds);
     kinds.sort_unstable();
     kinds.dedup();
+    let lines = aligned.lines(&b, &f);
+    let inlined = inlined((comparer.base, base), (comparer.fixed, fixed), &lines);
     Explanation {
         kinds,
-        lines: aligned.lines(&b, &f),
+        lines,
+        inlined,
     }
 }
 

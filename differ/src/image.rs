@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
 use crate::decode::Reference;
+use crate::inline::InlineSites;
 use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::Types;
@@ -48,6 +49,10 @@ pub struct Image<S: Side> {
     pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
     /// Types of functions and data.
     pub types: Types,
+    /// Calls that were replaced by the callee's body.
+    pub(crate) inline_sites: InlineSites<S>,
+    /// Names of source files, as line records refer to them: each ends with a zero.
+    pub(crate) source_names: Box<[u8]>,
     /// (address, source line) from DWARF, sorted by address; line 0 where nothing has one. Empty
     /// where symbols come from a PDB: then each compiland has its own.
     pub(crate) lines: Vec<(Rva<S>, u32)>,

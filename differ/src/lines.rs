@@ -12,14 +12,16 @@ use hpbuild_metadata::{FunctionId, SectionOffset, Side};
 
 use crate::image::{Function, Image};
 
+/// `DEBUG_S_FILECHKSMS`.
+const FILE_CHECKSUMS: u32 = 0xf4;
 /// `DEBUG_S_LINES`.
 const LINES: u32 = 0xf2;
 /// Bytes in front of the blocks of a lines subsection: place, flags, bytes of code.
-const LINES_HEADER: usize = 12;
+pub(crate) const LINES_HEADER: usize = 12;
 /// Bytes in front of the lines of a block: file, number of lines, bytes of the block.
 const BLOCK_HEADER: usize = 12;
 /// Line numbers that tell a debugger where not to stop and name no line.
-const NO_LINES: [u32; 2] = [0x00f0_0f00, 0x00fe_efee];
+pub(crate) const NO_LINES: [u32; 2] = [0x00f0_0f00, 0x00fe_efee];
 
 /// Source lines of a function, by offset from its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,9 +79,17 @@ impl Deref for LineRecords {
 }
 
 impl LineRecords {
+    /// Where in the image's names of source files the name of a file begins.
+    pub(crate) fn file_name(&self, file: u32) -> Option<usize> {
+        let (_, checksums) = subsections(&self.bytes, FILE_CHECKSUMS).next()?;
+        let entry = checksums.get(usize::try_from(file).ok()?..)?;
+        let name = u32::from_le_bytes(*entry.first_chunk()?);
+        name.try_into().ok()
+    }
+
     /// The lines subsections, with the places they begin at, that are about some of the `size`
     /// bytes of code from `from` on.
-    fn around(
+    pub(crate) fn around(
         &self,
         from: Option<SectionOffset>,
         size: u32,
@@ -201,20 +211,26 @@ fn subsections(bytes: &[u8], kind: u32) -> impl Iterator<Item = (usize, &[u8])> 
     })
 }
 
-/// The lines of all blocks as (bytes from the start of the code, line), up to the first block that
-/// is cut short.
-fn numbers(mut blocks: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+/// The lines of all blocks as (bytes from the start of the code, line).
+fn numbers(blocks: &[u8]) -> impl Iterator<Item = (u32, u32)> {
+    entries(blocks).map(|(_, at, number)| (at, number))
+}
+
+/// The lines of all blocks as (file, bytes from the start of the code, line), up to the first block
+/// that is cut short. A file is an offset in the compiland's file checksums.
+pub(crate) fn entries(mut blocks: &[u8]) -> impl Iterator<Item = (u32, u32, u32)> {
     let block = move || {
         let (count, size) = (word(blocks, 4) as usize, word(blocks, 8) as usize);
+        let file = word(blocks, 0);
         let block = blocks.get(..size).filter(|_| size >= BLOCK_HEADER)?;
         blocks = &blocks[size..];
         // Columns may follow the lines.
         let lines = &block[BLOCK_HEADER..];
-        Some(lines.chunks_exact(8).take(count))
+        // The number is in the lower 24 bits; how many lines a statement has, above.
+        let line = move |entry: &[u8]| (file, word(entry, 0), word(entry, 4) & 0x00ff_ffff);
+        Some(lines.chunks_exact(8).take(count).map(line))
     };
-    // The number is in the lower 24 bits; how many lines a statement has, above.
-    let line = |entry: &[u8]| (word(entry, 0), word(entry, 4) & 0x00ff_ffff);
-    std::iter::from_fn(block).flatten().map(line)
+    std::iter::from_fn(block).flatten()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod data;
 mod dwarf;
 mod fixups;
 mod image_relative;
+mod inline;
 mod jump_tables;
 mod locate;
 mod pdb;
@@ -25,6 +26,7 @@ use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::image::{Compiland, Contribution, Fixup, Function, Image, SwitchTable, SymbolSource};
+use crate::inline::InlineSites;
 use crate::pe::{Opened, Pe, Unsupported};
 use crate::types::{CodeViewTypes, Records, Types};
 use pdb::{Module, OpenPdb, RawContribution, Streams};
@@ -200,6 +202,8 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         &contributions,
         &types,
     );
+    let inline_sites = inline::inline_sites(&pe, &modules);
+    let source_names = streams.source_names();
     let cold_parts = carve::cold_parts(&pe, &modules);
     // What was read is part of the image now. It is freed before the code is scanned, which takes
     // most memory.
@@ -244,6 +248,8 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         hotpatch_functions,
         cold_parts,
         types,
+        inline_sites,
+        source_names,
         lines: Vec::new(),
         image_relative,
         fixups,
@@ -320,6 +326,9 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
         hotpatch_functions: Vec::new(),
         cold_parts,
         types: symbols.types,
+        // Inlined calls and names of source files are read from PDBs alone.
+        inline_sites: InlineSites::default(),
+        source_names: Box::default(),
         lines: symbols.lines,
         image_relative,
         fixups: Vec::new(),

@@ -5,11 +5,13 @@ use hpbuild_metadata::{Base, Fixed, FunctionId, Machine, Rva, Side};
 use serde::Serialize;
 
 use crate::compare::{Changed, Kind};
-use crate::explain::DiffLine;
+use crate::explain::{DiffLine, Tag};
 use crate::image::{Image, SymbolSource};
+use crate::inline::Inlined;
 use crate::judge::Refusal;
 use crate::pair::Tier;
 use crate::pipeline::Diff;
+use crate::source::{Source, source_of};
 
 /// Version of the JSON form.
 pub const SCHEMA: &str = "hpbuild-diff-1";
@@ -115,6 +117,12 @@ pub struct FunctionReport {
     /// How sure the pair is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    /// Inlined functions that changed instructions came from, those with most first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inlined: Vec<Inlined>,
+    /// Where the change begins in the fixed source; in the base's for what is only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// Whether the patch carries it.
     pub in_patch: bool,
     /// What changed, instruction by instruction.
@@ -167,6 +175,8 @@ impl Report {
                     kinds: change.kinds.clone(),
                     tier: Some(change.tier),
                     in_patch: in_patch(change),
+                    inlined: change.explanation.inlined.clone(),
+                    source: source_of(fixed, change.fixed, first_changed(change)),
                     diff: change.explanation.lines.clone(),
                     fixed_rva: Some(fixed.function(change.fixed).rva),
                     fixed_size: Some(fixed.function(change.fixed).size),
@@ -176,12 +186,18 @@ impl Report {
             added: comparison
                 .added
                 .iter()
-                .map(|id| of_fixed(fixed, *id, patched))
+                .map(|id| FunctionReport {
+                    source: source_of(fixed, *id, 0),
+                    ..of_fixed(fixed, *id, patched)
+                })
                 .collect(),
             removed: comparison
                 .removed
                 .iter()
-                .map(|id| of_base(base, *id))
+                .map(|id| FunctionReport {
+                    source: source_of(base, *id, 0),
+                    ..of_base(base, *id)
+                })
                 .collect(),
             unmatched: Vec::new(),
         };
@@ -247,6 +263,18 @@ impl Report {
     }
 }
 
+/// Bytes from the start of the fixed function to where the change begins.
+fn first_changed(change: &Changed) -> u32 {
+    let mut reached = 0;
+    for line in &change.explanation.lines {
+        reached = line.fixed_offset.unwrap_or(reached);
+        if matches!(line.tag, Tag::Added | Tag::Removed) {
+            return reached;
+        }
+    }
+    0
+}
+
 fn image<S: Side>(image: &Image<S>) -> ImageReport {
     let pe = &image.pe;
     let pdb = match &image.symbols {
@@ -309,6 +337,8 @@ fn named<S: Side>(image: &Image<S>, id: FunctionId<S>) -> FunctionReport {
         fixed_size: None,
         kinds: Vec::new(),
         tier: None,
+        inlined: Vec::new(),
+        source: None,
         in_patch: false,
         diff: Vec::new(),
     }

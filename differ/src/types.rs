@@ -189,6 +189,36 @@ impl CodeViewTypes {
         }
     }
 
+    /// The name of a function that the item stream names, with its scope.
+    pub(crate) fn item_name(&self, index: u32) -> Option<String> {
+        let name = |scope: Option<String>, name: &[u8]| {
+            let name = String::from_utf8_lossy(name);
+            match scope {
+                Some(scope) if !scope.is_empty() => format!("{scope}::{name}"),
+                _ => name.into_owned(),
+            }
+        };
+        match self.items.record(TypeIndex(index))?.parse().ok()? {
+            TypeData::FuncId(id) => {
+                let scope = self.items.record(TypeIndex(id.fixed.scope.get()));
+                let scope = scope.and_then(|record| match record.parse() {
+                    Ok(TypeData::StringId(text)) => Some(text.name.to_string()),
+                    _ => None,
+                });
+                Some(name(scope, id.name))
+            }
+            TypeData::MFuncId(id) => {
+                let class = match self.data(id.fixed.parent_type.get()) {
+                    Some(TypeData::Struct(class)) => Some(class.name.to_string()),
+                    Some(TypeData::Union(class)) => Some(class.name.to_string()),
+                    _ => None,
+                };
+                Some(name(class, id.name))
+            }
+            _ => None,
+        }
+    }
+
     /// A hash of the type's layout that equal types of two PDBs share.
     pub(crate) fn layout_hash(&self, index: u32) -> u64 {
         let mut hasher = FxHasher::default();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hpbuild_differ::{Input, SymbolPaths};
 
+use crate::commands::batch::BatchArguments;
 use crate::commands::keygen::KeygenArguments;
 use crate::commands::package::PackageArguments;
 use crate::commands::release::ReleaseAllArguments;
@@ -22,8 +23,21 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
 
+    /// Whether reports are coloured
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub(crate) color: Color,
+
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Even in pipes
+    Always,
+    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -36,6 +50,8 @@ pub(crate) enum Command {
     Inspect(InspectArguments),
     /// Apply a patch to its base in-process and watch what changes
     Test(TestArguments),
+    /// Compare whole trees of builds, on one machine or on many
+    Batch(Box<BatchArguments>),
     /// Say what a rule means and what to do about it
     Explain(ExplainArguments),
     /// Sign an image or a cabinet (Authenticode)
@@ -58,6 +74,33 @@ pub(crate) enum Command {
     },
 }
 
+/// The PDBs of the two builds.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PdbArguments {
+    /// The PDB of the base
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base_pdb: Option<PathBuf>,
+
+    /// The PDB of the fixed build
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fixed_pdb: Option<PathBuf>,
+}
+
+/// Where PDBs are looked for.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SymbolArguments {
+    /// Look for PDBs in this folder, too: as files or as a symbol store (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+}
+
+impl SymbolArguments {
+    pub(crate) fn paths(&self) -> SymbolPaths {
+        let symbol_path = std::env::var("_NT_SYMBOL_PATH").ok();
+        SymbolPaths::new(self.symbols.clone(), symbol_path.as_deref())
+    }
+}
+
 /// The two builds.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PairArguments {
@@ -67,17 +110,11 @@ pub(crate) struct PairArguments {
     /// The same build with the fix (PE file)
     pub(crate) fixed: PathBuf,
 
-    /// The PDB of the base
-    #[arg(long, value_name = "FILE")]
-    pub(crate) base_pdb: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) pdbs: PdbArguments,
 
-    /// The PDB of the fixed build
-    #[arg(long, value_name = "FILE")]
-    pub(crate) fixed_pdb: Option<PathBuf>,
-
-    /// Look for PDBs in this folder, too: as files or as a symbol store (may be repeated)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) symbols: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) symbols: SymbolArguments,
 
     /// Allow the findings this policy names (TOML)
     #[arg(long, value_name = "FILE")]
@@ -88,20 +125,15 @@ impl PairArguments {
     pub(crate) fn base(&self) -> Input {
         Input {
             pe: self.base.clone(),
-            pdb: self.base_pdb.clone(),
+            pdb: self.pdbs.base_pdb.clone(),
         }
     }
 
     pub(crate) fn fixed(&self) -> Input {
         Input {
             pe: self.fixed.clone(),
-            pdb: self.fixed_pdb.clone(),
+            pdb: self.pdbs.fixed_pdb.clone(),
         }
-    }
-
-    pub(crate) fn symbol_paths(&self) -> SymbolPaths {
-        let symbol_path = std::env::var("_NT_SYMBOL_PATH").ok();
-        SymbolPaths::new(self.symbols.clone(), symbol_path.as_deref())
     }
 }
 
@@ -109,8 +141,12 @@ impl PairArguments {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct OutputArguments {
     /// The form of the report
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    pub(crate) format: ReportFormat,
+
+    /// Name source files below this folder of the build machine relative to it (sarif)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) source_root: Option<String>,
 
     /// Write the report to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
@@ -135,6 +171,18 @@ pub(crate) enum Format {
     Text,
     /// For programs
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// SARIF 2.1.0, for CI systems
+    Sarif,
+    /// One page for a browser
+    Html,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -229,17 +277,12 @@ pub(crate) struct TestArguments {
     #[arg(long, value_name = "OLDER")]
     pub(crate) over: Option<PathBuf>,
 
-    /// The PDB of the base, for scenarios that name functions which are not exported
-    #[arg(long, value_name = "FILE")]
-    pub(crate) base_pdb: Option<PathBuf>,
+    // Scenarios can name functions that are not exported.
+    #[command(flatten)]
+    pub(crate) pdbs: PdbArguments,
 
-    /// The PDB of the fixed image
-    #[arg(long, value_name = "FILE")]
-    pub(crate) fixed_pdb: Option<PathBuf>,
-
-    /// Look for PDBs in this folder, too (may be repeated)
-    #[arg(long, value_name = "DIR")]
-    pub(crate) symbols: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) symbols: SymbolArguments,
 
     /// The form of the report
     #[arg(long, value_enum, default_value_t = Format::Text)]

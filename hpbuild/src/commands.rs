@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub(crate) mod batch;
 pub(crate) mod build;
 mod contents;
 pub(crate) mod demo;

@@ -12,6 +12,8 @@ pub(crate) enum Outcome {
     Refused,
     /// Nothing changed, or only numbers of source lines.
     Same,
+    /// Some of many inputs are unusable; the others are done.
+    Partial,
     /// A process that runs images for `test`, with its code.
     Child(i32),
 }
@@ -22,6 +24,7 @@ impl Outcome {
             Outcome::Done => 0,
             Outcome::Refused => 1,
             Outcome::Same => 3,
+            Outcome::Partial => 2,
             Outcome::Child(0) => 0,
             Outcome::Child(_) => 2,
         }
@@ -49,6 +52,11 @@ impl Failure {
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// What went wrong, and what may help.
+    pub(crate) fn parts(&self) -> (&str, Option<&str>) {
+        (&self.message, self.hint.as_deref())
     }
 
     pub(crate) fn print(&self) {

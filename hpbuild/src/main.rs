@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Color, Command};
 use failure::{Failure, Outcome};
 
 fn main() -> ExitCode {
@@ -39,6 +39,11 @@ fn silence_contained_panics() {
 }
 
 fn run(cli: Cli) -> Result<Outcome, Failure> {
+    match cli.color {
+        Color::Auto => {}
+        Color::Always => anstream::ColorChoice::Always.write_global(),
+        Color::Never => anstream::ColorChoice::Never.write_global(),
+    }
     if let Some(jobs) = cli.jobs {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(jobs.get())
@@ -50,6 +55,7 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
         Command::Build(arguments) => commands::build::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Test(arguments) => commands::test::run(&arguments),
+        Command::Batch(arguments) => commands::batch::run(&arguments),
         Command::Explain(arguments) => commands::explain::run(&arguments),
         Command::Sign(arguments) => commands::sign::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),

@@ -108,6 +108,16 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Columns of the terminal that a report goes to; `None` where it goes to a file or pipe.
+pub(crate) fn width(path: Option<&Path>) -> Option<usize> {
+    if path.is_some() {
+        return None;
+    }
+    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    // Narrower ones wrap: nothing useful is left of a line.
+    Some(usize::from(width.0).max(60))
+}
+
 /// Gives a report to where the user wants it.
 pub(crate) fn deliver(text: &str, path: Option<&Path>) -> Result<(), Failure> {
     match path {

@@ -6,6 +6,7 @@
 
 mod accuracy;
 mod bench;
+mod browser;
 mod ci;
 mod compile;
 mod corpus;
@@ -56,6 +57,8 @@ enum Chore {
     Bless(Rest),
     /// Speed and memory of `hpbuild diff`, beside the floors it is held against
     Bench(bench::Arguments),
+    /// Look at the HTML report in a real browser
+    Browser(browser::Arguments),
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Arguments),
 }
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         Chore::Test(rest) => ci::test(&rest.arguments),
         Chore::Bless(rest) => ci::bless(&rest.arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
+        Chore::Browser(arguments) => browser::run(&arguments),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match done {

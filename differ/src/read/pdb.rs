@@ -30,6 +30,8 @@ pub(super) struct OpenPdb {
     pub(super) fixups: Vec<u8>,
     /// The stream of global symbol records, if there is one.
     globals: Option<u32>,
+    /// The stream of source files' names, if there is one.
+    source_names: Option<u32>,
     pdb: Box<Pdb<RandomAccessFile>>,
 }
 
@@ -122,6 +124,7 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<OpenPdb, Error> {
         contributions: read_contributions(path, &dbi)?,
         fixups,
         globals: header.sym_record_stream().ok(),
+        source_names: pdb.named_stream("/names"),
         pdb,
     })
 }
@@ -136,6 +139,7 @@ impl OpenPdb {
         Streams {
             path,
             globals: self.globals,
+            source_names: self.source_names,
             container: &self.pdb,
         }
     }
@@ -146,6 +150,7 @@ impl OpenPdb {
 pub(super) struct Streams<'a> {
     path: &'a Path,
     globals: Option<u32>,
+    source_names: Option<u32>,
     container: &'a Container<RandomAccessFile>,
 }
 
@@ -194,6 +199,21 @@ impl Streams<'_> {
     /// Item records (function ids), headers included; empty where there are none.
     pub(super) fn items(&self) -> Vec<u8> {
         self.container.read_stream_to_vec(4).unwrap_or_default()
+    }
+
+    /// Names of source files, each with a zero at its end; line records give offsets in it. Only
+    /// reports name source files: where there are none, they say less.
+    ///
+    /// The stream `/names` (LLVM's "The PDB Info Stream"): signature, version and bytes of the
+    /// names, then these.
+    pub(super) fn source_names(&self) -> Box<[u8]> {
+        let stream = self.source_names.and_then(|index| {
+            let bytes = self.container.read_stream_to_vec(index).ok()?;
+            let size = u32::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
+            let names = bytes.get(12..)?.get(..usize::try_from(size).ok()?)?;
+            Some(names.into())
+        });
+        stream.unwrap_or_default()
     }
 }
 

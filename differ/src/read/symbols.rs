@@ -23,6 +23,9 @@ pub(super) struct ModuleSymbols {
     /// Functions compiled to reach their globals through `__ref_` variables.
     pub(super) hotpatch_functions: Vec<Box<str>>,
     pub(super) tool: Option<Tool>,
+    pub(super) inline_sites: Vec<RawInlineSite>,
+    /// The binary annotations of all inline sites.
+    pub(super) inline_annotations: Vec<u8>,
 }
 
 pub(super) struct RawProcedure {
@@ -61,6 +64,18 @@ pub(super) struct RawSwitchTable {
     pub(super) count: u32,
 }
 
+/// A call that was replaced by the callee's body.
+pub(super) struct RawInlineSite {
+    /// The procedure it stands in, as an index of [`ModuleSymbols::procedures`].
+    pub(super) procedure: u32,
+    /// How many sites it lies in.
+    pub(super) depth: u16,
+    /// The callee, as an index of the item stream.
+    pub(super) inlinee: u32,
+    /// Its part of [`ModuleSymbols::inline_annotations`].
+    pub(super) annotations: std::ops::Range<u32>,
+}
+
 pub(super) struct RawSeparated {
     pub(super) place: SectionOffset,
     pub(super) size: u32,
@@ -91,6 +106,37 @@ const SCOPES: [SymKind; 5] = [
     SymKind::S_INLINESITE2,
     SymKind::S_WITH32,
 ];
+
+impl ModuleSymbols {
+    /// Notes the site, if the record is one. A broken one only makes reports say less.
+    ///
+    /// `INLINESITESYM`: parent, end, inlinee, and in `INLINESITESYM2` the number of invocations;
+    /// then binary annotations (`cvinfo.h`).
+    fn inline_site(&mut self, kind: SymKind, data: &[u8], procedure: Option<u32>, depth: usize) {
+        let header = match kind {
+            SymKind::S_INLINESITE => 12,
+            SymKind::S_INLINESITE2 => 16,
+            _ => return,
+        };
+        let inlinee = data.get(8..).and_then(|rest| rest.first_chunk());
+        let (Some(procedure), Some(inlinee), Some(bytes)) =
+            (procedure, inlinee, data.get(header..))
+        else {
+            return;
+        };
+        let start = self.inline_annotations.len();
+        let (Ok(start), Ok(end)) = (start.try_into(), (start + bytes.len()).try_into()) else {
+            return;
+        };
+        self.inline_annotations.extend_from_slice(bytes);
+        self.inline_sites.push(RawInlineSite {
+            procedure,
+            depth: depth.try_into().unwrap_or(u16::MAX),
+            inlinee: u32::from_le_bytes(*inlinee),
+            annotations: start..end,
+        });
+    }
+}
 
 /// The kinds that most records of a compiland are of: variables of functions and where they live.
 fn is_passed_over(kind: SymKind) -> bool {
@@ -152,7 +198,9 @@ pub(super) fn module_symbols(
                 mentions: Vec::new(),
             });
         } else if SCOPES.contains(&symbol.kind) {
-            scopes.push(scopes.last().copied().flatten());
+            let procedure = scopes.last().copied().flatten();
+            found.inline_site(symbol.kind, symbol.data, procedure, scopes.len());
+            scopes.push(procedure);
         }
         let open = scopes.last().copied().flatten();
         if let Some(mention) = mentioned(symbol.kind, symbol.data)

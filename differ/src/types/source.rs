@@ -55,6 +55,14 @@ impl Types {
         }
     }
 
+    /// The name of a function that CodeView's item stream names, with its scope.
+    pub(crate) fn item_name(&self, index: u32) -> Option<String> {
+        match &self.0 {
+            Source::CodeView(types) => types.item_name(index),
+            Source::Dwarf(_) => None,
+        }
+    }
+
     /// A hash of the type's layout that equal types of two images share.
     pub fn layout_hash(&self, index: u32) -> u64 {
         match &self.0 {

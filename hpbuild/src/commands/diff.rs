@@ -7,7 +7,7 @@ use hpbuild_differ::judge::{Policy, Refusal};
 use hpbuild_differ::report::Verdict;
 use hpbuild_differ::{Diff, Differ, Report, Stage};
 
-use crate::cli::{DiffArguments, Format, OutputArguments, PairArguments};
+use crate::cli::{DiffArguments, OutputArguments, PairArguments, ReportFormat};
 use crate::failure::{Failure, Outcome};
 use crate::{input, output, render};
 
@@ -42,7 +42,7 @@ pub(crate) fn compare(
     let differ = Differ {
         base: pair.base(),
         fixed: pair.fixed(),
-        symbols: pair.symbol_paths(),
+        symbols: pair.symbols.paths(),
         policy: pair
             .policy
             .as_deref()
@@ -63,7 +63,7 @@ pub(crate) fn compare(
     Ok(outcome)
 }
 
-fn read_policy(path: &Path) -> Result<Policy, Failure> {
+pub(super) fn read_policy(path: &Path) -> Result<Policy, Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
     Policy::parse(&input::read_text(path)?).map_err(|error| fail(&error))
 }
@@ -72,9 +72,16 @@ fn deliver(report: &Report, arguments: &OutputArguments) -> Result<(), Failure> 
     if arguments.quiet && arguments.output.is_none() {
         return Ok(());
     }
+    let source_root = arguments.source_root.as_deref();
     let text = match arguments.format {
-        Format::Text => render::diff::text(report, arguments.verbose),
-        Format::Json => render::json(report),
+        ReportFormat::Text => {
+            let width = output::width(arguments.output.as_deref());
+            let detail = render::diff::Detail::new(arguments.verbose, width);
+            render::diff::text(report, detail)
+        }
+        ReportFormat::Json => render::json(report),
+        ReportFormat::Sarif => render::sarif::text(report, &super::explain::rules(), source_root),
+        ReportFormat::Html => render::html::page(report),
     };
     output::deliver(&text, arguments.output.as_deref())
 }

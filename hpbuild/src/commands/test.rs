@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hpbuild_differ::{Input, SymbolPaths, functions_by_name};
+use hpbuild_differ::{Input, functions_by_name};
 use hpbuild_harness::{ChildProgram, Request, Scenario, Verdict};
 use hpbuild_metadata::{Rva, Side};
 
@@ -34,9 +34,13 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<Outcome, Failure> {
     request.scenario = scenario.as_ref();
     // Names that are not exported come from PDBs, where there are any.
     if scenario.is_some() {
-        request.base_symbols = names(arguments, &arguments.base, arguments.base_pdb.as_deref())?;
+        request.base_symbols = names(
+            arguments,
+            &arguments.base,
+            arguments.pdbs.base_pdb.as_deref(),
+        )?;
         if let Some(path) = &arguments.against {
-            request.fixed_symbols = names(arguments, path, arguments.fixed_pdb.as_deref())?;
+            request.fixed_symbols = names(arguments, path, arguments.pdbs.fixed_pdb.as_deref())?;
         }
     }
     let report = hpbuild_harness::test(&request, &mut |_| {}).map_err(Failure::new)?;
@@ -72,9 +76,7 @@ fn names<S: Side>(
         pe: image.to_owned(),
         pdb: pdb.map(Path::to_owned),
     };
-    let symbol_path = std::env::var("_NT_SYMBOL_PATH").ok();
-    let paths = SymbolPaths::new(arguments.symbols.clone(), symbol_path.as_deref());
-    match functions_by_name(&input, &paths) {
+    match functions_by_name(&input, &arguments.symbols.paths()) {
         Ok(names) => Ok(names),
         Err(_) if pdb.is_none() => Ok(BTreeMap::new()),
         Err(error) => Err(error.into()),

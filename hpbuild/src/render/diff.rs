@@ -1,4 +1,7 @@
 //! The report of `diff` for people: a summary to be read in ten seconds, then the details.
+//!
+//! On a terminal, lines are cut to its width; in files and pipes, and with `--verbose`, nothing is.
+//! Names come from the images and can hold anything: see [`plain`].
 
 use std::fmt::Write;
 
@@ -6,6 +9,8 @@ use anstyle::{AnsiColor, Style};
 use hpbuild_differ::explain::{DiffLine, Tag};
 use hpbuild_differ::judge::{Refusal, Severity};
 use hpbuild_differ::report::{FunctionReport, ImageReport, Report, Verdict};
+
+use super::{cut, plain, short_name};
 
 /// Lines of an instruction diff that are shown of each function unless all are asked for.
 const LINES: usize = 24;
@@ -18,14 +23,31 @@ const GREEN: Style = AnsiColor::Green.on_default();
 const YELLOW: Style = AnsiColor::Yellow.on_default();
 const DIM: Style = Style::new().dimmed();
 
-/// The report as text; `verbose` leaves nothing out.
-pub(crate) fn text(report: &Report, verbose: bool) -> String {
+/// How much is shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Detail {
+    /// Whether nothing is left out.
+    pub(crate) verbose: bool,
+    /// Columns of a line.
+    pub(crate) width: usize,
+}
+
+impl Detail {
+    /// Everything, or what is useful in lines of this many columns.
+    pub(crate) fn new(verbose: bool, width: Option<usize>) -> Self {
+        let width = width.filter(|_| !verbose).unwrap_or(usize::MAX);
+        Self { verbose, width }
+    }
+}
+
+/// The report as text.
+pub(crate) fn text(report: &Report, detail: Detail) -> String {
     let mut out = String::new();
-    write(&mut out, report, verbose).expect("writing to a string does not fail");
+    write(&mut out, report, detail).expect("writing to a string does not fail");
     out
 }
 
-fn write(out: &mut String, report: &Report, verbose: bool) -> std::fmt::Result {
+fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result {
     summary(out, report)?;
     list_refusals(out, &report.refusals)?;
     let (changed, lines): (Vec<_>, Vec<_>) = report
@@ -34,36 +56,37 @@ fn write(out: &mut String, report: &Report, verbose: bool) -> std::fmt::Result {
         .iter()
         .partition(|function| function.in_patch);
     for function in &changed {
-        changed_function(out, function, verbose)?;
+        changed_function(out, function, detail)?;
     }
     list(
         out,
         "added",
         &report.functions.added.iter().collect::<Vec<_>>(),
-        verbose,
+        detail,
     )?;
     list(
         out,
         "removed",
         &report.functions.removed.iter().collect::<Vec<_>>(),
-        verbose,
+        detail,
     )?;
     list(
         out,
         "not told apart",
         &report.functions.unmatched.iter().collect::<Vec<_>>(),
-        verbose,
+        detail,
     )?;
     list(
         out,
         "only line numbers changed, not in the patch",
         &lines,
-        verbose,
+        detail,
     )?;
     if !report.data.is_empty() {
         writeln!(out, "\n{BOLD}data changed{BOLD:#}")?;
         for data in &report.data {
-            writeln!(out, "  {}  {} bytes", data.name, data.fixed_size)?;
+            let name = short_name(&plain(&data.name), detail.width.saturating_sub(20));
+            writeln!(out, "  {name}  {} bytes", data.fixed_size)?;
         }
     }
     Ok(())
@@ -76,7 +99,16 @@ fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
         Verdict::Refused => (RED.bold(), "refused"),
     };
     let functions = &report.functions;
-    writeln!(out, "{style}{verdict}{style:#}")?;
+    write!(out, "{style}{verdict}{style:#}")?;
+    let mut codes: Vec<_> = report.refusals.iter().filter(|r| r.refuses()).collect();
+    codes.dedup_by_key(|refusal| refusal.code);
+    if let Some((first, rest)) = codes.split_first() {
+        write!(out, " by {}", first.code)?;
+        for refusal in rest {
+            write!(out, ", {}", refusal.code)?;
+        }
+    }
+    writeln!(out)?;
     for (side, image) in [("base ", &report.base), ("fixed", &report.fixed)] {
         if let Some(image) = image {
             writeln!(out, "  {side}  {}", describe(image))?;
@@ -120,7 +152,10 @@ fn describe(image: &ImageReport) -> String {
     };
     format!(
         "{}  {}, time stamp {:#010x}, checksum {:#010x}{symbols}",
-        image.path, image.machine, image.time_stamp, image.checksum
+        plain(&image.path),
+        image.machine,
+        image.time_stamp,
+        image.checksum
     )
 }
 
@@ -155,13 +190,13 @@ fn write_refusal(out: &mut String, refusal: &Refusal) -> std::fmt::Result {
     } else {
         refusal.severity.name()
     };
-    let (code, message) = (refusal.code, &refusal.message);
+    let (code, message) = (refusal.code, plain(&refusal.message));
     write!(out, "  {style}{word:6}{style:#} {code}  {message}")?;
     if !refusal.evidence.is_empty() {
-        write!(out, " ({})", refusal.evidence)?;
+        write!(out, " ({})", plain(&refusal.evidence))?;
     }
     if let Some(reason) = &refusal.waived {
-        write!(out, "; allowed: {reason}")?;
+        write!(out, "; allowed: {}", plain(reason))?;
     }
     writeln!(out)
 }
@@ -169,24 +204,47 @@ fn write_refusal(out: &mut String, refusal: &Refusal) -> std::fmt::Result {
 fn changed_function(
     out: &mut String,
     function: &FunctionReport,
-    verbose: bool,
+    detail: Detail,
 ) -> std::fmt::Result {
     let kinds: Vec<String> = function.kinds.iter().map(kind_name).collect();
-    write!(out, "\n{BOLD}{}{BOLD:#}", function.display)?;
+    let mut facts = String::new();
     if let (Some(before), Some(after)) = (function.base_size, function.fixed_size) {
-        write!(out, "  {before} -> {after} bytes")?;
+        write!(facts, "  {before} -> {after} bytes")?;
     }
-    write!(out, "  {}", kinds.join(", "))?;
-    if let Some(compiland) = &function.compiland {
+    write!(facts, "  {}", kinds.join(", "))?;
+    let compiland = function.compiland.as_deref().map(plain);
+    let compiland = compiland.unwrap_or_default();
+    let name = short_name(&plain(&function.display), detail.width);
+    write!(out, "\n{BOLD}{name}{BOLD:#}")?;
+    // What does not fit beside the name goes below it.
+    let length = [&*name, &*facts, &*compiland]
+        .iter()
+        .map(|part| part.chars().count())
+        .sum::<usize>();
+    if length.saturating_add(2) > detail.width {
+        writeln!(out)?;
+    }
+    write!(out, "{facts}")?;
+    if !compiland.is_empty() {
         write!(out, "  {DIM}{compiland}{DIM:#}")?;
     }
     writeln!(out)?;
     if !function.aliases.is_empty() {
-        writeln!(out, "  also called {}", function.aliases.join(", "))?;
+        let aliases = format!("  also called {}", plain(&function.aliases.join(", ")));
+        writeln!(out, "{}", cut(&aliases, detail.width))?;
     }
-    let limit = if verbose { usize::MAX } else { LINES };
+    let changed = changed_lines(function);
+    for inlined in &function.inlined {
+        let (name, count) = (plain(&inlined.name), inlined.removed + inlined.added);
+        let name = short_name(&name, detail.width.saturating_sub(50));
+        writeln!(
+            out,
+            "  inlined {BOLD}{name}{BOLD:#}: {count} of {changed} changed instructions are its"
+        )?;
+    }
+    let limit = if detail.verbose { usize::MAX } else { LINES };
     for line in function.diff.iter().take(limit) {
-        diff_line(out, line)?;
+        diff_line(out, line, detail.width)?;
     }
     let hidden = function.diff.len().saturating_sub(limit);
     if hidden > 0 {
@@ -195,23 +253,28 @@ fn changed_function(
     Ok(())
 }
 
+/// How many instructions of either side changed.
+pub(crate) fn changed_lines(function: &FunctionReport) -> usize {
+    let changed = |line: &&DiffLine| matches!(line.tag, Tag::Removed | Tag::Added);
+    function.diff.iter().filter(changed).count()
+}
+
 /// A kind of change as reports name it.
 pub(crate) fn kind_name(kind: &hpbuild_differ::compare::Kind) -> String {
     let value = serde_json::to_value(kind).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn diff_line(out: &mut String, line: &DiffLine) -> std::fmt::Result {
+fn diff_line(out: &mut String, line: &DiffLine, width: usize) -> std::fmt::Result {
     let offset = |offset: Option<u32>| offset.map_or(String::new(), |at| format!("+{at:#x}"));
     let (base, fixed) = (offset(line.base_offset), offset(line.fixed_offset));
+    // 23 columns stand before the instruction.
+    let text = plain(&line.text);
+    let text = cut(&text, width.saturating_sub(23));
     match line.tag {
-        Tag::Same => writeln!(out, "    {base:>8} {fixed:>8}  {}", line.text),
-        Tag::Removed => writeln!(out, "  {RED}- {base:>8} {:>8}  {}{RED:#}", "", line.text),
-        Tag::Added => writeln!(
-            out,
-            "  {GREEN}+ {:>8} {fixed:>8}  {}{GREEN:#}",
-            "", line.text
-        ),
+        Tag::Same => writeln!(out, "    {base:>8} {fixed:>8}  {text}"),
+        Tag::Removed => writeln!(out, "  {RED}- {base:>8} {:>8}  {text}{RED:#}", ""),
+        Tag::Added => writeln!(out, "  {GREEN}+ {:>8} {fixed:>8}  {text}{GREEN:#}", ""),
         Tag::Gap => writeln!(out, "  {DIM}...{DIM:#}"),
     }
 }
@@ -220,16 +283,22 @@ fn list(
     out: &mut String,
     title: &str,
     functions: &[&FunctionReport],
-    verbose: bool,
+    detail: Detail,
 ) -> std::fmt::Result {
     if functions.is_empty() {
         return Ok(());
     }
     writeln!(out, "\n{BOLD}{title}{BOLD:#}")?;
-    let limit = if verbose { usize::MAX } else { FUNCTIONS };
+    let limit = if detail.verbose {
+        usize::MAX
+    } else {
+        FUNCTIONS
+    };
     for function in functions.iter().take(limit) {
         let size = function.fixed_size.or(function.base_size).unwrap_or(0);
-        writeln!(out, "  {}  {size} bytes", function.display)?;
+        let name = plain(&function.display);
+        let name = short_name(&name, detail.width.saturating_sub(20));
+        writeln!(out, "  {name}  {size} bytes")?;
     }
     let hidden = functions.len().saturating_sub(limit);
     if hidden > 0 {

@@ -1,6 +1,7 @@
 //! The command line from outside: what people and programs see of it.
 
 mod bad_input;
+mod batch;
 mod compressed;
 mod determinism;
 mod dwarf;
@@ -8,4 +9,5 @@ mod inputs_kept;
 mod outcomes;
 mod program;
 mod release;
+mod reports;
 mod symbol_places;

@@ -1,0 +1,261 @@
+//! Which inlined function an instruction came from.
+//!
+//! A function changes where what was inlined into it changed, and the name of the function alone
+//! does not tell. Compilers leave an `S_INLINESITE` record for each call that they replaced by the
+//! callee's body: the callee as an index of the item stream, and as binary annotations the ranges
+//! of code that came from it. The records nest as the calls did.
+//!
+//! An instruction is said to come from the innermost site that holds it. That is where it came
+//! from, and no proof that this callee's source changed: what a caller passes can change it, too.
+
+use std::ops::Range;
+
+use hpbuild_metadata::{FunctionId, Rva, Side};
+use serde::Serialize;
+
+use crate::explain::{DiffLine, Tag};
+use crate::image::Image;
+
+/// Ranges of one site that are looked at; real ones have a few.
+const MAX_RANGES: usize = 1 << 16;
+
+/// The inline sites of one image.
+#[derive(Debug)]
+pub(crate) struct InlineSites<S: Side> {
+    /// Sorted by function; those of one function in the order of their records.
+    pub(crate) sites: Vec<InlineSite<S>>,
+    /// The binary annotations of all sites.
+    pub(crate) annotations: Vec<u8>,
+}
+
+/// A call that was replaced by the callee's body.
+#[derive(Clone, Debug)]
+pub(crate) struct InlineSite<S: Side> {
+    /// The function that it was inlined into.
+    pub(crate) function: Rva<S>,
+    /// How many sites it lies in.
+    pub(crate) depth: u16,
+    /// The callee, as an index of the item stream.
+    pub(crate) inlinee: u32,
+    /// Its part of [`InlineSites::annotations`].
+    pub(crate) annotations: Range<u32>,
+}
+
+/// A function some of whose inlined instructions changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Inlined {
+    /// The inlined function, with its scope.
+    pub name: String,
+    /// Changed instructions of the base that came from it.
+    pub removed: u32,
+    /// Changed instructions of the fixed image that came from it.
+    pub added: u32,
+}
+
+/// A site with what it means.
+struct Site {
+    depth: u16,
+    inlinee: u32,
+    ranges: Vec<Range<u32>>,
+}
+
+impl<S: Side> Default for InlineSites<S> {
+    fn default() -> Self {
+        Self {
+            sites: Vec::new(),
+            annotations: Vec::new(),
+        }
+    }
+}
+
+impl<S: Side> InlineSites<S> {
+    fn of(&self, function: Rva<S>) -> Vec<Site> {
+        let start = self.sites.partition_point(|site| site.function < function);
+        let sites = self.sites[start..].iter();
+        sites
+            .take_while(|site| site.function == function)
+            .map(|site| {
+                let range = site.annotations.start as usize..site.annotations.end as usize;
+                Site {
+                    depth: site.depth,
+                    inlinee: site.inlinee,
+                    ranges: ranges(self.annotations.get(range).unwrap_or_default()),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The inlined functions that changed lines of a diff came from, those with most lines first.
+pub(crate) fn inlined<B: Side, F: Side>(
+    (base, base_id): (&Image<B>, FunctionId<B>),
+    (fixed, fixed_id): (&Image<F>, FunctionId<F>),
+    lines: &[DiffLine],
+) -> Vec<Inlined> {
+    let base_sites = base.inline_sites.of(base.function(base_id).rva);
+    let fixed_sites = fixed.inline_sites.of(fixed.function(fixed_id).rva);
+    let mut found: Vec<Inlined> = Vec::new();
+    for line in lines {
+        let name = match (line.tag, line.base_offset, line.fixed_offset) {
+            (Tag::Removed, Some(offset), _) => name_at(base, &base_sites, offset),
+            (Tag::Added, _, Some(offset)) => name_at(fixed, &fixed_sites, offset),
+            _ => None,
+        };
+        let Some(name) = name else { continue };
+        let at = found.iter().position(|inlined| inlined.name == name);
+        let at = at.unwrap_or_else(|| {
+            found.push(Inlined {
+                name,
+                removed: 0,
+                added: 0,
+            });
+            found.len() - 1
+        });
+        match line.tag {
+            Tag::Removed => found[at].removed += 1,
+            _ => found[at].added += 1,
+        }
+    }
+    found.sort_by(|one, other| {
+        let weight = |inlined: &Inlined| inlined.removed + inlined.added;
+        (weight(other), &one.name).cmp(&(weight(one), &other.name))
+    });
+    found
+}
+
+/// The innermost inlined function that holds `offset`.
+fn name_at<S: Side>(image: &Image<S>, sites: &[Site], offset: u32) -> Option<String> {
+    let holds = |site: &&Site| site.ranges.iter().any(|range| range.contains(&offset));
+    let innermost = sites.iter().filter(holds).max_by_key(|site| site.depth)?;
+    image.types.item_name(innermost.inlinee)
+}
+
+/// The ranges of code that binary annotations describe, in bytes from the function's start; not
+/// sorted, and empty from where the annotations are broken on.
+///
+/// The operations are those of `CodeViewInfo`'s `BinaryAnnotationsOpCode` (LLVM's `CodeView.h`,
+/// `BinaryAnnotationOpcode` in MSVC's `cvinfo.h`). An operation that moves the code offset starts a
+/// piece of code that lasts to the next one, or for the length that is given.
+fn ranges(annotations: &[u8]) -> Vec<Range<u32>> {
+    let mut rest = annotations;
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    let mut offset = 0_u32;
+    let mut base = 0_u32;
+    // Where a piece of code has begun whose end is not known yet.
+    let mut open: Option<u32> = None;
+    while let Some(operation) = compressed(&mut rest) {
+        if operation == 0 || ranges.len() >= MAX_RANGES {
+            break;
+        }
+        let Some(operand) = compressed(&mut rest) else {
+            break;
+        };
+        let moved = match operation {
+            // CodeOffset: from the function's start.
+            1 => Some((operand, None)),
+            // ChangeCodeOffsetBase.
+            2 => {
+                base = base.wrapping_add(operand);
+                None
+            }
+            // ChangeCodeOffset.
+            3 => Some((offset.wrapping_add(operand), None)),
+            // ChangeCodeLength: of what began last; what comes next is counted from its end.
+            4 => {
+                if let Some(start) = open.take() {
+                    ranges.push(start..start.saturating_add(operand));
+                    offset = offset.wrapping_add(operand);
+                }
+                None
+            }
+            // ChangeCodeOffsetAndLineOffset: four bits of code offset below the line's.
+            11 => Some((offset.wrapping_add(operand & 0xf), None)),
+            // ChangeCodeLengthAndCodeOffset.
+            12 => {
+                let Some(distance) = compressed(&mut rest) else {
+                    break;
+                };
+                Some((offset.wrapping_add(distance), Some(operand)))
+            }
+            // Files, lines and columns.
+            5..=10 | 13 => None,
+            _ => break,
+        };
+        if let Some((to, length)) = moved {
+            offset = to;
+            let start = base.wrapping_add(to);
+            if let Some(begun) = open.take() {
+                ranges.push(begun..start);
+            }
+            match length {
+                Some(length) => {
+                    ranges.push(start..start.saturating_add(length));
+                    offset = offset.wrapping_add(length);
+                }
+                None => open = Some(start),
+            }
+        }
+    }
+    ranges
+}
+
+/// A number of one, two or four bytes, as `CVUncompressData` of MSVC's `cvinfo.h` reads it.
+fn compressed(rest: &mut &[u8]) -> Option<u32> {
+    let first = *rest.first()?;
+    let length = match first {
+        0..=0x7f => 1,
+        0x80..=0xbf => 2,
+        0xc0..=0xdf => 4,
+        _ => return None,
+    };
+    let (bytes, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    let value = bytes
+        .iter()
+        .fold(0_u32, |value, byte| value << 8 | u32::from(*byte));
+    Some(match length {
+        1 => value,
+        2 => value & 0x3fff,
+        _ => value & 0x1fff_ffff,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A callee inlined in two pieces, as clang writes it.
+    #[test]
+    fn ranges_of_annotations() {
+        // Offset 4, line and offset +3, length 5, offset +0x10, length 2.
+        let annotations = [3, 4, 11, 0x23, 4, 5, 3, 0x10, 4, 2, 0, 0];
+        assert_eq!(ranges(&annotations), [4..7, 7..12, 28..30]);
+        // Length and offset in one.
+        assert_eq!(ranges(&[12, 6, 0x81, 0x00]), [0x100..0x106]);
+        // What a piece lacks is not made up.
+        assert_eq!(ranges(&[3, 4]), []);
+    }
+
+    #[test]
+    fn broken_annotations() {
+        for bytes in [&[3][..], &[12, 1], &[0xff, 1], &[3, 0x80], &[3, 1, 0x44, 1]] {
+            assert_eq!(ranges(bytes), [], "{bytes:x?}");
+        }
+        // Offsets wrap, and nothing overflows.
+        let mut wild = Vec::new();
+        for _ in 0..100 {
+            wild.extend([3, 0xdf, 0xff, 0xff, 0xff, 4, 0xdf, 0xff, 0xff, 0xff]);
+        }
+        assert_eq!(ranges(&wild).len(), 100);
+    }
+
+    #[test]
+    fn compressed_numbers() {
+        let read = |mut bytes: &[u8]| compressed(&mut bytes);
+        assert_eq!(read(&[0x7f]), Some(0x7f));
+        assert_eq!(read(&[0xbf, 0xff]), Some(0x3fff));
+        assert_eq!(read(&[0xdf, 0xff, 0xff, 0xff]), Some(0x1fff_ffff));
+        assert_eq!(read(&[0xe0, 0, 0, 0]), None);
+        assert_eq!(read(&[]), None);
+    }
+}

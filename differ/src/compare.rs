@@ -232,8 +232,15 @@ fn references_differ(
             continue;
         }
         let (from, to) = (b.reference.target, f.reference.target);
-        let may_be_end = b.reference.kind == ReferenceKind::Address;
-        match comparer.compare(from, to, b.reference.kind) {
+        let meaning = comparer.compare(from, to, b.reference.kind);
+        // What has other contents counts, whether or not an array ends where it starts: which of
+        // the two is meant nobody knows. Where other things follow the array, it is its end.
+        let other_neighbour = matches!(
+            meaning,
+            Meaning::Different(Difference::Data | Difference::Call) | Meaning::Unknown
+        );
+        let may_be_end = other_neighbour && b.reference.kind == ReferenceKind::Address;
+        match meaning {
             Meaning::Same => {}
             _ if may_be_end && comparer.both_end((base, from), (fixed, to)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),

@@ -177,8 +177,7 @@ impl Side<'_> {
         };
         let defined = listed("--defined-only")?;
         // The linker asks for the relocator where it joins code and data of a library.
-        let mut exports =
-            "LIBRARY runtime.dll\nEXPORTS\n_pei386_runtime_relocator\n".to_owned();
+        let mut exports = "LIBRARY runtime.dll\nEXPORTS\n_pei386_runtime_relocator\n".to_owned();
         for name in listed("--undefined-only")?.difference(&defined) {
             let made_by_linker = name.starts_with("__guard_") || name == "__ImageBase";
             let is_name = !name.is_empty() && !name.ends_with(':') && !name.starts_with("__imp_");

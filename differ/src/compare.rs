@@ -4,11 +4,12 @@
 //! and every reference means the same. Only bodies that fail this are decoded again, to be
 //! aligned instruction by instruction and explained: see `explain`.
 
+use std::collections::BTreeMap;
+
 use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::decode::ReferenceKind;
 use crate::explain::{self, Explanation};
 use crate::handling;
 use crate::image::Image;
@@ -54,6 +55,9 @@ pub struct Changed {
     pub kinds: Vec<Kind>,
     /// What exactly changed.
     pub explanation: Explanation,
+    /// Whether this is a cold part whose function is replaced as a whole, because nobody enters a
+    /// function by its cold part. Then the function is in the list, too.
+    pub in_owner: bool,
 }
 
 impl Changed {
@@ -126,6 +130,7 @@ pub fn compare(comparer: &Comparer<'_>) -> Comparison {
             Verdict::Changed(change) => changed.push(*change),
         }
     }
+    same -= replace_owners(comparer, &mut changed);
     let leftover = Leftover::new(comparer.base, comparer.fixed, pairing);
     Comparison {
         same,
@@ -138,6 +143,49 @@ pub fn compare(comparer: &Comparer<'_>) -> Comparison {
         data: changed_data(comparer),
         unknown,
     }
+}
+
+/// Counts a change of a cold part as one of its function, too; returns how many functions did not
+/// change otherwise.
+fn replace_owners(comparer: &Comparer<'_>, changed: &mut Vec<Changed>) -> u32 {
+    let pairs = comparer.pairing.bodies();
+    let mut owners: BTreeMap<_, (Tier, Vec<Kind>)> = BTreeMap::new();
+    for part in changed.iter_mut() {
+        let base = comparer.base.owner_of(part.base);
+        let fixed = comparer.fixed.owner_of(part.fixed);
+        let (Some(base), Some(fixed)) = (base, fixed) else {
+            continue;
+        };
+        let found = pairs.binary_search_by_key(&(base, fixed), |&(b, f, _)| (b, f));
+        let Ok(found) = found else { continue };
+        part.in_owner = true;
+        let owner = owners
+            .entry((base, fixed))
+            .or_insert((pairs[found].2, Vec::new()));
+        owner.1.extend(&part.kinds);
+    }
+    for change in changed.iter_mut() {
+        if let Some((_, kinds)) = owners.remove(&(change.base, change.fixed)) {
+            change.kinds.extend(kinds);
+            change.kinds.sort_unstable();
+            change.kinds.dedup();
+        }
+    }
+    let count = u32::try_from(owners.len()).expect("no more than there are functions");
+    for ((base, fixed), (tier, mut kinds)) in owners {
+        kinds.sort_unstable();
+        kinds.dedup();
+        changed.push(Changed {
+            base,
+            fixed,
+            tier,
+            kinds,
+            explanation: explain::explain(comparer, base, fixed),
+            in_owner: false,
+        });
+    }
+    changed.sort_by_key(|change| (change.base, change.fixed));
+    count
 }
 
 fn compare_pair(
@@ -181,6 +229,7 @@ fn compare_pair(
             tier,
             kinds,
             explanation,
+            in_owner: false,
         })),
         unknown,
     )
@@ -239,10 +288,9 @@ fn references_differ(
             meaning,
             Meaning::Different(Difference::Data | Difference::Call) | Meaning::Unknown
         );
-        let may_be_end = other_neighbour && b.reference.kind == ReferenceKind::Address;
         match meaning {
             Meaning::Same => {}
-            _ if may_be_end && comparer.both_end((base, from), (fixed, to)) => {}
+            _ if other_neighbour && comparer.both_end((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
             Meaning::Unknown => unknown.push(Unknown {
                 base,

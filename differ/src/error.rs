@@ -27,23 +27,30 @@ pub enum Error {
         found: String,
     },
     /// The PE names no PDB.
-    #[error("{path}: debug directory: expected a CodeView entry that names a PDB, found none (HP004)", path = path.display())]
+    #[error("{path}: debug directory: expected a CodeView entry that names a PDB, or sections of DWARF, found none (HP004)", path = path.display())]
     NoDebugDirectory {
         /// The PE.
         path: PathBuf,
     },
     /// The PDB that the PE names is nowhere.
-    #[error("{path}: no PDB found (HP004); looked at {looked}", path = path.display(), looked = list(looked))]
+    #[error(
+        "{path}: no PDB found (HP004): expected {} age {}; looked at {looked}",
+        expected.0, expected.1, path = path.display(), looked = list(looked)
+    )]
     NoPdb {
         /// The PE.
         path: PathBuf,
+        /// GUID and age in the PE's debug directory.
+        expected: (String, u32),
         /// The places looked at.
         looked: Vec<PathBuf>,
     },
     /// The PDB belongs to another build.
     #[error(
-        "{pdb}: pdb identity: expected {} age {} as {pe} names it, found {} age {} (HP005)",
-        expected.0, expected.1, found.0, found.1, pe = pe.display(), pdb = pdb.display()
+        "{pdb}: pdb identity: expected {} age {} as {pe} names it, found {} age {} (HP005); \
+         looked at {looked}",
+        expected.0, expected.1, found.0, found.1,
+        pe = pe.display(), pdb = pdb.display(), looked = list(looked)
     )]
     PdbMismatch {
         /// The PE.
@@ -54,6 +61,8 @@ pub enum Error {
         expected: (String, u32),
         /// GUID and age of the PDB.
         found: (String, u32),
+        /// The places looked at.
+        looked: Vec<PathBuf>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! One image as the later stages see it: what its PE says, and the functions and data that its
 //! symbols name, sorted by address.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
@@ -16,9 +16,7 @@ pub struct Image<S: Side> {
     /// Where the PE was read from.
     pub path: PathBuf,
     /// Where its symbols were read from.
-    pub pdb_path: PathBuf,
-    /// GUID and age of the PDB, as `8-4-4-4-12` hexadecimal and a number.
-    pub pdb_identity: (String, u32),
+    pub symbols: SymbolSource,
     /// The PE file and its directories.
     pub pe: Pe<S>,
     /// Bodies of code, sorted by address, disjoint.
@@ -41,15 +39,56 @@ pub struct Image<S: Side> {
     pub relative_tables: Vec<Rva<S>>,
     /// Places in data that hold the RVA of something, four bytes each. Sorted, unique.
     pub image_relative: Vec<Rva<S>>,
+    /// The linker's record of what it filled in, where the PDB has it; sorted by place.
+    pub fixups: Vec<Fixup<S>>,
     /// Names of functions compiled to reach globals through `__ref_` variables
     /// (`S_HOTPATCHFUNC`), sorted.
     pub hotpatch_functions: Vec<Box<str>>,
+    /// For each cold part its start and the entry of the function it was moved away from; sorted.
+    pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
     /// Types of functions and data.
     pub types: Types,
+    /// (address, source line) from DWARF, sorted by address; line 0 where nothing has one. Empty
+    /// where symbols come from a PDB: then each compiland has its own.
+    pub(crate) lines: Vec<(Rva<S>, u32)>,
     /// Every pointing operand of every function, function by function.
     pub(crate) references: Vec<PlacedReference<S>>,
     /// For each function the index in `references` where its own begin; one more at the end.
     pub(crate) reference_starts: Vec<u32>,
+}
+
+/// Where the symbols of an image come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SymbolSource {
+    /// A PDB.
+    Pdb {
+        /// The file.
+        path: PathBuf,
+        /// Its GUID, as `8-4-4-4-12` hexadecimal.
+        guid: String,
+        /// Its age.
+        age: u32,
+    },
+    /// DWARF in the image itself.
+    Dwarf,
+}
+
+impl SymbolSource {
+    /// The PDB, where they come from one.
+    pub fn pdb(&self) -> Option<&Path> {
+        match self {
+            SymbolSource::Pdb { path, .. } => Some(path),
+            SymbolSource::Dwarf => None,
+        }
+    }
+
+    /// The word for it in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SymbolSource::Pdb { .. } => "pdb",
+            SymbolSource::Dwarf => "dwarf",
+        }
+    }
 }
 
 /// A pointing operand and the instruction it stands in.
@@ -63,6 +102,30 @@ pub struct PlacedReference<S: Side> {
     pub completed_elsewhere: bool,
     /// The operand.
     pub reference: Reference<S>,
+}
+
+/// A place that the linker filled with an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixup<S: Side> {
+    /// Where.
+    pub place: Rva<S>,
+    /// The address; that of a symbol, so that an offset may come on top.
+    pub target: Rva<S>,
+    /// How.
+    pub kind: FixupKind,
+}
+
+/// How a place was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FixupKind {
+    /// With a virtual address.
+    Address,
+    /// With an RVA.
+    ImageRelative,
+    /// With a distance from the place.
+    Relative,
+    /// With something else: an offset within a section, a section's number.
+    Other,
 }
 
 /// One body of code: an extent that procedure records, publics or unwind entries agree on.
@@ -213,17 +276,38 @@ pub struct SwitchEntry {
 impl<S: Side> Image<S> {
     /// The function whose body holds `rva`.
     pub fn function_at(&self, rva: Rva<S>) -> Option<FunctionId<S>> {
-        let index = self
-            .functions
-            .partition_point(|f| f.rva <= rva)
-            .checked_sub(1)?;
+        self.function_among(0..self.functions.len(), rva)
+    }
+
+    /// As [`Image::function_at`], where it is known that the functions before `among` start before
+    /// `rva` and those behind start behind it.
+    pub(crate) fn function_among(
+        &self,
+        among: std::ops::Range<usize>,
+        rva: Rva<S>,
+    ) -> Option<FunctionId<S>> {
+        let first = among.start;
+        let behind = first + self.functions[among].partition_point(|f| f.rva <= rva);
+        let index = behind.checked_sub(1)?;
         let function = &self.functions[index];
         (rva.checked_sub(function.rva)? < function.size.max(1)).then(|| FunctionId::new(index))
     }
 
     /// The last data symbol that starts at or before `rva` and reaches over it.
     pub fn data_at(&self, rva: Rva<S>) -> Option<DataId<S>> {
-        let index = self.data.partition_point(|d| d.rva <= rva).checked_sub(1)?;
+        self.data_among(0..self.data.len(), rva)
+    }
+
+    /// As [`Image::data_at`], where it is known that the symbols before `among` start before `rva`
+    /// and those behind start behind it.
+    pub(crate) fn data_among(
+        &self,
+        among: std::ops::Range<usize>,
+        rva: Rva<S>,
+    ) -> Option<DataId<S>> {
+        let first = among.start;
+        let behind = first + self.data[among].partition_point(|d| d.rva <= rva);
+        let index = behind.checked_sub(1)?;
         let symbol = &self.data[index];
         // Of several names of one address the first one stands for all.
         let covers = rva.checked_sub(symbol.rva)? < symbol.size.max(1);
@@ -311,6 +395,21 @@ impl<S: Side> Image<S> {
     /// The ids of all functions, in address order.
     pub fn function_ids(&self) -> impl ExactSizeIterator<Item = FunctionId<S>> + use<S> {
         (0..self.functions.len()).map(FunctionId::new)
+    }
+
+    /// The function that a cold part was moved away from; `None` for what is no cold part.
+    pub fn owner_of(&self, id: FunctionId<S>) -> Option<FunctionId<S>> {
+        let part = self.function(id);
+        if part.kind != FunctionKind::Separated {
+            return None;
+        }
+        let start = self
+            .cold_parts
+            .partition_point(|(cold, _)| *cold < part.rva);
+        let (cold, owner) = self.cold_parts.get(start)?;
+        let owner = (*cold == part.rva).then(|| self.function_at(*owner))??;
+        // A chain of parts that own each other would be nobody's.
+        (self.function(owner).kind != FunctionKind::Separated).then_some(owner)
     }
 
     /// The bytes of a function as they stand in the file.

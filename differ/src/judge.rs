@@ -78,7 +78,7 @@ pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) 
     let redirected = comparison
         .changed
         .iter()
-        .filter(|change| !change.is_line_number_only())
+        .filter(|change| !change.is_line_number_only() && !change.in_owner)
         .map(|change| (change.base, change.fixed))
         .collect();
     let case = Case {

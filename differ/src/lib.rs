@@ -28,6 +28,6 @@ pub mod unwind;
 pub use error::Error;
 pub use names::display;
 pub use pipeline::{Diff, Differ, Stage, diff};
-pub use read::{Input, SymbolPaths, code_at, functions_by_name, panic_is_contained};
+pub use read::{FixupCheck, Input, SymbolPaths, code_at, functions_by_name, panic_is_contained};
 pub use report::Report;
 pub use types::Types;

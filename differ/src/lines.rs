@@ -1,4 +1,5 @@
-//! Source lines of one function, from the C13 line records of its compiland.
+//! Source lines of one function, from the C13 line records of its compiland, or
+//! from DWARF.
 //!
 //! The layout is that of LLVM's "The PDB Module Information Stream" and of `cvinfo.h` in
 //! Microsoft's published PDB sources. It is read here and not by a library, because it is read
@@ -9,7 +10,7 @@ use std::sync::OnceLock;
 
 use hpbuild_metadata::{FunctionId, SectionOffset, Side};
 
-use crate::image::Image;
+use crate::image::{Function, Image};
 
 /// `DEBUG_S_LINES`.
 const LINES: u32 = 0xf2;
@@ -34,7 +35,7 @@ impl Lines {
             .starts
             .partition_point(|start| start.0 <= offset)
             .checked_sub(1)?;
-        Some(self.starts[index].1)
+        Some(self.starts[index].1).filter(|line| *line > 0)
     }
 }
 
@@ -124,6 +125,9 @@ fn index(bytes: &[u8]) -> Vec<Covered> {
 /// The lines of a function; empty where the PDB has none.
 pub(crate) fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
     let function = image.function(id);
+    if !image.lines.is_empty() {
+        return dwarf_lines(image, function);
+    }
     let compiland = function
         .compiland
         .and_then(|id| image.compilands.get(id.index()));
@@ -150,6 +154,24 @@ pub(crate) fn lines_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Lines {
         }
     }
     starts.sort_unstable();
+    Lines { starts }
+}
+
+fn dwarf_lines<S: Side>(image: &Image<S>, function: &Function<S>) -> Lines {
+    let rows = &image.lines;
+    let start = rows.partition_point(|row| row.0 < function.rva);
+    let mut starts: Vec<(u32, u32)> = Vec::new();
+    for (rva, line) in &rows[start..] {
+        let Some(offset) = rva.checked_sub(function.rva) else {
+            continue;
+        };
+        if offset >= function.size {
+            break;
+        }
+        // Of several lines of one address the last one counts.
+        starts.pop_if(|last| last.0 == offset);
+        starts.push((offset, *line));
+    }
     Lines { starts }
 }
 

@@ -7,9 +7,11 @@
 mod content;
 mod ends;
 mod extent;
+mod lookup;
 mod table;
 mod thread_local;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
@@ -18,6 +20,8 @@ use crate::decode::ReferenceKind;
 use crate::image::{FunctionKind, Image};
 use crate::pair::Pairing;
 use crate::pe::Import;
+
+use lookup::Lookup;
 
 pub use content::DataChange;
 pub use ends::ends_at;
@@ -59,14 +63,37 @@ pub enum Target<S: Side> {
 
 /// What stands at `rva`.
 pub fn resolve<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
+    let everywhere = (
+        0..image.functions.len(),
+        0..image.data.len(),
+        0..image.switch_tables.len(),
+    );
+    resolve_in(image, rva, everywhere)
+}
+
+/// What stands at `rva`, where it is known which of the functions, data symbols and jump tables
+/// come into question: entries before these ranges lie before `rva`, and those behind lie behind.
+fn resolve_in<S: Side>(
+    image: &Image<S>,
+    rva: Rva<S>,
+    (functions, data, tables): (Range<usize>, Range<usize>, Range<usize>),
+) -> Target<S> {
     if rva.get() == 0 {
         return Target::ImageBase;
     }
     let Some(section) = image.pe.section_at(rva) else {
-        return Target::Outside;
+        // The name of the end of a list may stand right behind its section.
+        let id = image.data.partition_point(|symbol| symbol.rva < rva);
+        return match image.data.get(id) {
+            Some(symbol) if symbol.rva == rva => Target::Data {
+                id: DataId::new(id),
+                offset: 0,
+            },
+            _ => Target::Outside,
+        };
     };
     if section.is_code() {
-        if let Some(id) = image.function_at(rva) {
+        if let Some(id) = image.function_among(functions, rva) {
             return Target::Function {
                 id,
                 offset: rva.get() - image.function(id).rva.get(),
@@ -79,13 +106,11 @@ pub fn resolve<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
     {
         return Target::Import(index);
     }
-    if let Ok(index) = image
-        .switch_tables
-        .binary_search_by_key(&rva, |table| table.table)
-    {
-        return Target::JumpTable(index);
+    let first = tables.start;
+    if let Ok(index) = image.switch_tables[tables].binary_search_by_key(&rva, |table| table.table) {
+        return Target::JumpTable(first + index);
     }
-    if let Some(id) = image.data_at(rva) {
+    if let Some(id) = image.data_among(data, rva) {
         return Target::Data {
             id,
             offset: rva.get() - image.data_symbol(id).rva.get(),
@@ -133,6 +158,8 @@ pub struct Comparer<'a> {
     /// For each base data symbol whether its contents, and all that they lead to, are the same in
     /// its fixed partner.
     data_same: Arc<[bool]>,
+    base_lookup: Lookup,
+    fixed_lookup: Lookup,
 }
 
 impl<'a> Comparer<'a> {
@@ -143,6 +170,8 @@ impl<'a> Comparer<'a> {
             fixed,
             pairing,
             data_same: Arc::default(),
+            base_lookup: Lookup::new(base),
+            fixed_lookup: Lookup::new(fixed),
         };
         comparer.data_same = content::compare_symbols(&comparer).into();
         comparer
@@ -160,6 +189,8 @@ impl<'a> Comparer<'a> {
             fixed,
             pairing,
             data_same,
+            base_lookup: Lookup::new(base),
+            fixed_lookup: Lookup::new(fixed),
         }
     }
 
@@ -194,7 +225,10 @@ impl<'a> Comparer<'a> {
                 Meaning::Different(difference)
             }
         };
-        let (b, f) = (resolve(self.base, base), resolve(self.fixed, fixed));
+        let (b, f) = (
+            self.base_lookup.resolve(self.base, base),
+            self.fixed_lookup.resolve(self.fixed, fixed),
+        );
         if let (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of }) = (b, f)
             && let Some(b) = self.paired_data(b, f)
         {

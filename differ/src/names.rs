@@ -37,7 +37,7 @@ pub(crate) fn is_mangled(name: &str) -> bool {
 /// Whether the linker makes and fills what has this name: its contents are addresses of its own
 /// choosing and tell nothing about the program.
 pub(crate) fn is_linker_made(name: &str) -> bool {
-    const PREFIXES: [&str; 7] = [
+    const PREFIXES: [&str; 9] = [
         "__guard_",
         "__imp_",
         "__IMPORT_DESCRIPTOR_",
@@ -45,6 +45,8 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
         "__DELAY_IMPORT_",
         "_DELAY_IMPORT_",
         "__volatile_metadata",
+        "__RUNTIME_PSEUDO_RELOC_LIST",
+        "___RUNTIME_PSEUDO_RELOC_LIST",
     ];
     matches!(
         name,
@@ -62,13 +64,17 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
 /// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
 /// funclets, dynamic initialisers and the like.
 pub(crate) fn is_generated(name: &str) -> bool {
-    const MARKS: [&str; 10] = [
+    const MARKS: [&str; 14] = [
         "<lambda_",
         "<lambda>",
         "$catch$",
         "$dtor$",
         "$fin$",
         "$filt$",
+        "::catch$",
+        "::dtor$",
+        "::fin$",
+        "::filt$",
         "dynamic initializer for",
         "dynamic atexit destructor",
         "::__l",
@@ -96,6 +102,13 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
             .take_while(u8::is_ascii_digit)
             .count();
         stable.replace_range(at..at + 6 + digits, "");
+    }
+    // Cold parts are numbered as the compiler comes upon them.
+    if let Some((name, digits)) = stable.rsplit_once(".cold.")
+        && !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        stable = format!("{name}.cold");
     }
     if let Some(at) = stable.rfind("::h") {
         let hash = &stable[at + 3..];

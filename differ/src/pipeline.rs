@@ -102,6 +102,15 @@ pub fn diff(
             fixed.pe.machine,
         ));
     }
+    // Names and types of the two kinds do not compare.
+    if base.symbols.name() != fixed.symbols.name() {
+        return Err(Error::format(
+            &fixed.path,
+            "symbols",
+            format!("{}, as the base has", base.symbols.name()),
+            fixed.symbols.name(),
+        ));
+    }
     let pairing = pair(&base, &fixed);
     timed.done("pair");
     let comparer = Comparer::new(&base, &fixed, &pairing);

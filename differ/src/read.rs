@@ -4,12 +4,17 @@ mod carve;
 mod contained;
 mod container;
 mod data;
+mod dwarf;
+mod fixups;
 mod image_relative;
 mod jump_tables;
 mod locate;
 mod pdb;
 mod scan;
 mod symbols;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,16 +24,20 @@ use ms_pdb::tpi::TypeStream;
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::image::{Compiland, Contribution, Image, SwitchTable};
+use crate::image::{Compiland, Contribution, Fixup, Function, Image, SwitchTable, SymbolSource};
 use crate::pe::{Opened, Pe, Unsupported};
-use crate::types::{Records, Types};
+use crate::types::{CodeViewTypes, Records, Types};
 use pdb::{Module, OpenPdb, RawContribution, Streams};
 use symbols::{ModuleSymbols, RawData, RawPublic};
 
 use contained::contained;
 pub use contained::panic_is_contained;
+pub use fixups::FixupCheck;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
+
+/// How far code without any record is followed through calls.
+const MAX_UNNAMED_DEPTH: usize = 4;
 
 /// One side as the user named it.
 #[derive(Clone, Debug)]
@@ -59,6 +68,17 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         Opened::Pe(pe) => *pe,
         Opened::Unsupported(unsupported) => return Ok(Read::Unsupported(unsupported)),
     };
+    // An image that names a PDB is described by that and nothing else.
+    let names_pdb = pe
+        .codeview
+        .as_ref()
+        .is_some_and(|codeview| !codeview.pdb_path.is_empty());
+    if input.pdb.is_none()
+        && !names_pdb
+        && let Some(symbols) = dwarf::read(&pe)?
+    {
+        return Ok(Read::Image(Box::new(assemble_dwarf(pe, symbols))));
+    }
     let (pdb_path, pdb) = find_pdb(&pe, input.pdb.as_deref(), paths)?;
     assemble(pe, pdb_path, pdb).map(|image| Read::Image(Box::new(image)))
 }
@@ -120,29 +140,38 @@ fn find_pdb<S: Side>(
         });
     };
     let candidates = match named {
-        Some(path) => vec![path.to_owned()],
-        None => locate::candidates(&pe.path, codeview, paths),
+        Some(path) => vec![(path.to_owned(), Some(path.to_owned()))],
+        None => locate::candidates(&pe.path, codeview, paths)
+            .iter()
+            .map(|place| (place.path(), place.file()))
+            .collect(),
     };
-    let mut mismatch = None;
-    for path in &candidates {
-        if named.is_none() && !path.is_file() {
-            continue;
-        }
-        let pdb = pdb::open(path)?;
+    let looked: Vec<PathBuf> = candidates.iter().map(|(place, _)| place.clone()).collect();
+    let mut unusable = None;
+    for path in candidates.into_iter().filter_map(|(_, file)| file) {
+        // A stale or broken file beside the PE must not hide the right one in a store.
+        let pdb = match pdb::open(&path) {
+            Ok(pdb) => pdb,
+            Err(error) => {
+                unusable.get_or_insert(error);
+                continue;
+            }
+        };
         if pdb.guid == codeview.guid && pdb.age == codeview.age {
-            return Ok((path.clone(), pdb));
+            return Ok((path, pdb));
         }
-        // A stale file beside the PE must not hide the right one in a store.
-        mismatch.get_or_insert(Error::PdbMismatch {
+        unusable.get_or_insert(Error::PdbMismatch {
             pe: pe.path.clone(),
-            pdb: path.clone(),
+            pdb: path,
             expected: (codeview.guid.clone(), codeview.age),
             found: (pdb.guid, pdb.age),
+            looked: looked.clone(),
         });
     }
-    Err(mismatch.unwrap_or(Error::NoPdb {
+    Err(unusable.unwrap_or(Error::NoPdb {
         path: pe.path.clone(),
-        looked: candidates,
+        expected: (codeview.guid.clone(), codeview.age),
+        looked,
     }))
 }
 
@@ -160,7 +189,8 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
     let (modules, compilands) = read?;
     let ((publics, globals), types) = (global?, types?);
     let contributions = contributions(&pdb_path, &pe, &pdb)?;
-    let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
+    let fixups = fixups::parse(&pdb_path, &pe, &pdb.fixups)?;
+    let (mut functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
     let data = data::data_symbols(
         &pe,
@@ -170,6 +200,7 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         &contributions,
         &types,
     );
+    let cold_parts = carve::cold_parts(&pe, &modules);
     // What was read is part of the image now. It is freed before the code is scanned, which takes
     // most memory.
     let mut hotpatch_functions: Vec<_> = modules
@@ -178,9 +209,9 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         .collect();
     hotpatch_functions.sort();
     drop((publics, globals));
-    let scanned = scan::scan(&pe, &functions);
+    let scanned = scan_all(&pe, &fixups, &mut functions, &contributions);
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let image_relative = image_relative::places(&pe, &data);
+    let image_relative = image_relative::places(&pe, &data, &fixups);
     let mut boundaries = data::boundaries(
         &pe,
         (&data, &image_relative),
@@ -197,8 +228,11 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
     );
     Ok(Image {
         path: pe.path.clone(),
-        pdb_path,
-        pdb_identity: (pdb.guid, pdb.age),
+        symbols: SymbolSource::Pdb {
+            path: pdb_path,
+            guid: pdb.guid,
+            age: pdb.age,
+        },
         pe,
         functions,
         procedures,
@@ -208,12 +242,91 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         switch_tables,
         boundaries,
         hotpatch_functions,
+        cold_parts,
         types,
+        lines: Vec::new(),
         image_relative,
+        fixups,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,
     })
+}
+
+/// Decodes all functions, and those without any record that they call, which may call more of
+/// their kind.
+fn scan_all<S: Side>(
+    pe: &Pe<S>,
+    fixups: &[Fixup<S>],
+    functions: &mut Vec<Function<S>>,
+    contributions: &[Contribution<S>],
+) -> scan::Scanned<S> {
+    let mut scanned = scan::scan(pe, fixups, functions);
+    for _ in 0..MAX_UNNAMED_DEPTH {
+        let called = carve::called(pe, functions, &scanned.references, contributions);
+        if called.is_empty() {
+            break;
+        }
+        functions.extend(called);
+        functions.sort_by_key(|function| function.rva);
+        scanned = scan::scan(pe, fixups, functions);
+    }
+    scanned
+}
+
+/// An image without a PDB, from what its DWARF says.
+fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<S> {
+    let (modules, contributions) = (&symbols.modules, &symbols.contributions);
+    let (mut functions, procedures) = carve::carve(
+        &pe,
+        modules,
+        &symbols.publics,
+        contributions,
+        &symbols.types,
+    );
+    let scanned = scan_all(&pe, &[], &mut functions, contributions);
+    let data = data::data_symbols(
+        &pe,
+        modules,
+        (&symbols.globals, &symbols.publics),
+        (&functions, &procedures),
+        contributions,
+        &symbols.types,
+    );
+    let image_relative = image_relative::places(&pe, &data, &[]);
+    let mut boundaries =
+        data::boundaries(&pe, (&data, &image_relative), contributions, &scanned, &[]);
+    let cold_parts = carve::cold_parts(&pe, modules);
+    // DWARF describes no jump table; those are left that code itself shows.
+    let mut switch_tables = Vec::new();
+    jump_tables::add(
+        &pe,
+        &functions,
+        &scanned,
+        &mut switch_tables,
+        &mut boundaries,
+    );
+    Image {
+        path: pe.path.clone(),
+        symbols: SymbolSource::Dwarf,
+        pe,
+        functions,
+        procedures,
+        data,
+        compilands: symbols.compilands,
+        contributions: symbols.contributions,
+        switch_tables,
+        boundaries,
+        hotpatch_functions: Vec::new(),
+        cold_parts,
+        types: symbols.types,
+        lines: symbols.lines,
+        image_relative,
+        fixups: Vec::new(),
+        relative_tables: scanned.relative_tables,
+        references: scanned.references,
+        reference_starts: scanned.starts,
+    }
 }
 
 /// Symbols of all compilands. A stream's bytes are dropped once its records are facts.
@@ -273,7 +386,7 @@ fn parse_types(path: &Path, streams: Streams<'_>) -> Result<Types, Error> {
     };
     let types = parse(ms_pdb::Stream::TPI, streams.types()?)?;
     let items = parse(ms_pdb::Stream::IPI, streams.items())?;
-    Ok(Types::new(types, items))
+    Ok(CodeViewTypes::new(types, items).into())
 }
 
 fn compiland(name: &str, symbols: &ModuleSymbols, lines: &[u8]) -> Compiland {

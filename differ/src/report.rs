@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::compare::{Changed, Kind};
 use crate::explain::DiffLine;
-use crate::image::Image;
+use crate::image::{Image, SymbolSource};
 use crate::judge::Refusal;
 use crate::pair::Tier;
 use crate::pipeline::Diff;
@@ -52,8 +52,10 @@ pub enum Verdict {
 pub struct ImageReport {
     /// The file as the user named it.
     pub path: String,
-    /// The PDB that was used.
-    pub pdb: String,
+    /// Where its symbols come from: `pdb` or `dwarf`.
+    pub symbols: &'static str,
+    /// The PDB that was used, if one was.
+    pub pdb: Option<String>,
     /// `x64` or `arm64`.
     pub machine: Machine,
     /// TimeDateStamp of the COFF header.
@@ -63,9 +65,9 @@ pub struct ImageReport {
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
     /// GUID of the PDB.
-    pub pdb_guid: String,
+    pub pdb_guid: Option<String>,
     /// Age of the PDB.
-    pub pdb_age: u32,
+    pub pdb_age: Option<u32>,
 }
 
 /// All functions of the pair.
@@ -247,15 +249,20 @@ impl Report {
 
 fn image<S: Side>(image: &Image<S>) -> ImageReport {
     let pe = &image.pe;
+    let pdb = match &image.symbols {
+        SymbolSource::Pdb { path, guid, age } => Some((path, guid, *age)),
+        SymbolSource::Dwarf => None,
+    };
     ImageReport {
         path: image.path.display().to_string(),
-        pdb: image.pdb_path.display().to_string(),
+        symbols: image.symbols.name(),
+        pdb: pdb.map(|(path, ..)| path.display().to_string()),
         machine: pe.machine,
         time_stamp: pe.identity.time_date_stamp,
         checksum: pe.identity.checksum,
         sha256: pe.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
-        pdb_guid: image.pdb_identity.0.clone(),
-        pdb_age: image.pdb_identity.1,
+        pdb_guid: pdb.map(|(_, guid, _)| guid.clone()),
+        pdb_age: pdb.map(|(.., age)| age),
     }
 }
 

@@ -5,7 +5,9 @@
 //! by name, offset and type. Behind a pointer only the name of a structure counts, because a
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
+pub(crate) mod dwarf;
 mod members;
+mod source;
 
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
@@ -17,6 +19,7 @@ use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
 use rustc_hash::{FxHashMap, FxHasher};
 
 pub(crate) use members::VirtualFunction;
+pub use source::Types;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
@@ -25,7 +28,7 @@ const MAX_DEPTH: u32 = 64;
 type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 
 /// The type records of one PDB.
-pub struct Types {
+pub(crate) struct CodeViewTypes {
     stream: Records,
     items: Records,
     /// Full definitions of structures, unions and enumerations by unique name, which the record
@@ -35,15 +38,15 @@ pub struct Types {
     further: Vec<TypeIndex>,
 }
 
-impl std::fmt::Debug for Types {
+impl std::fmt::Debug for CodeViewTypes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Types")
+        f.debug_struct("CodeViewTypes")
             .field("count", &self.stream.starts.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Types {
+impl CodeViewTypes {
     /// Indexes type records and item records.
     ///
     /// Every record is read whole once, here, where a panic of the parser is caught. Later stages
@@ -95,7 +98,7 @@ impl Types {
     }
 
     /// Bytes of a value of this type; `None` where the records do not tell.
-    pub fn size(&self, index: u32) -> Option<u32> {
+    pub(crate) fn size(&self, index: u32) -> Option<u32> {
         self.size_at(TypeIndex(index), 0).filter(|size| *size > 0)
     }
 
@@ -127,9 +130,50 @@ impl Types {
         }
     }
 
+    /// Whether values of this type are arrays, or structures of an array and nothing else.
+    pub(crate) fn is_array(&self, index: u32) -> bool {
+        let mut index = TypeIndex(index);
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                return false;
+            }
+            index = match self.data(index) {
+                Some(TypeData::Array(_)) => return true,
+                Some(TypeData::Modifier(modifier)) => modifier.underlying_type.get(),
+                Some(data @ TypeData::Struct(_)) => match self.only_member(index, &data) {
+                    Some(member) => member,
+                    None => return false,
+                },
+                _ => return false,
+            };
+        }
+        false
+    }
+
+    /// The type of the only member of a structure.
+    fn only_member(&self, index: TypeIndex, data: &TypeData<'_>) -> Option<TypeIndex> {
+        let (name, is_definition) = definition_name(data)?;
+        if !is_definition {
+            return self.definition_of(name).filter(|it| *it != index);
+        }
+        let TypeData::Struct(structure) = data else {
+            return None;
+        };
+        let mut members = Vec::new();
+        for field in self.fields(structure.fixed.field_list.get()) {
+            match field {
+                Field::Member(member) => members.push(member.ty),
+                Field::BaseClass(base) => members.push(base.ty),
+                Field::VFuncTable(_) => return None,
+                _ => {}
+            }
+        }
+        (members.len() == 1).then(|| members[0])
+    }
+
     /// The function type behind the index of a procedure record: for `S_*PROC32_ID` records the
     /// index names an item, which names the type.
-    pub fn function_type(&self, index: u32, is_item: bool) -> u32 {
+    pub(crate) fn function_type(&self, index: u32, is_item: bool) -> u32 {
         if !is_item {
             return index;
         }
@@ -145,7 +189,7 @@ impl Types {
     }
 
     /// A hash of the type's layout that equal types of two PDBs share.
-    pub fn layout_hash(&self, index: u32) -> u64 {
+    pub(crate) fn layout_hash(&self, index: u32) -> u64 {
         let mut hasher = FxHasher::default();
         let seen = Seen::default();
         self.hash_into(TypeIndex(index), false, 0, &seen, &mut hasher);
@@ -328,7 +372,7 @@ impl Types {
 
     /// Full definitions of structures and unions as (unique name without what hashes the source,
     /// type index), in the order of names. A name occurs as often as compilands disagree on it.
-    pub fn definitions(&self) -> Vec<(String, u32)> {
+    pub(crate) fn definitions(&self) -> Vec<(String, u32)> {
         let mut all: Vec<_> = self
             .definitions
             .iter()
@@ -344,7 +388,7 @@ impl Types {
     }
 
     /// Names of structures and unions that a value or pointer of this type leads to directly.
-    pub fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
+    pub(crate) fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
         let mut index = TypeIndex(index);
         for _ in 0..MAX_DEPTH {
             if self.stream.is_primitive(index) {
@@ -522,7 +566,7 @@ mod tests {
     }
 
     /// Structures of two structures each, `levels` deep, over `leaf`; the type index of the outermost.
-    fn tower(levels: u32, leaf: u32) -> (Types, u32) {
+    fn tower(levels: u32, leaf: u32) -> (CodeViewTypes, u32) {
         let mut records = Vec::new();
         let mut member = leaf;
         for level in 0..levels {
@@ -530,7 +574,7 @@ mod tests {
             records.extend(pair_of(index, member, &format!("S{level}")));
             member = index + 1;
         }
-        (Types::new(stream(&records), stream(&[])), member)
+        (CodeViewTypes::new(stream(&records), stream(&[])), member)
     }
 
     /// Without remembering what was walked this would take 2^50 steps.

@@ -43,7 +43,7 @@ pub use error::Error;
 pub use native::heap::HeapLock;
 pub use report::{Report, Verdict};
 pub use scenario::Scenario;
-pub use test::{ChildProgram, Progress, Request, test};
+pub use test::{ChildProgram, Progress, Request, runs_here, test};
 
 /// The child's side of [`test()`]: does the job in the file `job`, answers on standard output, and
 /// returns the code to end the process with.

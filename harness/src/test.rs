@@ -222,8 +222,9 @@ fn read<'r>(request: &'r Request<'r>) -> Result<Inputs<'r>, Error> {
     })
 }
 
-/// Whether this host can execute images for `machine`.
-fn runs_here(machine: Machine) -> bool {
+/// Whether this host can execute images for `machine`; where it cannot, applying and reverting are
+/// checked on a model of memory, and nothing is called.
+pub fn runs_here(machine: Machine) -> bool {
     cfg!(all(target_os = "linux", target_arch = "x86_64")) && machine == Machine::X64
 }
 

@@ -14,7 +14,7 @@ use crate::commands::verify::VerifyArguments;
 
 /// Builds Windows hotpatches from two builds of one binary.
 ///
-/// Exit codes: 0 done, 1 refused, 2 error, 3 nothing changed.
+/// Exit codes: 0 done, 1 refused, 2 error, 3 nothing changed, 4 checked in part.
 #[derive(Debug, Parser)]
 #[command(name = "hpbuild", version, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -7,7 +7,8 @@ use std::fmt::Display;
 pub(crate) enum Outcome {
     /// What was asked for is done.
     Done,
-    /// The change is understood and cannot be hotpatched, or a check did not hold.
+    /// The change is understood and cannot be hotpatched, or a check did not hold or could not
+    /// be made.
     Refused,
     /// Nothing changed, or only numbers of source lines.
     Same,
@@ -66,7 +67,7 @@ impl From<hpbuild_differ::Error> for Failure {
             Error::NoPdb { .. } => failure.hint(
                 "name the PDB with --base-pdb or --fixed-pdb, or its folder with --symbols",
             ),
-            Error::NoDebugDirectory { .. } => failure.hint("link with /DEBUG"),
+            Error::NoDebugDirectory { .. } => failure.hint("link with /DEBUG, or build with -g and without -s for DWARF"),
             Error::PdbMismatch { .. } => failure.hint(
                 "find the PDB that was written together with the PE; --symbols names further folders",
             ),

@@ -16,12 +16,23 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     write(path, bytes, |_| Ok(()))
 }
 
+/// Refuses to write over what this run was given: a base that is gone cannot be patched.
+pub(crate) fn check(path: &Path) -> Result<(), Failure> {
+    let Some(input) = crate::input::given(path) else {
+        return Ok(());
+    };
+    let (path, input) = (path.display(), input.display());
+    let message = format!("{path}: output: expected another file than any input, found {input}");
+    Err(Failure::new(message).hint("name another file with -o"))
+}
+
 fn write(
     path: &Path,
     bytes: &[u8],
     set_mode: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
 ) -> Result<(), Failure> {
     let fail = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", path.display()));
+    check(path)?;
     let target = match Target::of(path).map_err(|error| fail(&error))? {
         Target::File(target) => target,
         // Renaming over a device would put a file in its place.

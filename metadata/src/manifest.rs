@@ -116,8 +116,9 @@ pub struct BaseFile {
     pub checksum: u32,
     /// Digest of the file.
     pub sha256: Sha256,
-    /// Its PDB.
-    pub pdb: PdbIdentity,
+    /// Its PDB; none where its symbols come from DWARF in the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pdb: Option<PdbIdentity>,
 }
 
 impl BaseFile {

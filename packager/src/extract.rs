@@ -91,6 +91,7 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         .changed
         .iter()
         .filter(|change| options.with_line_numbers || !change.is_line_number_only())
+        .filter(|change| !change.in_owner)
         .collect();
     let mut extraction = Extraction {
         diff,

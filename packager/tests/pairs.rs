@@ -12,7 +12,7 @@ use hpbuild_packager::{NoPatch, Patch, build};
 fn input(build: &Build) -> Input {
     Input {
         pe: build.dll.clone(),
-        pdb: Some(build.pdb.clone()),
+        pdb: build.pdb.is_file().then(|| build.pdb.clone()),
     }
 }
 

@@ -57,7 +57,7 @@ fn main() {
 fn input(build: &Build) -> Input {
     Input {
         pe: build.dll.clone(),
-        pdb: Some(build.pdb.clone()),
+        pdb: build.pdb.is_file().then(|| build.pdb.clone()),
     }
 }
 

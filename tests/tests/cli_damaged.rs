@@ -40,6 +40,38 @@ fn damage(bytes: &[u8], words: &[(u32, u32)]) -> Vec<u8> {
     bytes
 }
 
+/// Compares an image with itself whose DWARF and string table are damaged.
+fn compare_dwarf(words: &[(u32, u32)]) {
+    let whole = include_bytes!("../../fixtures/prebuilt/dwarf/x64/base/hp_dwarf.dll");
+    // The first section of DWARF has a long name; from there on all is DWARF.
+    let pe = u32::from_le_bytes(*whole[0x3c..].first_chunk().unwrap()) as usize;
+    let mut header = pe + 24 + usize::from(whole[pe + 20]);
+    while whole[header] != b'/' {
+        header += 40;
+    }
+    let at = u32::from_le_bytes(*whole[header + 20..].first_chunk().unwrap()) as usize;
+    let mut damaged = whole[..at].to_vec();
+    damaged.extend(damage(&whole[at..], words));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base.dll");
+    std::fs::write(&path, damaged).unwrap();
+    let input = Input {
+        pe: path,
+        pdb: None,
+    };
+    let differ = Differ {
+        base: input.clone(),
+        fixed: input,
+        symbols: SymbolPaths::default(),
+        policy: Default::default(),
+    };
+    match diff(&differ, &mut Vec::new()) {
+        Ok(Ok(diff)) => drop(Report::new(&diff, false)),
+        Ok(Err(refusals)) => assert!(!refusals.is_empty()),
+        Err(error) => assert!(error.to_string().contains("base."), "{error}"),
+    }
+}
+
 fn words() -> impl Strategy<Value = Vec<(u32, u32)>> {
     let word = prop_oneof![any::<u32>(), Just(0), Just(u32::MAX), 0_u32..0x100];
     prop::collection::vec((any::<u32>(), word), 1..6)
@@ -58,6 +90,11 @@ proptest! {
     fn damaged_pdb(words in words()) {
         let base = &demo::X64.base;
         compare(base.dll.bytes, &damage(base.pdb.bytes, &words));
+    }
+
+    #[test]
+    fn damaged_dwarf(words in words()) {
+        compare_dwarf(&words);
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
             .args(&build.link)
             .arg(format!("/pdbsourcepath:C:\\{}", build.stem))
             .arg(format!("/out:{dll}"))
-            .arg(format!("/pdb:{pdb}"))
+            // Even where none is written, the image would name it.
+            .args(build.pdb.then(|| format!("/pdb:{pdb}")))
             .args(&objects)
             .args(resources(tools, build, pairs, folder)?)
             .arg("imports.lib"),

@@ -41,6 +41,9 @@ struct Group {
     /// Nothing in the group is a pair.
     #[serde(default)]
     lone: bool,
+    /// The linker writes no PDB.
+    #[serde(default)]
+    no_pdb: bool,
     /// Whether the oracle, which reads objects function by function, can speak of it.
     #[serde(default = "yes")]
     oracle: bool,
@@ -221,7 +224,7 @@ impl Recipes {
                         headers: group.headers.clone(),
                         compile: kept(compile),
                         link: kept(link),
-                        pdb: !variant.no_pdb,
+                        pdb: !group.no_pdb && !variant.no_pdb,
                         oracle: group.oracle,
                         com_descriptor: variant.com_descriptor,
                     });

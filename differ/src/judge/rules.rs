@@ -100,7 +100,8 @@ rules! {
         why "Without symbols functions cannot be told apart, and a guess would be worse than a \
              refusal. This ends the run as an error, because there is nothing to report on."
         do "Give the PDB with --base-pdb or --fixed-pdb, or its folder with --symbols; link with \
-            /DEBUG."
+            /DEBUG. An image that names no PDB may have DWARF instead: build with -g, and do not \
+            strip."
         example "app.dll names app.pdb, and neither its folder nor a --symbols folder has that \
              file."
     "HP005" Refuse "PDB of another build"

@@ -66,6 +66,18 @@ pub(super) fn pair_data<'a>(
     );
     // Namesakes of one function, in inner blocks: paired in order where there are as many.
     in_order(&mut paired, base, fixed, base_parent, fixed_parent);
+    // The same where the function has no body, so that only its name is there.
+    let in_function = |name: &str, compiland: &str| {
+        let inner = name.contains("::");
+        inner.then(|| (name.to_owned(), compiland.to_owned()))
+    };
+    in_order(
+        &mut paired,
+        base,
+        fixed,
+        |s, compiland| in_function(&s.name, compiland).filter(|_| !s.global && s.parent.is_none()),
+        |s, compiland| in_function(&s.name, compiland).filter(|_| !s.global && s.parent.is_none()),
+    );
     paired
 }
 

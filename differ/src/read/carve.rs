@@ -5,10 +5,11 @@
 //! procedure, then thunk, then cold part, then public, then unwind entry.
 
 use hpbuild_metadata::{Machine, Rva, Side};
+use rustc_hash::FxHashMap;
 
-use super::symbols::{ModuleSymbols, RawPublic};
-use crate::decode::{Body, Code, decode};
-use crate::image::{Contribution, Function, FunctionKind, Procedure};
+use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
+use crate::decode::{Body, Code, ReferenceKind, decode};
+use crate::image::{Contribution, Function, FunctionKind, PlacedReference, Procedure};
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -29,7 +30,13 @@ pub(super) fn carve<S: Side>(
     contributions: &[Contribution<S>],
     types: &Types,
 ) -> (Vec<Function<S>>, Vec<Procedure>) {
-    let mut starts = procedure_starts(pe, modules, types);
+    // Growing step by step would hold this table, the largest of all, twice.
+    let records = |module: &ModuleSymbols| {
+        module.procedures.len() + module.thunks.len() + module.separated.len()
+    };
+    let count = publics.len() + modules.iter().map(records).sum::<usize>();
+    let mut starts = Vec::with_capacity(count);
+    add_procedure_starts(pe, modules, types, &mut starts);
     starts.extend(public_starts(pe, publics));
     starts.retain(|start| {
         pe.section_at(start.rva)
@@ -38,8 +45,8 @@ pub(super) fn carve<S: Side>(
     starts.sort_by_key(|start| (start.rva, rank(start.kind)));
     add_unwind_starts(pe, &mut starts);
 
-    let mut functions: Vec<Function<S>> = Vec::new();
-    let mut procedures = Vec::new();
+    let mut functions: Vec<Function<S>> = Vec::with_capacity(starts.len());
+    let mut procedures = Vec::with_capacity(starts.len());
     let mut rest = starts.into_iter().peekable();
     while let Some(first) = rest.next() {
         let rva = first.rva;
@@ -88,6 +95,54 @@ pub(super) fn carve<S: Side>(
     (functions, procedures)
 }
 
+/// Functions that nothing names and that have no unwind entry, but that others call or take the
+/// address of: what `references` lead to in code outside of `functions`. Sorted, disjoint from those and each other.
+pub(super) fn called<S: Side>(
+    pe: &Pe<S>,
+    functions: &[Function<S>],
+    references: &[PlacedReference<S>],
+    contributions: &[Contribution<S>],
+) -> Vec<Function<S>> {
+    let is_unknown = |rva: &Rva<S>| {
+        let before = functions.partition_point(|function| function.rva <= *rva);
+        let inside = before.checked_sub(1).is_some_and(|index| {
+            let function = &functions[index];
+            rva.get() - function.rva.get() < function.size
+        });
+        !inside && pe.section_at(*rva).is_some_and(|section| section.is_code())
+    };
+    let mut starts: Vec<Rva<S>> = references
+        .iter()
+        .filter(|placed| {
+            !matches!(
+                placed.reference.kind,
+                ReferenceKind::Memory(_) | ReferenceKind::Page
+            )
+        })
+        .map(|placed| placed.reference.target)
+        .filter(is_unknown)
+        .collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let mut found = Vec::new();
+    for (index, rva) in starts.iter().copied().enumerate() {
+        let behind = functions.partition_point(|function| function.rva <= rva);
+        let known = functions.get(behind).map(|function| function.rva);
+        let next = [known, starts.get(index + 1).copied()];
+        let size = guess_size(pe, contributions, rva, next.into_iter().flatten().min());
+        if size > 0 {
+            found.push(Function {
+                rva,
+                size,
+                compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+                procedures: 0..0,
+                kind: FunctionKind::Unnamed,
+            });
+        }
+    }
+    found
+}
+
 fn id(index: usize) -> u32 {
     u32::try_from(index).expect("fewer than 2^32 names")
 }
@@ -103,12 +158,12 @@ fn rank(kind: FunctionKind) -> u8 {
     }
 }
 
-fn procedure_starts<S: Side>(
+fn add_procedure_starts<S: Side>(
     pe: &Pe<S>,
     modules: &[ModuleSymbols],
     types: &Types,
-) -> Vec<Start<S>> {
-    let mut starts = Vec::new();
+    starts: &mut Vec<Start<S>>,
+) {
     for module in modules {
         for procedure in &module.procedures {
             let Some(rva) = pe.rva_of_place(procedure.place) else {
@@ -142,13 +197,28 @@ fn procedure_starts<S: Side>(
                 name,
             });
         }
+        let parents: FxHashMap<_, _> = match module.separated.is_empty() {
+            true => FxHashMap::default(),
+            false => module
+                .procedures
+                .iter()
+                .map(|it| (it.place, &it.name))
+                .collect(),
+        };
+        let mut counts: FxHashMap<_, u32> = FxHashMap::default();
         for part in &module.separated {
             let Some(rva) = pe.rva_of_place(part.place) else {
                 continue;
             };
-            let parent = module.procedures.iter().find(|p| p.place == part.parent);
-            let name =
-                parent.map(|parent| unnamed_type(format!("{} (cold part)", parent.name).into()));
+            let name = parents.get(&part.parent).map(|parent| {
+                let count = counts.entry(part.parent).or_default();
+                *count += 1;
+                let number = match *count {
+                    1 => String::new(),
+                    count => format!(" {count}"),
+                };
+                unnamed_type(format!("{parent} (cold part{number})").into())
+            });
             starts.push(Start {
                 rva,
                 size: Some(part.size),
@@ -157,7 +227,17 @@ fn procedure_starts<S: Side>(
             });
         }
     }
-    starts
+}
+
+/// For each cold part its start and the entry of the function that it belongs to; sorted.
+pub(super) fn cold_parts<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<(Rva<S>, Rva<S>)> {
+    let parts = modules.iter().flat_map(|module| &module.separated);
+    let pair =
+        |part: &RawSeparated| Some((pe.rva_of_place(part.place)?, pe.rva_of_place(part.parent)?));
+    let mut found: Vec<_> = parts.filter_map(pair).collect();
+    found.sort_unstable();
+    found.dedup_by_key(|(cold, _)| *cold);
+    found
 }
 
 fn unnamed_type(name: Box<str>) -> Procedure {
@@ -169,10 +249,13 @@ fn unnamed_type(name: Box<str>) -> Procedure {
     }
 }
 
-fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
+fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> impl Iterator<Item = Start<S>> {
     let start = |public: &RawPublic| {
+        let rva = pe.rva_of_place(public.place)?;
+        // Publics of data are no starts, and their names need no copies.
+        pe.section_at(rva).filter(|section| section.is_code())?;
         Some(Start {
-            rva: pe.rva_of_place(public.place)?,
+            rva,
             size: None,
             kind: FunctionKind::Public,
             name: Some(Procedure {
@@ -184,7 +267,7 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> Vec<Start<S>> {
             }),
         })
     };
-    publics.iter().filter_map(start).collect()
+    publics.iter().filter_map(start)
 }
 
 /// Adds unwind entries whose code no other source knows. `starts` is sorted and stays so.

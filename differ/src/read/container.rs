@@ -1,20 +1,23 @@
-//! The sizes that the header of a PDB promises, held against the size of the file.
+//! The sizes that a PDB promises, plain (MSF) or compressed (MSFZ), held against the size of the
+//! file.
 //!
-//! The parser allocates what the header asks for before it reads it. A hostile header can ask for
-//! gigabytes, and a cut file fails somewhere deep inside. So this file looks first.
+//! The parser allocates what the file asks for before it reads it. A hostile file can ask for
+//! gigabytes, in its header or by a directory that lists one page or chunk again and again, and a
+//! cut file fails somewhere deep inside. So this file looks first.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+
+use ms_pdb::ReadAt;
+use ms_pdb::msf::Msf;
+use ms_pdb::msfz::{Msfz, is_header_msfz};
 
 use crate::error::Error;
 
 /// How a PDB as linkers write it begins (LLVM's "The MSF File Format"). The older format of 16-bit
 /// page numbers ended with Visual C++ 6, before there was x64.
 const MSF: &[u8; 32] = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0";
-
-/// How a compressed PDB begins.
-const MSFZ: &[u8; 32] = b"Microsoft MSFZ Container\r\n\x1aALD\0\0";
 
 /// Bytes of the header of either.
 const HEADER: u64 = 80;
@@ -43,7 +46,7 @@ pub(super) fn check(path: &Path, file: &File) -> Result<u64, Error> {
     if header.starts_with(MSF) {
         check_pages(path, file_size, &header)?;
         Ok(file_size)
-    } else if header.starts_with(MSFZ) {
+    } else if is_header_msfz(&header) {
         check_chunks(path, file_size, &header, file)?;
         Ok(file_size.saturating_mul(MAX_GAIN))
     } else {
@@ -51,6 +54,35 @@ pub(super) fn check(path: &Path, file: &File) -> Result<u64, Error> {
         let found = format!("a file that starts with \"{start}\"");
         Err(Error::format(path, "pdb header", expected, found))
     }
+}
+
+/// Checks the directory of streams of a PDB whose header was checked: no more than `most` bytes
+/// together. Streams are allocated at the size the directory gives them. Pages and chunks are not
+/// shared between streams of a real PDB, so all of them together fit in the file.
+///
+/// # Errors
+/// Where the directory cannot be read, or promises more.
+pub(super) fn check_directory(path: &Path, file: impl ReadAt, most: u64) -> Result<(), Error> {
+    const PLACE: &str = "pdb header and stream directory";
+    let broken = |cause: anyhow::Error| Error::format(path, PLACE, "a readable structure", cause);
+    let mut start = [0; 32];
+    file.read_exact_at(&mut start, 0)
+        .map_err(|cause| broken(cause.into()))?;
+    let total = if is_header_msfz(&start) {
+        let container = Msfz::from_file(file).map_err(broken)?;
+        let sizes = (0..container.num_streams()).map(|stream| container.stream_size(stream));
+        sizes.sum::<anyhow::Result<u64>>().map_err(broken)?
+    } else {
+        let container = Msf::open_with_file(file).map_err(broken)?;
+        let sizes = (0..container.num_streams()).map(|stream| container.stream_size(stream));
+        sizes.map(u64::from).sum()
+    };
+    if total > most {
+        let expected = format!("streams of at most {most:#x} bytes together");
+        let found = format!("{total:#x} bytes");
+        return Err(Error::format(path, "pdb stream directory", expected, found));
+    }
+    Ok(())
 }
 
 /// Pages, and the directory of streams that is stored in them.

@@ -102,7 +102,10 @@ fn add_publics<S: Side>(
         let Some(rva) = pe.rva_of_place(public.place) else {
             continue;
         };
-        if pe.section_at(rva).is_none_or(|section| section.is_code()) {
+        // The end of a list may be the end of its section, too.
+        let last = rva.get().checked_sub(1).map(Rva::new);
+        let section = pe.section_at(rva).or_else(|| pe.section_at(last?));
+        if section.is_none_or(|section| section.is_code()) {
             continue;
         }
         let start = symbols[..known].partition_point(|symbol| symbol.rva < rva);

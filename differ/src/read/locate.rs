@@ -1,5 +1,6 @@
 //! Finding the PDB of a PE, in the places where debuggers look.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::pe::CodeView;
@@ -40,8 +41,80 @@ impl SymbolPaths {
     }
 }
 
+/// A place where a PDB may be: a folder, and what to find in it. Windows does not tell upper from
+/// lower case, and neither do the names that its linkers write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    folder: PathBuf,
+    names: Vec<String>,
+}
+
+/// Bytes of a `file.ptr` that are read: a word and a path.
+const MAX_POINTER: u64 = 0x1000;
+
+impl Place {
+    fn new(folder: &Path, names: &[&str]) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// The place as it is spelled.
+    pub(super) fn path(&self) -> PathBuf {
+        self.names
+            .iter()
+            .fold(self.folder.clone(), |path, name| path.join(name))
+    }
+
+    /// The file that is there, in whatever case; where a store has a pointer instead (`file.ptr`),
+    /// the file that it names.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        let exact = self.path();
+        if exact.is_file() {
+            return Some(exact);
+        }
+        let (last, folders) = self.names.split_last()?;
+        let mut folder = self.folder.clone();
+        for name in folders {
+            folder = entry(&folder, name)?;
+        }
+        let is_in_store = folders.len() > 1;
+        entry(&folder, last)
+            .filter(|path| path.is_file())
+            .or_else(|| pointed_at(&folder).filter(|_| is_in_store))
+    }
+}
+
+/// The entry of a folder with this name, of several that differ by case the first.
+fn entry(folder: &Path, name: &str) -> Option<PathBuf> {
+    let exact = folder.join(name);
+    if exact.exists() {
+        return Some(exact);
+    }
+    let entries = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let alike = |entry: &std::fs::DirEntry| {
+        let found = entry.file_name();
+        found
+            .to_str()
+            .is_some_and(|found| found.eq_ignore_ascii_case(name))
+    };
+    entries.filter(alike).map(|entry| entry.path()).min()
+}
+
+/// What the pointer in a folder of a store leads to (`PATH:` and a file, as `symstore /p` writes
+/// it), where this system has it.
+fn pointed_at(folder: &Path) -> Option<PathBuf> {
+    let file = entry(folder, "file.ptr").filter(|path| path.is_file())?;
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).ok()?;
+    opened.take(MAX_POINTER).read_to_string(&mut text).ok()?;
+    let path = Path::new(text.trim().strip_prefix("PATH:")?);
+    (path.is_absolute() && path.is_file()).then(|| path.to_owned())
+}
+
 /// Every place the PDB of `pe` may be, in the order of looking.
-pub(super) fn candidates(pe: &Path, codeview: &CodeView, paths: &SymbolPaths) -> Vec<PathBuf> {
+pub(super) fn candidates(pe: &Path, codeview: &CodeView, paths: &SymbolPaths) -> Vec<Place> {
     // The linker may have run on Windows, so both separators count.
     let name = codeview
         .pdb_path
@@ -52,16 +125,25 @@ pub(super) fn candidates(pe: &Path, codeview: &CodeView, paths: &SymbolPaths) ->
     let mut found = Vec::new();
     let beside = pe.parent().unwrap_or(Path::new(""));
     if is_file_name(name) {
-        found.push(beside.join(name));
+        found.push(Place::new(beside, &[name]));
     }
-    found.push(pe.with_extension("pdb"));
-    if Path::new(&codeview.pdb_path).is_absolute() {
-        found.push(PathBuf::from(&codeview.pdb_path));
+    let renamed = pe.with_extension("pdb");
+    if let Some(name) = renamed.file_name().and_then(|name| name.to_str()) {
+        found.push(Place::new(beside, &[name]));
+    }
+    let linked = Path::new(&codeview.pdb_path);
+    if let (true, Some(folder)) = (linked.is_absolute(), linked.parent()) {
+        found.push(Place::new(folder, &[name]));
     }
     if is_file_name(name) {
         for folder in paths.folders.iter().chain(&paths.stores) {
-            found.push(folder.join(name).join(&key).join(name));
-            found.push(folder.join(name));
+            found.push(Place::new(folder, &[name, &key, name]));
+            // Stores of two tiers have `index2.txt` and one more level, by the first two letters.
+            let first: String = name.chars().take(2).collect();
+            if folder.join("index2.txt").is_file() {
+                found.push(Place::new(folder, &[&first, name, &key, name]));
+            }
+            found.push(Place::new(folder, &[name]));
         }
     }
     found.dedup();
@@ -100,6 +182,7 @@ mod tests {
             stores: vec![],
         };
         let found = candidates(Path::new("dir/renamed.dll"), &codeview, &paths);
+        let found: Vec<PathBuf> = found.iter().map(Place::path).collect();
         let expected: Vec<PathBuf> = [
             "dir/lib.pdb",
             "dir/renamed.pdb",
@@ -109,5 +192,40 @@ mod tests {
         .map(Into::into)
         .into();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn other_case_two_tiers_and_pointers() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let plain = put("plain/LIB.PDB", "");
+        let in_store = put("store/Lib.pdb/ab1/lib.PDB", "");
+        let in_tiers = put("tiers/LI/lib.pdb/AB1/lib.pdb", "");
+        let target = put("elsewhere/other.pdb", "");
+        put(
+            "pointers/lib.pdb/AB1/file.ptr",
+            &format!("PATH:{}\r\n", target.display()),
+        );
+        put("lost/lib.pdb/AB1/file.ptr", r"PATH:\\server\share\lib.pdb");
+        put("words/lib.pdb/AB1/file.ptr", "MSG: moved to the archive");
+        let find = |root: &str, names: &[&str]| Place::new(&folder.path().join(root), names).file();
+        let key = ["lib.pdb", "AB1", "lib.pdb"];
+        assert_eq!(find("plain", &["lib.pdb"]), Some(plain));
+        assert_eq!(find("store", &key), Some(in_store));
+        assert_eq!(
+            find("tiers", &["li", key[0], key[1], key[2]]),
+            Some(in_tiers)
+        );
+        assert_eq!(find("pointers", &key), Some(target));
+        for root in ["lost", "words", "none"] {
+            assert_eq!(find(root, &key), None, "{root}");
+        }
+        // A folder of the PDB's name is none.
+        assert_eq!(find("store", &["lib.pdb"]), None);
     }
 }

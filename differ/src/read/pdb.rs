@@ -26,6 +26,8 @@ pub(super) struct OpenPdb {
     pub(super) age: u32,
     pub(super) modules: Vec<Module>,
     pub(super) contributions: Vec<RawContribution>,
+    /// The linker's fixups; empty where it did not record them.
+    pub(super) fixups: Vec<u8>,
     /// The stream of global symbol records, if there is one.
     globals: Option<u32>,
     pdb: Box<Pdb<RandomAccessFile>>,
@@ -85,17 +87,11 @@ pub(super) fn open(path: &Path) -> Result<OpenPdb, Error> {
 /// Reads an open PDB whose streams have no more than `most` bytes together.
 fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<OpenPdb, Error> {
     let broken = |place| broken(path, place);
-    let pdb = Pdb::open_from_file(file).map_err(broken("pdb header and stream directory"))?;
-    // Streams are allocated at the size the directory gives them. Pages are not shared between
-    // streams of a real PDB, so all of them together fit in the file.
-    let total: u64 = (0..pdb.num_streams())
-        .map(|stream| pdb.stream_len(stream))
-        .sum();
-    if total > most {
-        let expected = format!("streams of at most {most:#x} bytes together");
-        let found = format!("{total:#x} bytes");
-        return Err(Error::format(path, "pdb stream directory", expected, found));
-    }
+    let file = RandomAccessFile::from(file);
+    // Opening reads a whole stream already.
+    container::check_directory(path, &file, most)?;
+    let place = "pdb header and stream directory";
+    let pdb = Pdb::open_from_random_file(file).map_err(broken(place))?;
     let dbi = pdb.read_dbi_stream().map_err(broken("pdb dbi stream"))?;
     let header = dbi.header().map_err(broken("pdb dbi header"))?;
     for stream in [
@@ -112,12 +108,19 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<OpenPdb, Error> {
             ));
         }
     }
+    let fixups = match pdb.optional_debug_stream(OptionalDebugStream::FIXUP_DATA) {
+        Ok(Some(stream)) => pdb
+            .read_stream_to_vec(stream)
+            .map_err(broken("pdb fixup stream"))?,
+        _ => Vec::new(),
+    };
     let key = pdb.binding_key();
     Ok(OpenPdb {
         guid: key.guid.hyphenated().to_string().to_uppercase(),
         age: header.age.get(),
         modules: read_modules(path, &dbi)?,
         contributions: read_contributions(path, &dbi)?,
+        fixups,
         globals: header.sym_record_stream().ok(),
         pdb,
     })

@@ -90,6 +90,23 @@ const SCOPES: [SymKind; 5] = [
     SymKind::S_WITH32,
 ];
 
+/// The kinds that most records of a compiland are of: variables of functions and where they live.
+fn is_passed_over(kind: SymKind) -> bool {
+    matches!(
+        kind,
+        SymKind::S_LOCAL
+            | SymKind::S_REGREL32
+            | SymKind::S_FRAMEPROC
+            | SymKind::S_DEFRANGE_REGISTER
+            | SymKind::S_DEFRANGE_REGISTER_REL
+            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL
+            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL_FULL_SCOPE
+            | SymKind::S_DEFRANGE_SUBFIELD_REGISTER
+            | SymKind::S_UDT
+            | SymKind::S_CONSTANT
+    )
+}
+
 /// Reads the symbols of one compiland.
 ///
 /// # Errors
@@ -115,6 +132,10 @@ pub(super) fn module_symbols(
                 found,
             )
         };
+        if is_passed_over(symbol.kind) {
+            offset += 4 + symbol.data.len();
+            continue;
+        }
         let procedure = PROCEDURES.iter().find(|(kind, ..)| *kind == symbol.kind);
         if let Some(&(_, global, is_item)) = procedure {
             let record: Proc<'_> = symbol.parse_as().map_err(broken)?;
@@ -315,4 +336,30 @@ fn separated(data: &[u8]) -> Option<RawSeparated> {
             section: half(26)?,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `S_SEPCODE` as `cvinfo.h` lays it out; a cut record is none.
+    #[test]
+    fn separated_code() {
+        let mut data = Vec::new();
+        // Parent and end, length, flags, offset, the parent's offset.
+        for word in [0x10_u32, 0x90, 0x123, 1, 0x4567, 0x89ab] {
+            data.extend(word.to_le_bytes());
+        }
+        // Section, the parent's section.
+        for half in [3_u16, 1] {
+            data.extend(half.to_le_bytes());
+        }
+        let found = separated(&data).unwrap();
+        let place = |section, offset| SectionOffset { section, offset };
+        assert_eq!((found.place, found.size), (place(3, 0x4567), 0x123));
+        assert_eq!(found.parent, place(1, 0x89ab));
+        for length in 0..data.len() {
+            assert!(separated(&data[..length]).is_none());
+        }
+    }
 }

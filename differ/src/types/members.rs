@@ -7,18 +7,18 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{MethodList, TypeData, TypeIndex};
 use rustc_hash::FxHasher;
 
-use super::{Seen, Types};
+use super::{CodeViewTypes, Seen};
 
 /// A virtual function that a class declares.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VirtualFunction {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct VirtualFunction {
     /// Bytes from the start of the table, where the class is the first to declare it; `None` where
     /// it takes the place of an inherited one.
     pub offset: Option<u32>,
     /// Its name, without scopes.
     pub name: String,
     /// Parameters, result and calling convention, as a hash.
-    signature: u64,
+    pub(super) signature: u64,
 }
 
 /// Method properties (`CV_methodprop_e`), bits 2 to 4 of a member's attributes.
@@ -62,7 +62,7 @@ pub(super) fn read_whole(data: &TypeData<'_>) {
     }
 }
 
-impl Types {
+impl CodeViewTypes {
     /// The field list of the definition at `index`.
     fn members(&self, index: u32) -> Vec<Field<'_>> {
         let list = match self.data(TypeIndex(index)) {
@@ -75,7 +75,7 @@ impl Types {
     }
 
     /// The virtual functions that a class itself declares, sorted; inherited ones are left out.
-    pub fn virtual_functions(&self, index: u32) -> Vec<VirtualFunction> {
+    pub(crate) fn virtual_functions(&self, index: u32) -> Vec<VirtualFunction> {
         let mut found = Vec::new();
         let function = |offset, name: &[u8], signature| VirtualFunction {
             offset,
@@ -105,7 +105,7 @@ impl Types {
         found
     }
 
-    /// As [`Types::layout_hash`], without the class: a method's type names it, and that is known.
+    /// As [`CodeViewTypes::layout_hash`], without the class: a method's type names it, and that is known.
     fn signature(&self, index: TypeIndex) -> u64 {
         let mut hasher = FxHasher::default();
         let Some(TypeData::MemberFunc(function)) = self.data(index) else {
@@ -120,7 +120,7 @@ impl Types {
 
     /// The names and values of an enumeration, in order of declaration; empty for anything else. A
     /// value is as the record stores it: a number below 0x8000, or the kind of number and its bytes.
-    pub fn enumerators(&self, index: u32) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn enumerators(&self, index: u32) -> Vec<(String, Vec<u8>)> {
         let members = self.members(index).into_iter();
         members
             .filter_map(|member| match member {

@@ -1,6 +1,7 @@
 //! From what is written to checked values: names refer to something, sizes are bounded.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::contents::from_hex;
@@ -170,12 +171,25 @@ fn read_bytes(text: &BufferText, folder: &Path, place: &str) -> Result<Vec<u8>, 
     if let Some(file) = &text.file {
         let path = folder.join(file);
         let fail = |e: std::io::Error| Error::scenario(place, format!("{}: {e}", path.display()));
-        let length = std::fs::metadata(&path).map_err(fail)?.len();
-        if length > MAX_BUFFERS as u64 {
-            let message = format!("{}: at most {MAX_BUFFERS} bytes", path.display());
-            return Err(Error::scenario(place, message));
+        let refuse = |what: &str| Error::scenario(place, format!("{}: {what}", path.display()));
+        let too_long = || refuse(&format!("at most {MAX_BUFFERS} bytes"));
+        let metadata = std::fs::metadata(&path).map_err(fail)?;
+        // Opening a pipe can wait for ever, and a device need not end.
+        if !metadata.is_file() {
+            return Err(refuse("expected a file, found a folder, pipe or device"));
         }
-        sources.push(std::fs::read(&path).map_err(fail)?);
+        if metadata.len() > MAX_BUFFERS as u64 {
+            return Err(too_long());
+        }
+        let mut bytes = Vec::new();
+        let opened = std::fs::File::open(&path).map_err(fail)?;
+        // Some systems have files that are longer than they say.
+        let most = MAX_BUFFERS as u64 + 1;
+        opened.take(most).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() > MAX_BUFFERS {
+            return Err(too_long());
+        }
+        sources.push(bytes);
     }
     let [bytes] = sources.as_mut_slice() else {
         let message = "expected exactly one of hex, text, zero, fill and file";

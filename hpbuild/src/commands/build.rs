@@ -75,13 +75,18 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         time: start.elapsed(),
     });
     let description = describe(&diff, &patch, &arguments.output)?;
-    output::write_file(&arguments.output, &patch.file)?;
     let mut beside = arguments.output.clone().into_os_string();
     beside.push(DESCRIPTION_SUFFIX);
-    output::write_file(Path::new(&beside), render::json(&description).as_bytes())?;
-    if let Some(pdb) = &patch.pdb {
-        let name = hpbuild_packager::write::pdb_name(&patch.parts);
-        output::write_file(&arguments.output.with_file_name(name), pdb)?;
+    let beside = Path::new(&beside);
+    let name = hpbuild_packager::write::pdb_name(&patch.parts);
+    let pdb = arguments.output.with_file_name(name);
+    for path in [&arguments.output, beside, &pdb] {
+        output::check(path)?;
+    }
+    output::write_file(&arguments.output, &patch.file)?;
+    output::write_file(beside, render::json(&description).as_bytes())?;
+    if let Some(bytes) = &patch.pdb {
+        output::write_file(&pdb, bytes)?;
     }
     if arguments.time {
         super::diff::print_stages(&stages);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Kind;
+use hpbuild_differ::image::SymbolSource;
 use hpbuild_metadata::manifest::{
     BaseFile, Guid, Patch, PdbIdentity, RedirectedFunction, Sha256, Waiver,
 };
@@ -20,10 +21,15 @@ pub(crate) fn describe(
     path: &Path,
 ) -> Result<Patch, Failure> {
     let base = &diff.base;
-    let (guid, age) = &base.pdb_identity;
-    let guid: Guid = guid
-        .parse()
-        .map_err(|error| Failure::new(format!("{}: {error}", base.pdb_path.display())))?;
+    let pdb = match &base.symbols {
+        SymbolSource::Pdb { path, guid, age } => {
+            let guid: Guid = guid
+                .parse()
+                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
+            Some(PdbIdentity { guid, age: *age })
+        }
+        SymbolSource::Dwarf => None,
+    };
     let mut sha256 = Sha256([0; 32]);
     sha256
         .0
@@ -40,7 +46,7 @@ pub(crate) fn describe(
             time_date_stamp: base.pe.identity.time_date_stamp,
             checksum: base.pe.identity.checksum,
             sha256: Sha256(base.pe.sha256),
-            pdb: PdbIdentity { guid, age: *age },
+            pdb,
         },
         functions: built
             .parts

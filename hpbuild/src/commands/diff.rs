@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use hpbuild_differ::image::SymbolSource;
 use hpbuild_differ::judge::{Policy, Refusal};
 use hpbuild_differ::report::Verdict;
 use hpbuild_differ::{Diff, Differ, Report, Stage};
@@ -13,7 +14,13 @@ use crate::{input, output, render};
 pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
     let mut stages = Vec::new();
     let report = match compare(&arguments.pair, &mut stages)? {
-        Ok(diff) => Report::new(&diff, arguments.with_line_numbers),
+        Ok(diff) => {
+            let report = Report::new(&diff, arguments.with_line_numbers);
+            // The process ends with the report, and what it holds with the process: freeing every
+            // name of two images one by one takes longer than all of judging.
+            std::mem::forget(diff);
+            report
+        }
         Err(refusals) => Report::refused(refusals),
     };
     deliver(&report, &arguments.output)?;
@@ -43,7 +50,17 @@ pub(crate) fn compare(
             .transpose()?
             .unwrap_or_default(),
     };
-    Ok(hpbuild_differ::diff(&differ, stages)?)
+    for side in [&differ.base, &differ.fixed] {
+        input::note(&side.pe);
+    }
+    let outcome = hpbuild_differ::diff(&differ, stages)?;
+    if let Ok(diff) = &outcome {
+        let symbols = [&diff.base.symbols, &diff.fixed.symbols];
+        for path in symbols.into_iter().filter_map(SymbolSource::pdb) {
+            input::note(path);
+        }
+    }
+    Ok(outcome)
 }
 
 fn read_policy(path: &Path) -> Result<Policy, Failure> {

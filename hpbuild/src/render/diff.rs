@@ -113,8 +113,13 @@ fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn describe(image: &ImageReport) -> String {
+    let symbols = match image.symbols {
+        // What everybody expects needs no words.
+        "pdb" => String::new(),
+        other => format!(", symbols from {other}"),
+    };
     format!(
-        "{}  {}, time stamp {:#010x}, checksum {:#010x}",
+        "{}  {}, time stamp {:#010x}, checksum {:#010x}{symbols}",
         image.path, image.machine, image.time_stamp, image.checksum
     )
 }

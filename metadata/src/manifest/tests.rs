@@ -29,10 +29,10 @@ fn manifest() -> Manifest {
                 time_date_stamp: 0x662a_7c63,
                 checksum: 0x1f2a4,
                 sha256: Sha256([1; 32]),
-                pdb: PdbIdentity {
+                pdb: Some(PdbIdentity {
                     guid: Guid([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]),
                     age: 1,
-                },
+                }),
             },
             functions: vec![RedirectedFunction {
                 decorated: "?inflate@@YAHXZ".into(),

@@ -48,6 +48,10 @@ pub(super) fn write(manifest: &Manifest) -> Vec<u8> {
 }
 
 fn component(patch: &Patch) -> Value {
+    let mut properties = vec![json!({ "name": "hpbuild:machine", "value": patch.machine.name() })];
+    if let Some(pdb) = &patch.base.pdb {
+        properties.push(json!({ "name": "hpbuild:base:pdb", "value": pdb.guid.to_string() }));
+    }
     json!({
         "type": "library",
         "bom-ref": patch.file,
@@ -61,10 +65,7 @@ fn component(patch: &Patch) -> Value {
                 "hashes": [{ "alg": "SHA-256", "content": patch.base.sha256.to_string() }],
             }],
         },
-        "properties": [
-            { "name": "hpbuild:machine", "value": patch.machine.name() },
-            { "name": "hpbuild:base:pdb", "value": patch.base.pdb.guid.to_string() },
-        ],
+        "properties": properties,
     })
 }
 

@@ -41,10 +41,10 @@ fn patch(machine: Machine) -> Patch {
             time_date_stamp: sample::BASE.time_date_stamp,
             checksum: sample::BASE.checksum,
             sha256: Sha256([machine as u8; 32]),
-            pdb: PdbIdentity {
+            pdb: Some(PdbIdentity {
                 guid: Guid([7; 16]),
                 age: 1,
-            },
+            }),
         },
         functions: vec![RedirectedFunction {
             decorated: "?parse@@YAHXZ".into(),

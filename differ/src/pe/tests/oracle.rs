@@ -60,7 +60,9 @@ fn theirs(file: &[u8]) -> BTreeSet<String> {
     let entry = Some(pe.entry).filter(|entry| *entry != 0);
     lines.insert(format!("entry {entry:?}"));
     for section in &pe.sections {
-        let name = section.name().expect("a name");
+        // As the table has it: goblin looks long names up, which this reader leaves to others.
+        let name = String::from_utf8_lossy(&section.name);
+        let name = name.trim_end_matches('\0');
         let (rva, size) = (section.virtual_address, section.virtual_size);
         lines.insert(format!("section {name} {rva:#x} {size:#x}"));
     }

@@ -1,0 +1,95 @@
+//! The types of an image, wherever they come from.
+
+use super::dwarf::DwarfTypes;
+use super::{CodeViewTypes, VirtualFunction};
+
+/// The types of one image. Indexes mean nothing in another image, and 0 is none.
+#[derive(Debug)]
+pub struct Types(Source);
+
+#[derive(Debug)]
+enum Source {
+    CodeView(CodeViewTypes),
+    Dwarf(DwarfTypes),
+}
+
+impl From<CodeViewTypes> for Types {
+    fn from(types: CodeViewTypes) -> Self {
+        Self(Source::CodeView(types))
+    }
+}
+
+impl From<DwarfTypes> for Types {
+    fn from(types: DwarfTypes) -> Self {
+        Self(Source::Dwarf(types))
+    }
+}
+
+impl Types {
+    /// Bytes of a value of this type; `None` where the records do not tell.
+    pub fn size(&self, index: u32) -> Option<u32> {
+        match &self.0 {
+            Source::CodeView(types) => types.size(index),
+            Source::Dwarf(types) => types.size(index),
+        }
+    }
+
+    /// Whether values of this type are arrays, or structures of an array and nothing else.
+    pub fn is_array(&self, index: u32) -> bool {
+        match &self.0 {
+            Source::CodeView(types) => types.is_array(index),
+            Source::Dwarf(types) => types.is_array(index),
+        }
+    }
+
+    /// The function type behind the index of a procedure: for `S_*PROC32_ID` records of CodeView
+    /// the index names an item, which names the type.
+    pub fn function_type(&self, index: u32, is_item: bool) -> u32 {
+        match &self.0 {
+            Source::CodeView(types) => types.function_type(index, is_item),
+            Source::Dwarf(_) => index,
+        }
+    }
+
+    /// A hash of the type's layout that equal types of two images share.
+    pub fn layout_hash(&self, index: u32) -> u64 {
+        match &self.0 {
+            Source::CodeView(types) => types.layout_hash(index),
+            Source::Dwarf(types) => types.layout_hash(index),
+        }
+    }
+
+    /// Full definitions of structures and unions as (unique name without what hashes the source,
+    /// type index), in the order of names. A name occurs as often as compilands disagree on it.
+    pub fn definitions(&self) -> Vec<(String, u32)> {
+        match &self.0 {
+            Source::CodeView(types) => types.definitions(),
+            Source::Dwarf(types) => types.definitions(),
+        }
+    }
+
+    /// The virtual functions that a class itself declares, sorted; inherited ones are left out.
+    pub(crate) fn virtual_functions(&self, index: u32) -> Vec<VirtualFunction> {
+        match &self.0 {
+            Source::CodeView(types) => types.virtual_functions(index),
+            Source::Dwarf(types) => types.virtual_functions(index),
+        }
+    }
+
+    /// The names and values of an enumeration, in order of declaration; empty for anything else.
+    /// Values of images with symbols of one kind compare as bytes.
+    pub fn enumerators(&self, index: u32) -> Vec<(String, Vec<u8>)> {
+        match &self.0 {
+            Source::CodeView(types) => types.enumerators(index),
+            Source::Dwarf(types) => types.enumerators(index),
+        }
+    }
+
+    /// Names of structures and unions that a value or pointer of this type leads to directly.
+    pub fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
+        match &self.0 {
+            Source::CodeView(types) => types.udt_of(index),
+            Source::Dwarf(types) => types.udt_of(index),
+        }
+    }
+}

@@ -58,9 +58,9 @@ pub enum Error {
         /// The PDB.
         pdb: PathBuf,
         /// GUID and age in the PE's debug directory.
-        expected: (String, u32),
+        expected: Box<(String, u32)>,
         /// GUID and age of the PDB.
-        found: (String, u32),
+        found: Box<(String, u32)>,
         /// The places looked at.
         looked: Vec<PathBuf>,
     },

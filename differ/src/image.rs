@@ -170,6 +170,9 @@ pub struct Procedure {
     pub global: bool,
     /// Index of the function's type in [`Image::types`], 0 for none.
     pub type_index: u32,
+    /// Types of its variables, of what is inlined into it and of what it calls, as far as its
+    /// records tell: structures, unions and enumerations as indexes of [`Image::types`].
+    pub(crate) mentions: Box<[u32]>,
 }
 
 impl Procedure {

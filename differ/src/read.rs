@@ -163,8 +163,8 @@ fn find_pdb<S: Side>(
         unusable.get_or_insert(Error::PdbMismatch {
             pe: pe.path.clone(),
             pdb: path,
-            expected: (codeview.guid.clone(), codeview.age),
-            found: (pdb.guid, pdb.age),
+            expected: Box::new((codeview.guid.clone(), codeview.age)),
+            found: Box::new((pdb.guid, pdb.age)),
             looked: looked.clone(),
         });
     }

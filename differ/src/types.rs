@@ -7,6 +7,7 @@
 
 pub(crate) mod dwarf;
 mod members;
+mod reach;
 mod source;
 
 use std::cell::RefCell;

@@ -122,7 +122,7 @@ rules! {
     PageSplit "HP068" "one page register serves places that are no longer on one page",
         "Several instructions share one page-forming instruction, and what they reach lies on different pages in the base or the patch.",
         "Compile the function with less sharing (for instance without link-time optimisation).",
-        "One adrp serves two variables that lie on one page in the fixed image and on two in the base.";
+        "One page-forming instruction serves two variables that lie on one page in the fixed image and on two in the base.";
     OutOfReach "HP069" "a target is out of reach",
         "The distance between an instruction and its target in the patch does not fit the instruction.",
         "Split the patch; it is larger than the instruction can span.",

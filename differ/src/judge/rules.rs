@@ -238,7 +238,9 @@ rules! {
              since."
     "HP031" Refuse "layout of a type changed"
         why "Objects made by the base have the old layout, or hold old values of an enumeration, and \
-             unchanged code keeps using them."
+             unchanged code keeps using them. Where no changed function is known to use the type, by \
+             its parameters, variables, calls and data, the finding is a warning: a cast leaves no \
+             record."
         do "Keep the type, and put what is new elsewhere."
         example "A field is added in the middle of a struct: objects that exist have no room for \
              it."

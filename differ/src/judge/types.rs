@@ -1,15 +1,21 @@
 //! Rules about types: layouts, values of enumerations, and virtual functions.
 
-use rayon::prelude::*;
+use std::collections::BTreeSet;
 
-use super::{Case, Refusal};
+use hpbuild_metadata::{FunctionId, Side};
+use rayon::prelude::*;
+use rustc_hash::FxHashSet;
+
+use super::{Case, Refusal, Severity};
+use crate::image::{FunctionKind, Image};
+use crate::meaning::{Target, resolve};
 use crate::types::{Types, VirtualFunction};
 
 /// What differs in a type: a rule, what to say, and what shows it.
 type Finding = (&'static str, &'static str, String);
 
-/// Types of the same name that differ. Which functions use a type is not recorded for certain (a
-/// cast leaves no trace), so every type counts as soon as any function changes.
+/// Types of the same name that differ: refused where a changed function uses the type, a warning
+/// where none is known to. A use by a cast alone leaves no trace.
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (&case.comparer.base.types, &case.comparer.fixed.types);
     if case.redirected.is_empty() {
@@ -29,12 +35,89 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         Some((name.clone(), found))
     };
     let found: Vec<_> = groups.par_iter().filter_map(differs).collect();
+    if found.is_empty() {
+        return;
+    }
+    let touched = touched(case);
     for (name, found) in found {
+        let is_touched = touched.as_ref().is_none_or(|names| names.contains(&name));
         for (code, what, evidence) in found {
-            let message = format!("{what} of {name} changed");
-            refusals.push(Refusal::new(code, name.clone(), message, evidence));
+            let message = match is_touched {
+                true => format!("{what} of {name} changed"),
+                false => {
+                    format!("{what} of {name} changed; no changed function is known to use it")
+                }
+            };
+            let mut refusal = Refusal::new(code, name.clone(), message, evidence);
+            if !is_touched {
+                refusal.severity = Severity::Warn;
+            }
+            refusals.push(refusal);
         }
     }
+}
+
+/// The function whose variables a catch, finally or cleanup block works on, by the name that MSVC
+/// gives to the block: "`function'::`1'::dtor$0".
+fn parent(name: &str) -> Option<&str> {
+    const BLOCKS: [&str; 4] = ["catch$", "dtor$", "filt$", "fin$"];
+    let (parent, rest) = name.strip_prefix('`')?.rsplit_once("'::`")?;
+    let (_, block) = rest.split_once("'::")?;
+    BLOCKS
+        .iter()
+        .any(|kind| block.starts_with(kind))
+        .then_some(parent)
+}
+
+/// The names of all types that changed and new functions lead to: by their parameters and results,
+/// their variables, what is inlined into them, what they call, the data that they reach, and by
+/// the members of all these. `None` where the records of one of these functions do not tell.
+fn touched(case: &Case<'_>) -> Option<FxHashSet<String>> {
+    fn of<S: Side>(
+        image: &Image<S>,
+        functions: impl Iterator<Item = FunctionId<S>>,
+    ) -> Option<FxHashSet<String>> {
+        let mut start = BTreeSet::new();
+        for id in functions {
+            // Only procedure records have records of variables inside.
+            if !matches!(
+                image.function(id).kind,
+                FunctionKind::Procedure | FunctionKind::Thunk
+            ) {
+                return None;
+            }
+            for procedure in image.procedures_of(id) {
+                let parents: Vec<_> = match parent(&procedure.name) {
+                    Some(name) => image
+                        .procedures
+                        .iter()
+                        .filter(|it| *it.name == *name)
+                        .collect(),
+                    None => vec![procedure],
+                };
+                if parents.is_empty() {
+                    return None;
+                }
+                for procedure in parents {
+                    image.types.named_in(procedure.type_index, &mut start);
+                    start.extend(&procedure.mentions);
+                }
+            }
+            for placed in image.references_of(id) {
+                if let Target::Data { id, .. } = resolve(image, placed.reference.target) {
+                    let symbol = image.data_symbol(id);
+                    image.types.named_in(symbol.type_index, &mut start);
+                }
+            }
+        }
+        image.types.reach(start)
+    }
+    let added = case.comparison.added.iter().copied();
+    let before = of(case.comparer.base, case.redirected.iter().map(|(b, _)| *b))?;
+    let after = case.redirected.iter().map(|(_, f)| *f).chain(added);
+    let mut names = of(case.comparer.fixed, after)?;
+    names.extend(before);
+    Some(names)
 }
 
 /// How the definitions of one name differ. What compilands of one image disagree on is changed only
@@ -61,12 +144,14 @@ fn findings((base, b): (&Types, u32), (fixed, f): (&Types, u32)) -> Vec<Finding>
         let evidence = format!("{before} bytes before, {after} after");
         found.push(("HP031", "the layout", evidence));
     }
-    // A further value is none that unchanged code knows.
+    // A further value is none that unchanged code knows, and another name means nothing to it.
     let values = fixed.enumerators(f);
-    let lost = base
-        .enumerators(b)
-        .into_iter()
-        .find(|old| !values.contains(old));
+    let stays = |(name, value): &(String, Vec<u8>)| {
+        let same = values.iter().find(|(other, _)| other == name);
+        same.or_else(|| values.iter().find(|(_, other)| other == value))
+            .is_some_and(|(_, other)| other == value)
+    };
+    let lost = base.enumerators(b).into_iter().find(|old| !stays(old));
     if let Some((name, _)) = lost {
         let what = match values.iter().any(|(other, _)| *other == name) {
             true => "has another value",
@@ -102,4 +187,18 @@ fn virtual_functions_differ(
         side(of(before, name)),
         side(of(after, name))
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parent;
+
+    #[test]
+    fn blocks_name_the_function_they_belong_to() {
+        assert_eq!(parent("`f'::`1'::dtor$0"), Some("f"));
+        let lambda = "`f'::`2'::<lambda_2>::operator()";
+        assert_eq!(parent(lambda), None);
+        assert_eq!(parent(&format!("`{lambda}'::`1'::catch$3")), Some(lambda));
+        assert_eq!(parent("`anonymous namespace'::f"), None);
+    }
 }

@@ -4,10 +4,12 @@
 //! statics and have no size, unwind entries miss leaf functions. The surest source wins:
 //! procedure, then thunk, then cold part, then public, then unwind entry.
 
+use std::collections::BTreeSet;
+
 use hpbuild_metadata::{Machine, Rva, Side};
 use rustc_hash::FxHashMap;
 
-use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
+use super::symbols::{ModuleSymbols, RawProcedure, RawPublic, RawSeparated};
 use crate::decode::{Body, Code, ReferenceKind, decode};
 use crate::image::{Contribution, Function, FunctionKind, PlacedReference, Procedure};
 use crate::pe::Pe;
@@ -182,6 +184,7 @@ fn add_procedure_starts<S: Side>(
                     decorated: None,
                     global: procedure.global,
                     type_index: types.function_type(procedure.type_index, procedure.is_item),
+                    mentions: mentions(procedure, types),
                 }),
             });
         }
@@ -240,12 +243,22 @@ pub(super) fn cold_parts<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<
     found
 }
 
+/// The structures, unions and enumerations that a procedure's records lead to directly.
+fn mentions(procedure: &RawProcedure, types: &Types) -> Box<[u32]> {
+    let mut found = BTreeSet::new();
+    for mention in &procedure.mentions {
+        types.named_in(types.function_type(mention.0, mention.1), &mut found);
+    }
+    found.into_iter().collect()
+}
+
 fn unnamed_type(name: Box<str>) -> Procedure {
     Procedure {
         name,
         decorated: None,
         global: false,
         type_index: 0,
+        mentions: Box::default(),
     }
 }
 
@@ -264,6 +277,7 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> impl Iterator<It
                 decorated: Some(public.name.clone()),
                 global: true,
                 type_index: 0,
+                mentions: Box::default(),
             }),
         })
     };

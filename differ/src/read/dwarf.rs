@@ -206,6 +206,7 @@ fn module<S: Side>(
             global: found.external,
             type_index: entries.types.get(&found.last).copied().unwrap_or(0),
             is_item: false,
+            mentions: Vec::new(),
         });
         module
             .separated
@@ -341,6 +342,7 @@ fn add_coff_symbols<S: Side>(
                 global: false,
                 type_index: 0,
                 is_item: false,
+                mentions: Vec::new(),
             })
         } else {
             Unknown::Data(RawData {

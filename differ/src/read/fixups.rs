@@ -26,7 +26,7 @@ pub(super) fn parse<S: Side>(
     pe: &Pe<S>,
     bytes: &[u8],
 ) -> Result<Vec<Fixup<S>>, Error> {
-    if bytes.len() % ENTRY != 0 {
+    if !bytes.len().is_multiple_of(ENTRY) {
         let expected = format!("entries of {ENTRY} bytes");
         let found = format!("{:#x} bytes", bytes.len());
         return Err(Error::format(path, "pdb fixup stream", expected, found));

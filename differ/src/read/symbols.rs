@@ -33,6 +33,8 @@ pub(super) struct RawProcedure {
     pub(super) type_index: u32,
     /// Whether the type index is an item id.
     pub(super) is_item: bool,
+    /// Type indexes that records inside it mention, and whether each is an item id.
+    pub(super) mentions: Vec<(u32, bool)>,
 }
 
 pub(super) struct RawData {
@@ -147,9 +149,17 @@ pub(super) fn module_symbols(
                 global,
                 type_index: record.fixed.proc_type.get().0,
                 is_item,
+                mentions: Vec::new(),
             });
         } else if SCOPES.contains(&symbol.kind) {
             scopes.push(scopes.last().copied().flatten());
+        }
+        let open = scopes.last().copied().flatten();
+        if let Some(mention) = mentioned(symbol.kind, symbol.data)
+            && let Some(procedure) = open.and_then(|open| found.procedures.get_mut(open as usize))
+            && procedure.mentions.last() != Some(&mention)
+        {
+            procedure.mentions.push(mention);
         }
         match symbol.kind {
             SymKind::S_END | SymKind::S_PROC_ID_END | SymKind::S_INLINESITE_END => {
@@ -216,6 +226,21 @@ pub(super) fn module_symbols(
     }
     check_whole(path, name, &iter, bytes.len())?;
     Ok(found)
+}
+
+/// The type that a record inside a procedure mentions, and whether it is an item id: of variables,
+/// of aliases, of calls, of what is allocated, and of what is inlined. Offsets of the index are
+/// those of LLVM's CodeView records and of MSVC's `cvinfo.h`.
+fn mentioned(kind: SymKind, data: &[u8]) -> Option<(u32, bool)> {
+    let (at, is_item) = match kind {
+        SymKind::S_LOCAL | SymKind::S_REGISTER | SymKind::S_UDT => (0, false),
+        SymKind::S_REGREL32 | SymKind::S_BPREL32 => (4, false),
+        SymKind::S_CALLSITEINFO | SymKind::S_HEAPALLOCSITE => (8, false),
+        SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => (8, true),
+        _ => return None,
+    };
+    let index = data.get(at..)?.first_chunk()?;
+    Some((u32::from_le_bytes(*index), is_item))
 }
 
 /// Reads the global symbol stream: publics, and data that no compiland's own records name.

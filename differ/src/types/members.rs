@@ -64,7 +64,7 @@ pub(super) fn read_whole(data: &TypeData<'_>) {
 
 impl CodeViewTypes {
     /// The field list of the definition at `index`.
-    fn members(&self, index: u32) -> Vec<Field<'_>> {
+    pub(super) fn members(&self, index: u32) -> Vec<Field<'_>> {
         let list = match self.data(TypeIndex(index)) {
             Some(TypeData::Struct(structure)) => structure.fixed.field_list.get(),
             Some(TypeData::Union(union)) => union.fixed.fields.get(),

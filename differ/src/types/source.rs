@@ -1,5 +1,9 @@
 //! The types of an image, wherever they come from.
 
+use std::collections::BTreeSet;
+
+use rustc_hash::FxHashSet;
+
 use super::dwarf::DwarfTypes;
 use super::{CodeViewTypes, VirtualFunction};
 
@@ -82,6 +86,23 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.enumerators(index),
             Source::Dwarf(types) => types.enumerators(index),
+        }
+    }
+
+    /// Adds the structures, unions and enumerations that a type names directly.
+    pub(crate) fn named_in(&self, index: u32, found: &mut BTreeSet<u32>) {
+        match &self.0 {
+            Source::CodeView(types) => types.named_in(index, found),
+            Source::Dwarf(_) => {}
+        }
+    }
+
+    /// The names of these types and of all that they lead to; `None` where that is not known, as it
+    /// is not from DWARF.
+    pub(crate) fn reach(&self, start: BTreeSet<u32>) -> Option<FxHashSet<String>> {
+        match &self.0 {
+            Source::CodeView(types) => Some(types.reach(start)),
+            Source::Dwarf(_) => None,
         }
     }
 

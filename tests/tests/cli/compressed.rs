@@ -61,8 +61,10 @@ fn compress(path: &Path, shape: Shape) -> Vec<u8> {
         to.set_compression_enabled(!shape.half_plain || stream % 2 == 0);
         to.write_all(&bytes).expect("memory can be written");
     }
-    let mut options = MsfzFinishOptions::default();
-    options.stream_dir_compression = shape.compressed_directory.then_some(shape.compression);
+    let options = MsfzFinishOptions {
+        stream_dir_compression: shape.compressed_directory.then_some(shape.compression),
+        ..MsfzFinishOptions::default()
+    };
     let (_, file) = writer.finish_with_options(options).expect("a container");
     file.into_inner()
 }

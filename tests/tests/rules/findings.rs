@@ -15,6 +15,8 @@ use hpbuild_packager::extract::Options;
 pub(crate) struct Findings {
     /// `HP0xx`, and the name that the finding is about behind a space.
     pub(crate) rules: BTreeSet<String>,
+    /// Whether any of them refuses.
+    pub(crate) refused: bool,
     /// Everything that a finding could be about.
     pub(crate) names: BTreeSet<String>,
 }
@@ -29,6 +31,7 @@ pub(crate) fn findings(base: &Path, fixed: &Path, symbols: SymbolPaths) -> Findi
         Compared::Diff(diff) => findings_of(&diff, &Options::first()),
         Compared::Nothing(rules) => Findings {
             rules,
+            refused: true,
             names: BTreeSet::new(),
         },
     }
@@ -71,11 +74,13 @@ pub(crate) fn compared(
 /// The findings of a comparison, and of making its patch in this way where there is one to be made.
 pub(crate) fn findings_of(diff: &Diff, options: &Options) -> Findings {
     let mut rules: BTreeSet<String> = diff.refusals.iter().map(text).collect();
+    let mut refused = diff.refusals.iter().any(Refusal::refuses);
     let changed = &diff.comparison.changed;
     if changed.iter().any(|change| !change.is_line_number_only()) {
         match hpbuild_packager::build(diff, options) {
             Ok(_) => {}
             Err(NoPatch::Refused(found)) => {
+                refused = true;
                 rules.extend(found.iter().map(|it| text(&it.judged())));
             }
             Err(NoPatch::Faulty(faults)) => panic!("{}: {faults:#?}", diff.base.path.display()),
@@ -84,7 +89,11 @@ pub(crate) fn findings_of(diff: &Diff, options: &Options) -> Findings {
     let mut names = BTreeSet::new();
     add_names(&diff.base, &mut names);
     add_names(&diff.fixed, &mut names);
-    Findings { rules, names }
+    Findings {
+        rules,
+        refused,
+        names,
+    }
 }
 
 fn text(refusal: &Refusal) -> String {

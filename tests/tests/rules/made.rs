@@ -42,6 +42,7 @@ fn case(name: &str, expected: &[&str], near: &[&str], found: Findings) -> Case {
         name: name.to_owned(),
         expected: owned(expected).into_iter().collect(),
         near: owned(near),
+        hotpatchable: None,
         found,
     }
 }
@@ -393,6 +394,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
             .collect(),
     };
     let found = Findings {
+        refused: !rules.is_empty(),
         rules,
         names: [name.to_owned()].into(),
     };

@@ -22,6 +22,8 @@ struct Case {
     name: String,
     expected: BTreeSet<String>,
     near: Vec<String>,
+    /// Whether a patch comes out, where somebody says.
+    hotpatchable: Option<bool>,
     found: Findings,
 }
 
@@ -35,6 +37,9 @@ impl Case {
         }
         for extra in self.found.rules.difference(&self.expected) {
             faults.push(format!("{name}: {extra} is found"));
+        }
+        if self.hotpatchable.is_some_and(|it| it == self.found.refused) {
+            faults.push(format!("{name}: refused is {}", self.found.refused));
         }
         for near in &self.near {
             if self.expected.contains(near) {
@@ -59,6 +64,7 @@ fn cases() -> Vec<Case> {
         name: format!("{} {}", pair.name, pair.machine.name()),
         expected: pair.expected.rules.iter().cloned().collect(),
         near: pair.expected.near.clone(),
+        hotpatchable: pair.expected.hotpatchable,
         found: findings_of_builds(&pair.base, &pair.fixed),
     };
     let mut cases: Vec<Case> = pairs().expect("fixtures").iter().map(of_pair).collect();

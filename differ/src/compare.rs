@@ -281,9 +281,16 @@ fn references_differ(
             continue;
         }
         let (from, to) = (b.reference.target, f.reference.target);
-        match comparer.compare(from, to, b.reference.kind) {
+        let meaning = comparer.compare(from, to, b.reference.kind);
+        // What has other contents counts, whether or not an array ends where it starts: which of
+        // the two is meant nobody knows. Where other things follow the array, it is its end.
+        let other_neighbour = matches!(
+            meaning,
+            Meaning::Different(Difference::Data | Difference::Call) | Meaning::Unknown
+        );
+        match meaning {
             Meaning::Same => {}
-            _ if comparer.both_end((base, b), (fixed, f)) => {}
+            _ if other_neighbour && comparer.both_end((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
             Meaning::Unknown => unknown.push(Unknown {
                 base,

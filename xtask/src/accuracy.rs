@@ -179,9 +179,8 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         {
             continue;
         }
-        let [one, other] = ["base", "fixed"].map(|side| -> Result<Program> {
-            program(read_objects(&pair.folder.join(side).join("obj"))?)
-        });
+        let [one, other] = ["base", "fixed"]
+            .map(|side| -> Result<Program> { program(read_objects(&pair.folder.join(side))?) });
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
         let truth = names::keys(&tools, &comparison)?;
@@ -201,17 +200,17 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     Ok(())
 }
 
-fn read_objects(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut objects = Vec::new();
-    let listed =
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    for entry in listed {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        objects.push((name, fs::read(entry.path())?));
-    }
-    objects.sort();
-    Ok(objects)
+/// The objects of one side of a corpus pair, in the order in which they were linked.
+fn read_objects(side: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let order = side.join(corpus::ORDER);
+    let names =
+        fs::read_to_string(&order).with_context(|| format!("cannot read {}", order.display()))?;
+    let read = |name: &str| {
+        let path = side.join("obj").join(name);
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((name.to_owned(), bytes))
+    };
+    names.lines().map(read).collect()
 }
 
 fn program(objects: Vec<(String, Vec<u8>)>) -> Result<Program> {

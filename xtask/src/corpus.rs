@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
+pub(crate) use build::ORDER;
 use build::{Relinked, Side};
 use proof::Profile;
 use recipe::{Corpus, Project};

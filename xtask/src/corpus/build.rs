@@ -27,6 +27,10 @@ const PLATFORM: [&str; 3] = [
 /// What the images may import: definitions in `fixtures/corpus/`, by name.
 const IMPORTS: [&str; 2] = ["msvcrt", "kernel32"];
 
+/// The file that names the objects in the order in which they are linked: of several copies of an
+/// inline function the first is kept.
+pub(crate) const ORDER: &str = "order.txt";
+
 /// One image to be built.
 pub(crate) struct Side<'a> {
     /// The whole recipe.
@@ -81,6 +85,9 @@ impl Side<'_> {
             self.runtime(tools, &objects)?;
         }
         run::captured(&mut link)?;
+        let order: Vec<_> = objects.iter().filter_map(|it| it.file_name()).collect();
+        let order: Vec<_> = order.iter().map(|it| it.to_string_lossy()).collect();
+        fs::write(self.out.join(ORDER), order.join("\n"))?;
         fs::write(noted, stamp)?;
         Ok(())
     }

@@ -77,11 +77,8 @@ fn without_arguments(name: &str) -> Option<String> {
                 }
                 depth += 1;
             }
-            '>' if before == '-' => {
-                if depth == 0 {
-                    out.push('>');
-                }
-            }
+            '>' if before == '-' && depth == 0 => out.push('>'),
+            '>' if before == '-' => {}
             '>' => depth = depth.checked_sub(1)?,
             _ if depth == 0 => out.push(character),
             _ => {}

@@ -10,7 +10,6 @@ use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::decode::ReferenceKind;
 use crate::explain::{self, Explanation};
 use crate::handling;
 use crate::image::Image;
@@ -282,10 +281,9 @@ fn references_differ(
             continue;
         }
         let (from, to) = (b.reference.target, f.reference.target);
-        let may_be_end = b.reference.kind == ReferenceKind::Address;
         match comparer.compare(from, to, b.reference.kind) {
             Meaning::Same => {}
-            _ if may_be_end && comparer.both_end((base, from), (fixed, to)) => {}
+            _ if comparer.both_end((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
             Meaning::Unknown => unknown.push(Unknown {
                 base,

@@ -180,11 +180,60 @@ pub(crate) fn refer_from_tables<S: Side>(code: Code<'_, S>, body: &mut Body<S>) 
     body.jump_tables = tables;
 }
 
+/// An instruction that reaches something through an address that an earlier one made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Derived<S: Side> {
+    /// Index of the instruction.
+    pub instruction: u32,
+    /// The address it starts from.
+    pub from: Rva<S>,
+    /// What it reaches.
+    pub target: Rva<S>,
+    /// What it does there.
+    pub kind: ReferenceKind,
+}
+
+/// What instructions without a reference reach through addresses that earlier ones made: variables
+/// beside the one that is named. On x64, where an address of its own is as cheap, none are known.
+pub fn derived<S: Side>(machine: Machine, code: Code<'_, S>, body: &Body<S>) -> Vec<Derived<S>> {
+    match machine {
+        Machine::X64 => Vec::new(),
+        Machine::Arm64 => arm64::derived::find(code, body),
+    }
+}
+
+/// Gives instructions that reach something by way of another address their references. No bit of
+/// them says so, so that their field is empty.
+pub(crate) fn refer_to_neighbours<S: Side>(
+    machine: Machine,
+    code: Code<'_, S>,
+    body: &mut Body<S>,
+) {
+    for derived in derived(machine, code, body) {
+        if let Some(instruction) = body.instructions.get_mut(derived.instruction as usize) {
+            instruction.reference = Some(Reference {
+                target: derived.target,
+                kind: derived.kind,
+                field: Field::Word { mask: 0 },
+            });
+        }
+    }
+}
+
 /// Whether the page at instruction `index` is completed by other instructions.
 pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
     body.page_links
         .iter()
         .any(|link| link.page as usize == index)
+}
+
+/// Whether the register into which the instruction at `offset` puts an address is next used in a
+/// comparison, as that with the end of an array is. `bytes` are those of the function.
+pub(crate) fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+    match machine {
+        Machine::X64 => x64::is_compared(bytes, offset),
+        Machine::Arm64 => arm64::is_compared(bytes, offset),
+    }
 }
 
 /// If two whole instructions differ in nothing but a constant, its two values.

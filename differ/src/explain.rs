@@ -13,7 +13,7 @@ use serde::Serialize;
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use crate::compare::{Kind, kind_of};
-use crate::decode::{Body, Instruction, decode};
+use crate::decode::{Body, Instruction, ReferenceKind, decode};
 use crate::handling;
 use crate::image::Image;
 use crate::inline::{Inlined, inlined};
@@ -77,6 +77,7 @@ impl<'a, S: Side> Listing<'a, S> {
         let code = code_at(&image.pe, image.function(id));
         decode(image.pe.machine, code, &mut body);
         crate::decode::refer_from_tables(code, &mut body);
+        crate::decode::refer_to_neighbours(image.pe.machine, code, &mut body);
         Self {
             image,
             id,
@@ -104,14 +105,17 @@ impl<'a, S: Side> Listing<'a, S> {
     /// Hashes the instruction, with the meaning of its operand as `canonical` names it.
     fn token(
         &self,
-        instruction: &Instruction<S>,
+        (index, instruction): (usize, &Instruction<S>),
         canonical: &dyn Fn(&Instruction<S>, &mut FxHasher),
     ) -> u64 {
         let mut bytes = self.bytes(instruction).to_vec();
         let mut hash = FxHasher::default();
         if let Some(reference) = instruction.reference {
             reference.field.clear(&mut bytes);
-            if self.inner_target(instruction).is_none() {
+            // A page that others complete means nothing by itself.
+            let is_page = reference.kind == ReferenceKind::Page
+                && crate::decode::is_completed(&self.body, index);
+            if self.inner_target(instruction).is_none() && !is_page {
                 canonical(instruction, &mut hash);
             }
         }
@@ -175,12 +179,14 @@ pub fn explain(
         .body
         .instructions
         .iter()
+        .enumerate()
         .map(|i| b.token(i, &|i, hash| base_meaning(comparer, i, hash)))
         .collect();
     let f_tokens: Vec<u64> = f
         .body
         .instructions
         .iter()
+        .enumerate()
         .map(|i| f.token(i, &|i, hash| fixed_meaning(comparer, i, hash)))
         .collect();
     let ops = capture_diff_slices(Algorithm::Myers, &b_tokens, &f_tokens);

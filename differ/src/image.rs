@@ -40,6 +40,8 @@ pub struct Image<S: Side> {
     pub relative_tables: Vec<Rva<S>>,
     /// Places in data that hold the RVA of something, four bytes each. Sorted, unique.
     pub image_relative: Vec<Rva<S>>,
+    /// The linker's record of what it filled in, where the PDB has it; sorted by place.
+    pub fixups: Vec<Fixup<S>>,
     /// Names of functions compiled to reach globals through `__ref_` variables
     /// (`S_HOTPATCHFUNC`), sorted.
     pub hotpatch_functions: Vec<Box<str>>,
@@ -105,6 +107,30 @@ pub struct PlacedReference<S: Side> {
     pub completed_elsewhere: bool,
     /// The operand.
     pub reference: Reference<S>,
+}
+
+/// A place that the linker filled with an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixup<S: Side> {
+    /// Where.
+    pub place: Rva<S>,
+    /// The address; that of a symbol, so that an offset may come on top.
+    pub target: Rva<S>,
+    /// How.
+    pub kind: FixupKind,
+}
+
+/// How a place was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FixupKind {
+    /// With a virtual address.
+    Address,
+    /// With an RVA.
+    ImageRelative,
+    /// With a distance from the place.
+    Relative,
+    /// With something else: an offset within a section, a section's number.
+    Other,
 }
 
 /// One body of code: an extent that procedure records, publics or unwind entries agree on.

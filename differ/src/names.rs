@@ -64,13 +64,17 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
 /// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
 /// funclets, dynamic initialisers and the like.
 pub(crate) fn is_generated(name: &str) -> bool {
-    const MARKS: [&str; 10] = [
+    const MARKS: [&str; 14] = [
         "<lambda_",
         "<lambda>",
         "$catch$",
         "$dtor$",
         "$fin$",
         "$filt$",
+        "::catch$",
+        "::dtor$",
+        "::fin$",
+        "::filt$",
         "dynamic initializer for",
         "dynamic atexit destructor",
         "::__l",

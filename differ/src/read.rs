@@ -5,6 +5,7 @@ mod contained;
 mod container;
 mod data;
 mod dwarf;
+mod fixups;
 mod image_relative;
 mod inline;
 mod jump_tables;
@@ -24,7 +25,7 @@ use ms_pdb::tpi::TypeStream;
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::image::{Compiland, Contribution, Image, SwitchTable, SymbolSource};
+use crate::image::{Compiland, Contribution, Fixup, Function, Image, SwitchTable, SymbolSource};
 use crate::inline::InlineSites;
 use crate::pe::{Opened, Pe, Unsupported};
 use crate::types::{CodeViewTypes, Records, Types};
@@ -33,8 +34,12 @@ use symbols::{ModuleSymbols, RawData, RawPublic};
 
 use contained::contained;
 pub use contained::panic_is_contained;
+pub use fixups::FixupCheck;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
+
+/// How far code without any record is followed through calls.
+const MAX_UNNAMED_DEPTH: usize = 4;
 
 /// One side as the user named it.
 #[derive(Clone, Debug)]
@@ -186,7 +191,8 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
     let (modules, compilands) = read?;
     let ((publics, globals), types) = (global?, types?);
     let contributions = contributions(&pdb_path, &pe, &pdb)?;
-    let (functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
+    let fixups = fixups::parse(&pdb_path, &pe, &pdb.fixups)?;
+    let (mut functions, procedures) = carve::carve(&pe, &modules, &publics, &contributions, &types);
     let mut switch_tables = switch_tables(&pe, &modules);
     let data = data::data_symbols(
         &pe,
@@ -207,9 +213,9 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         .collect();
     hotpatch_functions.sort();
     drop((publics, globals));
-    let scanned = scan::scan(&pe, &functions);
+    let scanned = scan_all(&pe, &fixups, &mut functions, &contributions);
     switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let image_relative = image_relative::places(&pe, &data);
+    let image_relative = image_relative::places(&pe, &data, &fixups);
     let mut boundaries = data::boundaries(
         &pe,
         (&data, &image_relative),
@@ -246,23 +252,45 @@ fn assemble<S: Side>(pe: Pe<S>, pdb_path: PathBuf, pdb: OpenPdb) -> Result<Image
         source_names,
         lines: Vec::new(),
         image_relative,
+        fixups,
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,
     })
 }
 
+/// Decodes all functions, and those without any record that they call, which may call more of
+/// their kind.
+fn scan_all<S: Side>(
+    pe: &Pe<S>,
+    fixups: &[Fixup<S>],
+    functions: &mut Vec<Function<S>>,
+    contributions: &[Contribution<S>],
+) -> scan::Scanned<S> {
+    let mut scanned = scan::scan(pe, fixups, functions);
+    for _ in 0..MAX_UNNAMED_DEPTH {
+        let called = carve::called(pe, functions, &scanned.references, contributions);
+        if called.is_empty() {
+            break;
+        }
+        functions.extend(called);
+        functions.sort_by_key(|function| function.rva);
+        scanned = scan::scan(pe, fixups, functions);
+    }
+    scanned
+}
+
 /// An image without a PDB, from what its DWARF says.
 fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<S> {
     let (modules, contributions) = (&symbols.modules, &symbols.contributions);
-    let (functions, procedures) = carve::carve(
+    let (mut functions, procedures) = carve::carve(
         &pe,
         modules,
         &symbols.publics,
         contributions,
         &symbols.types,
     );
-    let scanned = scan::scan(&pe, &functions);
+    let scanned = scan_all(&pe, &[], &mut functions, contributions);
     let data = data::data_symbols(
         &pe,
         modules,
@@ -271,7 +299,7 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
         contributions,
         &symbols.types,
     );
-    let image_relative = image_relative::places(&pe, &data);
+    let image_relative = image_relative::places(&pe, &data, &[]);
     let mut boundaries =
         data::boundaries(&pe, (&data, &image_relative), contributions, &scanned, &[]);
     let cold_parts = carve::cold_parts(&pe, modules);
@@ -303,6 +331,7 @@ fn assemble_dwarf<S: Side>(pe: Pe<S>, symbols: dwarf::DwarfSymbols<S>) -> Image<
         source_names: Box::default(),
         lines: symbols.lines,
         image_relative,
+        fixups: Vec::new(),
         relative_tables: scanned.relative_tables,
         references: scanned.references,
         reference_starts: scanned.starts,

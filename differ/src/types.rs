@@ -130,6 +130,47 @@ impl CodeViewTypes {
         }
     }
 
+    /// Whether values of this type are arrays, or structures of an array and nothing else.
+    pub(crate) fn is_array(&self, index: u32) -> bool {
+        let mut index = TypeIndex(index);
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                return false;
+            }
+            index = match self.data(index) {
+                Some(TypeData::Array(_)) => return true,
+                Some(TypeData::Modifier(modifier)) => modifier.underlying_type.get(),
+                Some(data @ TypeData::Struct(_)) => match self.only_member(index, &data) {
+                    Some(member) => member,
+                    None => return false,
+                },
+                _ => return false,
+            };
+        }
+        false
+    }
+
+    /// The type of the only member of a structure.
+    fn only_member(&self, index: TypeIndex, data: &TypeData<'_>) -> Option<TypeIndex> {
+        let (name, is_definition) = definition_name(data)?;
+        if !is_definition {
+            return self.definition_of(name).filter(|it| *it != index);
+        }
+        let TypeData::Struct(structure) = data else {
+            return None;
+        };
+        let mut members = Vec::new();
+        for field in self.fields(structure.fixed.field_list.get()) {
+            match field {
+                Field::Member(member) => members.push(member.ty),
+                Field::BaseClass(base) => members.push(base.ty),
+                Field::VFuncTable(_) => return None,
+                _ => {}
+            }
+        }
+        (members.len() == 1).then(|| members[0])
+    }
+
     /// The function type behind the index of a procedure record: for `S_*PROC32_ID` records the
     /// index names an item, which names the type.
     pub(crate) fn function_type(&self, index: u32, is_item: bool) -> u32 {

@@ -3,6 +3,7 @@
 //! Results lie in `corpus/built/PROJECT/OPTIMISATION/MACHINE/{base,fixed}/`.
 
 mod build;
+mod compared;
 pub(crate) mod proof;
 pub(crate) mod recipe;
 mod released;
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     /// Only this level of optimisation, such as O2
     #[arg(long, value_name = "LEVEL")]
     optimisation: Option<String>,
-    /// Fetch released binaries by the package clients, and build nothing
+    /// Fetch released binaries by the package clients and compare the pairs among them; build nothing
     #[arg(long)]
     released: bool,
     /// Build only; do not take the zlib pair through diff, build and test

@@ -3,10 +3,12 @@
 //! On Arm64 an address mostly takes two instructions: `adrp` makes that of a 4 KiB page, and a
 //! later `add`, load or store adds the offset within it. `pages` connects the two.
 
+pub(super) mod derived;
 mod effects;
 mod field;
 mod listing;
 mod pages;
+mod tables;
 mod text;
 
 #[cfg(test)]
@@ -18,7 +20,7 @@ use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub use field::{AddressField, FieldError};
 pub use listing::text;
-pub(super) use listing::{constants_differing, relative_tables};
+pub(super) use listing::{constants_differing, is_compared, relative_tables};
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.
@@ -32,7 +34,7 @@ pub use text::Text;
 /// in another has a user that is not found.
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     body.instructions.reserve(code.bytes.len().div_ceil(4));
-    let (mut pages, mut literals) = (false, false);
+    let (mut pages, mut literals, mut jumps) = (false, false, false);
     let words = code.bytes.chunks_exact(4);
     let rest = words.remainder().len();
     for (index, bytes) in words.enumerate() {
@@ -40,6 +42,7 @@ pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
         let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         pages |= word & 0x9f00_0000 == 0x9000_0000;
         literals |= word & 0x3b00_0000 == 0x1800_0000;
+        jumps |= word & 0xffff_fc1f == 0xd61f_0000;
         body.instructions.push(Instruction {
             offset,
             length: 4,
@@ -54,6 +57,9 @@ pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
             valid: false,
             reference: None,
         });
+    }
+    if jumps {
+        tables::set_apart(code, body);
     }
     if literals {
         set_constants_apart(code, body);

@@ -383,6 +383,50 @@ pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec
     found
 }
 
+/// Registers that a callee need not keep.
+const VOLATILE: [Register; 7] = [
+    Register::RAX,
+    Register::RCX,
+    Register::RDX,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+];
+
+/// How many instructions behind an address its register is looked for.
+const USE_WINDOW: usize = 64;
+
+/// See [`super::is_compared`].
+pub(super) fn is_compared(bytes: &[u8], offset: u32) -> bool {
+    let rest = bytes.get(offset as usize..).unwrap_or_default();
+    let mut decoder = Decoder::with_ip(64, rest, 0, DecoderOptions::NONE);
+    let register = decoder.decode().op0_register();
+    let mut info = iced_x86::InstructionInfoFactory::new();
+    for iced in decoder.iter().take(USE_WINDOW) {
+        let registers = info.info(&iced).used_registers();
+        if registers
+            .iter()
+            .any(|used| used.register().full_register() == register)
+        {
+            let whole = [iced.op0_kind(), iced.op1_kind()]
+                .into_iter()
+                .zip([iced.op0_register(), iced.op1_register()])
+                .any(|(kind, held)| kind == OpKind::Register && held == register);
+            return iced.mnemonic() == Mnemonic::Cmp && whole;
+        }
+        // The comparison may stand at the end of a loop, behind calls; never behind the function.
+        match iced.flow_control() {
+            FlowControl::Call | FlowControl::IndirectCall if VOLATILE.contains(&register) => {
+                return false;
+            }
+            FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// If two instructions differ in nothing but an immediate or a displacement, the two values.
 pub(super) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64)> {
     let read = |bytes| {

@@ -96,6 +96,13 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
         (true, true) => {}
         _ => return (false, Vec::new()),
     }
+    // Compilers name jump tables, too.
+    if let (Target::JumpTable(b), Target::JumpTable(f)) = (
+        jump_table(comparer.base, base.rva),
+        jump_table(comparer.fixed, fixed.rva),
+    ) {
+        return (comparer.same_table(b, f), Vec::new());
+    }
     let mut visit = Visit::new();
     visit.collect = Some(Vec::new());
     let exact = base.sized_by_type && fixed.sized_by_type;
@@ -290,6 +297,15 @@ impl Comparer<'_> {
         } else {
             Difference::DataContent
         }
+    }
+}
+
+/// The jump table at an address, whatever else may have it.
+fn jump_table<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
+    let tables = &image.switch_tables;
+    match tables.binary_search_by_key(&rva, |table| table.table) {
+        Ok(index) => Target::JumpTable(index),
+        Err(_) => Target::Anonymous(rva),
     }
 }
 

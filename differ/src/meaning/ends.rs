@@ -4,8 +4,8 @@
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
 use super::Comparer;
-use crate::decode::ReferenceKind;
-use crate::image::Image;
+use crate::decode::{ReferenceKind, is_compared};
+use crate::image::{Image, PlacedReference};
 
 /// The data that ends at `rva` where `function` reaches into it, too, so that `rva` may be meant as
 /// its end. The size must be certain.
@@ -33,16 +33,32 @@ pub fn ends_at<S: Side>(
 }
 
 impl Comparer<'_> {
-    /// Whether both addresses may be meant as the end of the same array.
+    /// Whether both operands are meant as the end of the same array: of a type that has an end,
+    /// and of no use but to be compared with. Otherwise it is what the linker happened to put
+    /// there, and where that is something else, code was made to reach something else.
     pub(crate) fn both_end(
         &self,
-        (base, from): (FunctionId<Base>, Rva<Base>),
-        (fixed, to): (FunctionId<Fixed>, Rva<Fixed>),
+        (base, b): (FunctionId<Base>, &PlacedReference<Base>),
+        (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
     ) -> bool {
+        let kinds = [b.reference.kind, f.reference.kind];
+        if kinds != [ReferenceKind::Address; 2] {
+            return false;
+        }
         let ends = (
-            ends_at(self.base, base, from),
-            ends_at(self.fixed, fixed, to),
+            ends_at(self.base, base, b.reference.target),
+            ends_at(self.fixed, fixed, f.reference.target),
         );
-        matches!(ends, (Some(b), Some(f)) if self.paired_data(b, f).is_some())
+        let (Some(before), Some(after)) = ends else {
+            return false;
+        };
+        let machine = self.base.pe.machine;
+        self.paired_data(before, after).is_some()
+            && self
+                .base
+                .types
+                .is_array(self.base.data_symbol(before).type_index)
+            && is_compared(machine, self.base.code_of(base), b.offset)
+            && is_compared(machine, self.fixed.code_of(fixed), f.offset)
     }
 }

@@ -8,8 +8,8 @@ use hpbuild_metadata::{Machine, Rva, Side};
 use rustc_hash::FxHashMap;
 
 use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
-use crate::decode::{Body, Code, decode};
-use crate::image::{Contribution, Function, FunctionKind, Procedure};
+use crate::decode::{Body, Code, ReferenceKind, decode};
+use crate::image::{Contribution, Function, FunctionKind, PlacedReference, Procedure};
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -93,6 +93,54 @@ pub(super) fn carve<S: Side>(
         });
     }
     (functions, procedures)
+}
+
+/// Functions that nothing names and that have no unwind entry, but that others call or take the
+/// address of: what `references` lead to in code outside of `functions`. Sorted, disjoint from those and each other.
+pub(super) fn called<S: Side>(
+    pe: &Pe<S>,
+    functions: &[Function<S>],
+    references: &[PlacedReference<S>],
+    contributions: &[Contribution<S>],
+) -> Vec<Function<S>> {
+    let is_unknown = |rva: &Rva<S>| {
+        let before = functions.partition_point(|function| function.rva <= *rva);
+        let inside = before.checked_sub(1).is_some_and(|index| {
+            let function = &functions[index];
+            rva.get() - function.rva.get() < function.size
+        });
+        !inside && pe.section_at(*rva).is_some_and(|section| section.is_code())
+    };
+    let mut starts: Vec<Rva<S>> = references
+        .iter()
+        .filter(|placed| {
+            !matches!(
+                placed.reference.kind,
+                ReferenceKind::Memory(_) | ReferenceKind::Page
+            )
+        })
+        .map(|placed| placed.reference.target)
+        .filter(is_unknown)
+        .collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let mut found = Vec::new();
+    for (index, rva) in starts.iter().copied().enumerate() {
+        let behind = functions.partition_point(|function| function.rva <= rva);
+        let known = functions.get(behind).map(|function| function.rva);
+        let next = [known, starts.get(index + 1).copied()];
+        let size = guess_size(pe, contributions, rva, next.into_iter().flatten().min());
+        if size > 0 {
+            found.push(Function {
+                rva,
+                size,
+                compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+                procedures: 0..0,
+                kind: FunctionKind::Unnamed,
+            });
+        }
+    }
+    found
 }
 
 fn id(index: usize) -> u32 {

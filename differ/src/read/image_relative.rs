@@ -9,7 +9,7 @@
 use hpbuild_metadata::{Rva, Side};
 use rustc_hash::FxHashSet;
 
-use crate::image::DataSymbol;
+use crate::image::{DataSymbol, Fixup, FixupKind};
 use crate::pe::Pe;
 
 /// More entries than a list of base classes or of types has; what claims them is not believed.
@@ -73,8 +73,13 @@ impl Shape {
     }
 }
 
-/// The places in named data, and in what it leads to; sorted, unique.
-pub(super) fn places<S: Side>(pe: &Pe<S>, data: &[DataSymbol<S>]) -> Vec<Rva<S>> {
+/// The places in named data and in what it leads to, and those that the linker tells of; sorted,
+/// unique.
+pub(super) fn places<S: Side>(
+    pe: &Pe<S>,
+    data: &[DataSymbol<S>],
+    fixups: &[Fixup<S>],
+) -> Vec<Rva<S>> {
     let mut open: Vec<(Rva<S>, Shape)> = data
         .iter()
         .filter_map(|symbol| {
@@ -118,6 +123,10 @@ pub(super) fn places<S: Side>(pe: &Pe<S>, data: &[DataSymbol<S>]) -> Vec<Rva<S>>
             _ => {}
         }
     }
+    places.extend(fixups.iter().filter_map(|fixup| {
+        let is_data = !pe.section_at(fixup.place)?.is_code();
+        (is_data && fixup.kind == FixupKind::ImageRelative).then_some(fixup.place)
+    }));
     places.sort_unstable();
     places.dedup();
     places

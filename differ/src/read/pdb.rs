@@ -26,6 +26,8 @@ pub(super) struct OpenPdb {
     pub(super) age: u32,
     pub(super) modules: Vec<Module>,
     pub(super) contributions: Vec<RawContribution>,
+    /// The linker's fixups; empty where it did not record them.
+    pub(super) fixups: Vec<u8>,
     /// The stream of global symbol records, if there is one.
     globals: Option<u32>,
     /// The stream of source files' names, if there is one.
@@ -108,12 +110,19 @@ fn read_open_pdb(path: &Path, file: File, most: u64) -> Result<OpenPdb, Error> {
             ));
         }
     }
+    let fixups = match pdb.optional_debug_stream(OptionalDebugStream::FIXUP_DATA) {
+        Ok(Some(stream)) => pdb
+            .read_stream_to_vec(stream)
+            .map_err(broken("pdb fixup stream"))?,
+        _ => Vec::new(),
+    };
     let key = pdb.binding_key();
     Ok(OpenPdb {
         guid: key.guid.hyphenated().to_string().to_uppercase(),
         age: header.age.get(),
         modules: read_modules(path, &dbi)?,
         contributions: read_contributions(path, &dbi)?,
+        fixups,
         globals: header.sym_record_stream().ok(),
         source_names: pdb.named_stream("/names"),
         pdb,

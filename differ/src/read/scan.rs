@@ -7,10 +7,12 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
+use super::fixups;
 use crate::decode::{
-    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, relative_tables,
+    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, refer_to_neighbours,
+    relative_tables,
 };
-use crate::image::{Function, PlacedReference};
+use crate::image::{Fixup, Function, PlacedReference};
 use crate::pe::Pe;
 
 /// What the code of an image points at.
@@ -39,7 +41,11 @@ struct Chunk<S: Side> {
 }
 
 /// Decodes all `functions` in parallel.
-pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S> {
+pub(super) fn scan<S: Side>(
+    pe: &Pe<S>,
+    fixups: &[Fixup<S>],
+    functions: &[Function<S>],
+) -> Scanned<S> {
     let chunks: Vec<Chunk<S>> = functions
         .par_chunks(CHUNK)
         .map_init(Body::default, |body, functions| {
@@ -50,7 +56,7 @@ pub(super) fn scan<S: Side>(pe: &Pe<S>, functions: &[Function<S>]) -> Scanned<S>
                 jump_tables: Vec::new(),
             };
             for function in functions {
-                add_references(pe, function, body, &mut chunk);
+                add_references(pe, fixups, function, body, &mut chunk);
             }
             chunk
         })
@@ -82,18 +88,27 @@ fn index(length: usize) -> u32 {
     u32::try_from(length).expect("an image of 4 GiB has fewer than 2^32 references")
 }
 
+/// What the code of a function shows by itself.
+pub(super) fn uncorrected<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) {
+    let code = code_at(pe, function);
+    decode(pe.machine, code, body);
+    refer_from_tables(code, body);
+}
+
 /// Adds what one function points at.
 fn add_references<S: Side>(
     pe: &Pe<S>,
+    fixups: &[Fixup<S>],
     function: &Function<S>,
     body: &mut Body<S>,
     chunk: &mut Chunk<S>,
 ) {
     let code = code_at(pe, function);
-    decode(pe.machine, code, body);
+    uncorrected(pe, function, body);
+    fixups::correct(fixups, function, body);
     let tables = relative_tables(pe.machine, code, body);
     chunk.relative_tables.extend(tables);
-    refer_from_tables(code, body);
+    refer_to_neighbours(pe.machine, code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
     pages.sort_unstable();
     let placed = (0_u32..)

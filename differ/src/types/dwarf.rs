@@ -264,6 +264,24 @@ impl DwarfTypes {
         definition.enumerators.iter().map(pair).collect()
     }
 
+    /// Whether values of this type are arrays, or structures of an array and nothing else.
+    pub(crate) fn is_array(&self, mut index: u32) -> bool {
+        for _ in 0..MAX_DEPTH {
+            let next = match self.record(index) {
+                Some(DwarfType::Array { .. }) => return true,
+                Some(DwarfType::Alias { target, .. }) => *target,
+                Some(DwarfType::Definition(definition)) => match &definition.members[..] {
+                    [member] => member.ty,
+                    _ => None,
+                },
+                _ => None,
+            };
+            let Some(next) = next else { return false };
+            index = next;
+        }
+        false
+    }
+
     /// The name of the structure that a value or pointer of this type leads to.
     pub(crate) fn udt_of(&self, mut index: u32) -> Option<Vec<u8>> {
         for _ in 0..MAX_DEPTH {

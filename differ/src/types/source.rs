@@ -34,6 +34,14 @@ impl Types {
         }
     }
 
+    /// Whether values of this type are arrays, or structures of an array and nothing else.
+    pub fn is_array(&self, index: u32) -> bool {
+        match &self.0 {
+            Source::CodeView(types) => types.is_array(index),
+            Source::Dwarf(types) => types.is_array(index),
+        }
+    }
+
     /// The function type behind the index of a procedure: for `S_*PROC32_ID` records of CodeView
     /// the index names an item, which names the type.
     pub fn function_type(&self, index: u32, is_item: bool) -> u32 {

@@ -294,16 +294,7 @@ impl Extraction<'_> {
         let Some(base) = base.filter(|_| !is_read_only(fixed_image, symbol.rva)) else {
             return Ok(());
         };
-        let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64
-            && symbol
-                .compiland
-                .and_then(|id| fixed_image.compilands.get(id.index()))
-                .is_some_and(|compiland| {
-                    compiland
-                        .tool
-                        .as_ref()
-                        .is_some_and(|tool| !tool.version.contains("Microsoft"))
-                });
+        let merges = fixed_image.pe.machine == hpbuild_metadata::Machine::Arm64;
         let Some(contribution) = fixed_image.contribution_at(symbol.rva).filter(|_| merges) else {
             return Ok(());
         };

@@ -1,7 +1,10 @@
 //! One function: its bytes, verbatim, and what each pointing operand should reach.
 
-use hpbuild_differ::decode::{Body, Code as Stretch, Field, ReferenceKind, decode};
+use hpbuild_differ::decode::{
+    Body, Code as Stretch, Derived, Field, ReferenceKind, decode, derived,
+};
 use hpbuild_differ::image::{FunctionKind, Image};
+use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
 use hpbuild_metadata::{Fixed, FunctionId, Machine, Rva};
 
 use super::code::Operand;
@@ -86,6 +89,9 @@ impl Extraction<'_> {
         if image_base == Target::PatchImageBase {
             self.check_image_base_uses(&walk, &body, bytes);
         }
+        for derived in derived(image.pe.machine, code, &body) {
+            self.check_derived(&walk, &derived);
+        }
         for (index, instruction) in body.instructions.iter().enumerate() {
             let Some(reference) = instruction.reference else {
                 continue;
@@ -155,6 +161,26 @@ impl Extraction<'_> {
                     "a virtual address in code that is no operand",
                 );
             }
+        }
+    }
+
+    /// What is reached through the address of something else must lie as far from it in the patch.
+    /// Writable data stays in the base, where `check_neighbours` looks at it; constants are copied
+    /// one by one.
+    fn check_derived(&mut self, walk: &FunctionWalk<'_>, derived: &Derived<Fixed>) {
+        let image = &self.diff.fixed;
+        let (from, target) = (resolve(image, derived.from), resolve(image, derived.target));
+        let is_one = match (from, target) {
+            (Meaning::Data { id: from, .. }, Meaning::Data { id: target, .. }) => from == target,
+            (Meaning::Function { id: from, .. }, Meaning::Function { id: target, .. }) => {
+                from == target
+            }
+            _ => image.next_boundary(derived.from) == image.next_boundary(derived.target),
+        };
+        if !is_one && is_read_only(image, derived.from) {
+            let offset = Some(4 * derived.instruction);
+            let message = "a constant reached through the address of its neighbour";
+            self.refuse(Code::Neighbour, walk.name, offset, message);
         }
     }
 

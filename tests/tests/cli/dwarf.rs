@@ -104,7 +104,8 @@ fn patch_from_dwarf_works() {
         let with = ["--scenario".as_ref(), scenario.as_os_str()];
         let against = ["--against".as_ref(), fixed];
         let run = hpbuild([&test[..], &with, &against].concat());
-        let expected = if pair.machine.name() == "x64" { 0 } else { 4 };
+        // Arm64 code is not executed here, so the calls that are asked for are not made.
+        let expected = i32::from(pair.machine.name() != "x64");
         assert_eq!(run.code, Some(expected), "{run:#?}");
         let description = std::fs::read_to_string(files.path("patch.dll.json")).unwrap();
         assert!(!description.contains("pdb"), "{description}");

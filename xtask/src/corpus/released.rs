@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use super::compared::{self, Pair};
 use crate::run;
 
 #[derive(Deserialize)]
@@ -19,6 +20,8 @@ struct Released {
     wheel: Vec<Package>,
     #[serde(default)]
     debian: Vec<Package>,
+    #[serde(default)]
+    pair: Vec<Pair>,
 }
 
 #[derive(Deserialize)]
@@ -33,10 +36,10 @@ struct Package {
 }
 
 /// Fetches every package of the list into `out/PACKAGE/VERSION/` and notes what was fetched. A
-/// package that cannot be had does not keep the others away.
+/// package that cannot be had does not keep the others away. Then compares the pairs among them.
 ///
 /// # Errors
-/// At least one package could not be fetched.
+/// At least one package could not be fetched, or the differ says of a pair what is not so.
 pub(crate) fn fetch(list: &Path, out: &Path) -> Result<()> {
     let text =
         fs::read_to_string(list).with_context(|| format!("cannot read {}", list.display()))?;
@@ -64,7 +67,7 @@ pub(crate) fn fetch(list: &Path, out: &Path) -> Result<()> {
     }
     note(out)?;
     if failed.is_empty() {
-        return Ok(());
+        return compared::compare(&list.pair, out);
     }
     bail!("some packages could not be fetched\n{}", failed.join("\n"))
 }

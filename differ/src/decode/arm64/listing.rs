@@ -3,6 +3,7 @@
 use hpbuild_metadata::{Rva, Side};
 
 use super::Text;
+use super::effects::{self, Flow};
 use crate::decode::{Body, Code, Instruction, ReferenceKind};
 
 /// The text of each of the instructions; `name` names what operands point at. Where the
@@ -61,6 +62,36 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
     }
     let value = |word: u32| u64::from((word & field) >> group.2);
     Some((value(base), value(fixed)))
+}
+
+/// How many instructions behind an address its register is looked for.
+const USE_WINDOW: usize = 64;
+
+/// See [`crate::decode::is_compared`].
+pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
+    let words = bytes.get(offset as usize..).unwrap_or_default();
+    let mut words = words
+        .chunks_exact(4)
+        .filter_map(|word| word.first_chunk())
+        .map(|word| u32::from_le_bytes(*word));
+    let Some(register) = words.next().map(|word| word & 31) else {
+        return false;
+    };
+    for word in words.take(USE_WINDOW) {
+        let effects = effects::of(word);
+        if (effects.reads | effects.writes) & (1 << register) != 0 {
+            // cmp xn, xm
+            let operands = [(word >> 5) & 31, (word >> 16) & 31];
+            return word & 0xffe0_fc1f == 0xeb00_001f && operands.contains(&register);
+        }
+        // The comparison may stand at the end of a loop, behind calls; never behind the function.
+        match effects.flow {
+            Flow::Stop => return false,
+            Flow::Call if effects::VOLATILE & (1 << register) != 0 => return false,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// How many instructions behind a load from a relative table the address is added at the latest.

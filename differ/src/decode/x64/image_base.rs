@@ -345,3 +345,83 @@ fn based(iced: &Iced, state: &Registers) -> Option<u32> {
 pub(super) fn is_indexed(iced: &Iced) -> bool {
     iced.memory_base() != Register::None && iced.memory_index() != Register::None
 }
+
+#[cfg(test)]
+mod tests {
+    use hpbuild_metadata::Base;
+
+    use super::*;
+
+    /// The two-level switch of the module's example at 1000h, with both tables behind it:
+    ///
+    /// ```text
+    ///  0  lea   rdx, [__ImageBase]
+    ///  7  movzx eax, byte ptr [rdx+rcx+indexes]
+    ///  f  mov   ecx, [rdx+rax*4+table]
+    /// 16  add   rcx, rdx
+    /// 19  jmp   rcx
+    /// 1b  ret                       ; block 0
+    /// 1c  mov   eax, [rcx+2000h]    ; block 1: rcx is no longer the base
+    /// 22  ret
+    /// 23  int3
+    /// 24  table: block 0, block 1
+    /// 2c  indexes: 0, 1, 0, 1
+    /// ```
+    fn switch() -> Vec<u8> {
+        let mut code = vec![
+            0x48, 0x8d, 0x15, 0xf9, 0xef, 0xff, 0xff, 0x0f, 0xb6, 0x84, 0x0a, 0x2c, 0x10, 0, 0,
+            0x8b, 0x8c, 0x82, 0x24, 0x10, 0, 0, 0x48, 0x01, 0xd1, 0xff, 0xe1, 0xc3, 0x8b, 0x81, 0,
+            0x20, 0, 0, 0xc3, 0xcc,
+        ];
+        for block in [0x101b_u32, 0x101c] {
+            code.extend(block.to_le_bytes());
+        }
+        code.extend([0, 1, 0, 1]);
+        code
+    }
+
+    fn at(bytes: &[u8]) -> Code<'_, Base> {
+        Code {
+            bytes,
+            rva: Rva::new(0x1000),
+            image_base: 0x1_8000_0000,
+            relocated: &[],
+        }
+    }
+
+    #[test]
+    fn both_tables_of_a_switch() {
+        let bytes = switch();
+        let found = follow(at(&bytes));
+        let mut accesses: Vec<_> = found.accesses.iter().map(|(at, rva)| (*at, *rva)).collect();
+        accesses.sort_unstable();
+        // Not the load of block 1, whose register held the base before.
+        assert_eq!(accesses, [(0x7, 0x102c), (0xf, 0x1024)]);
+        assert_eq!(found.indexes, [0x2c]);
+        let tables = found.jump_tables(at(&bytes));
+        assert_eq!(tables.len(), 1);
+        assert_eq!((tables[0].table.get(), tables[0].count), (0x1024, Some(2)));
+        assert_eq!(tables[0].branch.get(), 0x1019);
+        assert!(found.reached.contains(&0x1b) && found.reached.contains(&0x1c));
+        assert!(!found.reached.contains(&0x23) && !found.reached.contains(&0x24));
+    }
+
+    #[test]
+    fn a_table_elsewhere_has_no_extent_yet() {
+        let mut bytes = switch();
+        // The same table, in data.
+        bytes[18..22].copy_from_slice(&0x5000_u32.to_le_bytes());
+        let tables = follow(at(&bytes)).jump_tables(at(&bytes));
+        assert_eq!((tables[0].table.get(), tables[0].count), (0x5000, None));
+    }
+
+    #[test]
+    fn where_ways_disagree_nothing_is_known() {
+        // test ecx, ecx; je +7; lea rdx, [__ImageBase]; mov eax, [rdx+2000h]; ret
+        let bytes = [
+            0x85, 0xc9, 0x74, 0x07, 0x48, 0x8d, 0x15, 0xf5, 0xef, 0xff, 0xff, 0x8b, 0x82, 0, 0x20,
+            0, 0, 0xc3,
+        ];
+        assert!(follow(at(&bytes)).accesses.is_empty());
+    }
+}

@@ -231,7 +231,7 @@ mod tests {
         let annotations = [3, 4, 11, 0x23, 4, 5, 3, 0x10, 4, 2, 0, 0];
         assert_eq!(ranges(&annotations), [4..7, 7..12, 28..30]);
         // Length and offset in one.
-        assert_eq!(ranges(&[12, 6, 0x81, 0x00]), [0x100..0x106]);
+        assert_eq!(ranges(&[12, 6, 0x81, 0x00]), vec![0x100..0x106]);
         // What a piece lacks is not made up.
         assert_eq!(ranges(&[3, 4]), []);
     }

@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<Outcome, Failure> {
     output::print(ABOUT)?;
     let scenario = folder.join("scenario.toml");
     write(&scenario, demo::SCENARIO.as_bytes())?;
+    write(&folder.join("release.toml"), demo::RELEASE.as_bytes())?;
     write(&folder.join("base.c"), demo::BASE_SOURCE.as_bytes())?;
     write(&folder.join("fixed.c"), demo::FIXED_SOURCE.as_bytes())?;
     for pair in demo::ALL {

@@ -7,21 +7,6 @@ use hpbuild_fixtures::demo;
 
 use crate::program::{Run, Workspace, program, run};
 
-const RELEASE: &str = r#"
-id = "KB-demo-1"
-title = "Length check"
-severity = "critical"
-cves = ["CVE-2026-0001"]
-sequence = 1
-baseline = "2026-10"
-release = "2026-11"
-fallback = "the full update"
-[requirements]
-baseline_build = "26100.1742"
-vbs = true
-chpe_disabled_on_arm64 = true
-"#;
-
 const OUTDATED: &str = r#"
 schema = 1
 [[baseline]]
@@ -49,7 +34,7 @@ fn prepared(pair: &demo::Demo) -> Workspace {
     for keys in ["keys", "others"] {
         at(&files, &["keygen", "--test", "-o", keys, "--days", "36500"]).ends_with(0);
     }
-    files.write("release.toml", RELEASE);
+    files.write("release.toml", demo::RELEASE);
     files.write("outdated.toml", OUTDATED);
     files
 }
@@ -99,7 +84,7 @@ fn a_release_is_whole_and_reproducible() {
 
         let inspect = at(&files, &["inspect", "a.cab"]);
         inspect.ends_with(0);
-        for part in ["not verified", "KB-demo-1", "CVE-2026-0001", "read_name"] {
+        for part in ["not verified", "KB-demo-1", "critical", "read_name"] {
             assert!(inspect.stdout.contains(part), "no {part}: {inspect:#?}");
         }
         let json = at(&files, &["inspect", "a.cab", "--format", "json"]);

@@ -4,7 +4,7 @@
 //! and every reference means the same. Only bodies that fail this are decoded again, to be
 //! aligned instruction by instruction and explained: see `explain`.
 
-use std::collections::BTreeMap;
+mod owner;
 
 use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
@@ -55,8 +55,8 @@ pub struct Changed {
     pub kinds: Vec<Kind>,
     /// What exactly changed.
     pub explanation: Explanation,
-    /// Whether this is a cold part whose function is replaced as a whole, because nobody enters a
-    /// function by its cold part. Then the function is in the list, too.
+    /// Whether this is a cold part or a funclet whose function is replaced as a whole, because
+    /// nobody enters a function by such a part. Then the function is in the list, too.
     pub in_owner: bool,
 }
 
@@ -130,7 +130,7 @@ pub fn compare(comparer: &Comparer<'_>) -> Comparison {
             Verdict::Changed(change) => changed.push(*change),
         }
     }
-    same -= replace_owners(comparer, &mut changed);
+    same -= owner::replace_owners(comparer, &mut changed);
     let leftover = Leftover::new(comparer.base, comparer.fixed, pairing);
     Comparison {
         same,
@@ -143,49 +143,6 @@ pub fn compare(comparer: &Comparer<'_>) -> Comparison {
         data: changed_data(comparer),
         unknown,
     }
-}
-
-/// Counts a change of a cold part as one of its function, too; returns how many functions did not
-/// change otherwise.
-fn replace_owners(comparer: &Comparer<'_>, changed: &mut Vec<Changed>) -> u32 {
-    let pairs = comparer.pairing.bodies();
-    let mut owners: BTreeMap<_, (Tier, Vec<Kind>)> = BTreeMap::new();
-    for part in changed.iter_mut() {
-        let base = comparer.base.owner_of(part.base);
-        let fixed = comparer.fixed.owner_of(part.fixed);
-        let (Some(base), Some(fixed)) = (base, fixed) else {
-            continue;
-        };
-        let found = pairs.binary_search_by_key(&(base, fixed), |&(b, f, _)| (b, f));
-        let Ok(found) = found else { continue };
-        part.in_owner = true;
-        let owner = owners
-            .entry((base, fixed))
-            .or_insert((pairs[found].2, Vec::new()));
-        owner.1.extend(&part.kinds);
-    }
-    for change in changed.iter_mut() {
-        if let Some((_, kinds)) = owners.remove(&(change.base, change.fixed)) {
-            change.kinds.extend(kinds);
-            change.kinds.sort_unstable();
-            change.kinds.dedup();
-        }
-    }
-    let count = u32::try_from(owners.len()).expect("no more than there are functions");
-    for ((base, fixed), (tier, mut kinds)) in owners {
-        kinds.sort_unstable();
-        kinds.dedup();
-        changed.push(Changed {
-            base,
-            fixed,
-            tier,
-            kinds,
-            explanation: explain::explain(comparer, base, fixed),
-            in_owner: false,
-        });
-    }
-    changed.sort_by_key(|change| (change.base, change.fixed));
-    count
 }
 
 fn compare_pair(

@@ -20,7 +20,7 @@
 
 mod content;
 mod data;
-mod funclet;
+pub(crate) mod funclet;
 
 use std::borrow::Cow;
 use std::hash::Hash;

@@ -47,7 +47,7 @@ pub(super) fn pair_funclets(pairs: &mut Pairs, base: &Names<'_, Base>, fixed: &N
 }
 
 /// Whether MSVC gives this name to a part of another function.
-fn is_funclet(name: &str) -> bool {
+pub(crate) fn is_funclet(name: &str) -> bool {
     ["dtor$", "catch$", "filt$", "fin$"]
         .iter()
         .any(|mark| name.contains(mark))
@@ -84,6 +84,63 @@ fn key<S: Side>(
 /// What every function's exception data leads to.
 fn parents<S: Side>(image: &Image<S>) -> FxHashMap<FunctionId<S>, Parent<S>> {
     let mut parents = FxHashMap::default();
+    for_each(image, |child, parent| {
+        parents.entry(child).or_insert(parent);
+    });
+    parents
+}
+
+/// The functions that a body belongs to which has the names of funclets alone: those whose
+/// exception data leads to it. Folding gives a funclet several, and one that is also a function is
+/// none.
+///
+/// FH4 data names the destructors themselves where it can, and the funclets made for them stay in
+/// the image although nothing leads to them; such a one belongs to the function in its name, where
+/// its compiland has one function of that name.
+pub(crate) fn parents_of_funclets<S: Side>(
+    image: &Image<S>,
+) -> FxHashMap<FunctionId<S>, Vec<FunctionId<S>>> {
+    let mut parents: FxHashMap<_, Vec<_>> = FxHashMap::default();
+    for_each(image, |child, (parent, ..)| {
+        if has_funclet_names(image, child) {
+            parents.entry(child).or_default().push(parent);
+        }
+    });
+    let mut named: FxHashMap<_, Vec<_>> = FxHashMap::default();
+    for id in image.function_ids() {
+        for procedure in image.procedures_of(id) {
+            let place = (image.function(id).compiland, &*procedure.name);
+            named.entry(place).or_default().push(id);
+        }
+    }
+    for id in image
+        .function_ids()
+        .filter(|id| has_funclet_names(image, *id))
+    {
+        let name = image.procedures_of(id).first();
+        let place = name
+            .and_then(|procedure| parent_name(&procedure.name))
+            .map(|name| (image.function(id).compiland, name));
+        if let Some([parent]) = place.and_then(|place| named.get(&place)).map(Vec::as_slice) {
+            parents.entry(id).or_insert_with(|| vec![*parent]);
+        }
+    }
+    parents
+}
+
+fn has_funclet_names<S: Side>(image: &Image<S>, id: FunctionId<S>) -> bool {
+    let names = image.procedures_of(id);
+    !names.is_empty() && names.iter().all(|name| is_funclet(&name.name))
+}
+
+/// `f` of `` `f'::`1'::dtor$0 ``.
+fn parent_name(funclet: &str) -> Option<&str> {
+    let (scope, _) = funclet.strip_prefix('`')?.rsplit_once("'::")?;
+    Some(scope.rsplit_once("'::`")?.0)
+}
+
+/// Visits every funclet with every function that it belongs to.
+fn for_each<S: Side>(image: &Image<S>, mut visit: impl FnMut(FunctionId<S>, Parent<S>)) {
     for id in image.function_ids() {
         let mut ordinals = FxHashMap::default();
         for fact in facts(image, id).0 {
@@ -100,9 +157,23 @@ fn parents<S: Side>(image: &Image<S>) -> FxHashMap<FunctionId<S>, Parent<S>> {
                 continue;
             }
             let ordinal: &mut u32 = ordinals.entry(fact.what).or_default();
-            parents.entry(child).or_insert((id, fact.what, *ordinal));
+            visit(child, (id, fact.what, *ordinal));
             *ordinal += 1;
         }
     }
-    parents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_parents() {
+        assert_eq!(parent_name("`f'::`1'::dtor$0"), Some("f"));
+        let nested = "``anonymous namespace'::f'::`1'::catch$12";
+        assert_eq!(parent_name(nested), Some("`anonymous namespace'::f"));
+        for other in ["f", "`f'", "`f'::dtor$0", "f::dtor$0", "`"] {
+            assert_eq!(parent_name(other), None, "{other}");
+        }
+    }
 }

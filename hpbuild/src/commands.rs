@@ -14,4 +14,5 @@ pub(crate) mod release;
 pub(crate) mod sign;
 pub(crate) mod signer;
 pub(crate) mod test;
+pub(crate) mod verdict;
 pub(crate) mod verify;

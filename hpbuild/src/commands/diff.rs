@@ -7,6 +7,7 @@ use hpbuild_differ::judge::{Policy, Refusal};
 use hpbuild_differ::report::Verdict;
 use hpbuild_differ::{Diff, Differ, Report, Stage};
 
+use super::verdict;
 use crate::cli::{DiffArguments, OutputArguments, PairArguments, ReportFormat};
 use crate::failure::{Failure, Outcome};
 use crate::{input, output, render};
@@ -15,7 +16,7 @@ pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
     let mut stages = Vec::new();
     let report = match compare(&arguments.pair, &mut stages)? {
         Ok(diff) => {
-            let report = Report::new(&diff, arguments.with_line_numbers);
+            let report = verdict::report(&diff, arguments.with_line_numbers, &mut stages);
             // The process ends with the report, and what it holds with the process: freeing every
             // name of two images one by one takes longer than all of judging.
             std::mem::forget(diff);

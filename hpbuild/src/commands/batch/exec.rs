@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::plan::Plan;
 use super::{CompareArguments, ExecArguments};
-use crate::commands::{diff, explain};
+use crate::commands::{diff, explain, verdict};
 use crate::failure::{Failure, Outcome};
 use crate::{output, render};
 
@@ -225,7 +225,7 @@ impl Worker<'_> {
             policy: self.policy.clone(),
         };
         Ok(match hpbuild_differ::diff(&differ, &mut Vec::new())? {
-            Ok(diff) => Report::new(&diff, self.arguments.with_line_numbers),
+            Ok(diff) => verdict::report(&diff, self.arguments.with_line_numbers, &mut Vec::new()),
             Err(refusals) => Report::refused(refusals),
         })
     }

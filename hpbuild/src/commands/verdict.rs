@@ -10,11 +10,12 @@ use hpbuild_packager::{NoPatch, Refusal as NotCarried};
 
 use super::build::build;
 
-/// The report of `diff`. Where no rule of the judge refuses, the patch is made in memory: whether a
-/// change can be hotpatched is known only when there is an image that holds it.
+/// The report of `diff`. The patch is made in memory: whether a change can be hotpatched is known
+/// only when there is an image that holds it. That is tried where the judge refuses, too, because
+/// no refusal hides another.
 pub(crate) fn report(diff: &Diff, with_line_numbers: bool, stages: &mut Vec<Stage>) -> Report {
     let mut report = Report::new(diff, with_line_numbers);
-    if report.verdict != Verdict::Hotpatchable {
+    if report.verdict == Verdict::Same {
         return report;
     }
     let start = Instant::now();
@@ -31,7 +32,11 @@ pub(crate) fn report(diff: &Diff, with_line_numbers: bool, stages: &mut Vec<Stag
             report.refusals.sort_by_key(|refusal| refusal.code);
         }
         // A mistake of ours, which stops `build`; what changed is known all the same.
-        Err(NoPatch::Faulty(faults)) => super::build::faulty(&faults).print(),
+        Err(NoPatch::Faulty(faults)) if report.verdict == Verdict::Hotpatchable => {
+            super::build::faulty(&faults).print();
+        }
+        // An image of what must not be patched need not be right.
+        Err(NoPatch::Faulty(_)) => {}
     }
     stages.push(Stage {
         name: "build",

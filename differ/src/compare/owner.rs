@@ -13,7 +13,7 @@ use crate::explain;
 use crate::meaning::Comparer;
 use crate::pair::{Tier, funclet};
 
-/// Parts of parts of parts: deeper ones are redirected by themselves, which is refused.
+/// Parts of parts of parts. Deeper ones stay functions of their own, for the rules about entries.
 const MAX_OWNER_ROUNDS: usize = 4;
 
 /// Counts a change of a cold part or a funclet as one of its function, too; returns how many

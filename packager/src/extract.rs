@@ -14,9 +14,12 @@
 //! What fits none of these is refused by name; nothing is guessed.
 
 mod code;
+mod cxx;
 mod data;
 mod function;
+mod handler;
 mod previous;
+mod table;
 mod unnamed;
 mod unwind;
 mod x64_image_base;
@@ -63,6 +66,10 @@ enum Source {
     Data(Rva<Fixed>, u32),
     /// Unwind info of a place of code.
     Unwind(Rva<Fixed>),
+    /// A table of a C++ frame handler.
+    Cxx(cxx::CxxTable),
+    /// A type descriptor of C++.
+    Type(Rva<Fixed>),
 }
 
 /// What is being put together.
@@ -179,6 +186,8 @@ impl<'a> Extraction<'a> {
                 Source::Function(function) => self.function(function, id),
                 Source::Data(rva, size) => self.data(rva, size, id),
                 Source::Unwind(rva) => self.unwind_info(rva),
+                Source::Cxx(table) => self.cxx(table),
+                Source::Type(rva) => self.type_descriptor(rva),
             };
             self.pieces[id.index()] = Some(piece);
         }
@@ -201,6 +210,12 @@ impl<'a> Extraction<'a> {
             .as_ref()
             .map_or(0, |config| config.guard_flags);
         self.runtime.sort_by_key(|entry| (entry.code, entry.begin));
+        let functions = self.ids.iter().filter_map(|(source, id)| match source {
+            Source::Function(function) => Some((*function, *id)),
+            _ => None,
+        });
+        let mut functions: Vec<_> = functions.collect();
+        functions.sort();
         let stem = base
             .path
             .file_stem()
@@ -217,6 +232,7 @@ impl<'a> Extraction<'a> {
                 ex_characteristics: base.pe.ex_dll_characteristics,
             },
             pieces: self.pieces.into_iter().flatten().collect(),
+            code: functions.into_iter().map(|(_, id)| id).collect(),
             runtime: self.runtime,
             redirects,
             imports: self.imports,

@@ -221,7 +221,7 @@ impl Extraction<'_> {
     }
 
     /// What a pointer in data should hold.
-    fn pointer_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
+    pub(super) fn pointer_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
         let image = &self.diff.fixed;
         match resolve(image, rva) {
             Meaning::Function { id, offset } => {

@@ -20,6 +20,7 @@ mod function;
 mod handler;
 mod previous;
 mod table;
+mod throw;
 mod unnamed;
 mod unwind;
 mod x64_image_base;
@@ -70,6 +71,8 @@ enum Source {
     Cxx(cxx::CxxTable),
     /// A type descriptor of C++.
     Type(Rva<Fixed>),
+    /// A description of what is thrown.
+    Thrown(Rva<Fixed>, throw::Thrown),
 }
 
 /// What is being put together.
@@ -188,6 +191,7 @@ impl<'a> Extraction<'a> {
                 Source::Unwind(rva) => self.unwind_info(rva),
                 Source::Cxx(table) => self.cxx(table),
                 Source::Type(rva) => self.type_descriptor(rva),
+                Source::Thrown(rva, what) => self.thrown(rva, what),
             };
             self.pieces[id.index()] = Some(piece);
         }

@@ -159,6 +159,20 @@ pub(crate) fn tools() -> Result<()> {
     install_packages(&missing)
 }
 
+/// Installs Wine, where that is possible and `loader` is not there.
+///
+/// # Errors
+/// It is missing and cannot be installed from here; says what to do.
+pub(crate) fn wine(loader: &Path) -> Result<()> {
+    if loader.is_file() {
+        return Ok(());
+    }
+    if !may_install() {
+        bail!("Wine is not installed\nhint: as root, `apt-get install wine64`");
+    }
+    install_packages(&["wine64".to_owned()])
+}
+
 fn install(release: &str) -> Result<()> {
     install_packages(&packages(release))
 }

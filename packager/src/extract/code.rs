@@ -8,6 +8,7 @@ use hpbuild_differ::pe::Tls;
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
 use super::function::FunctionWalk;
+use super::throw::thrown;
 use super::{Extraction, LoaderPointer, Source};
 use crate::piece::{Place, Target};
 use crate::refusal::Code;
@@ -253,10 +254,14 @@ impl Extraction<'_> {
         }
         let constant = is_read_only(image, symbol.rva);
         let copy = |this: &mut Self| {
-            if constant && kind == ReferenceKind::Address {
+            if constant && kind == ReferenceKind::Address && thrown(&symbol.name).is_none() {
                 this.check_hidden(symbol.rva, symbol.size);
             }
-            let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
+            let source = match thrown(&symbol.name).filter(|_| constant) {
+                Some(what) => Source::Thrown(symbol.rva, what),
+                None => Source::Data(symbol.rva, symbol.size.max(1)),
+            };
+            let piece = this.piece_of(source);
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
         let Some(base) = self.comparer.base_data_of(id) else {

@@ -131,7 +131,7 @@ impl Extraction<'_> {
     }
 
     /// Makes the next address, if it is one, reach the patch's copy of a type descriptor.
-    fn aim_type(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
+    pub(super) fn aim_type(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
         if let (at, Some(rva)) = table.next_address()? {
             let piece = self.piece_of(Source::Type(Rva::new(rva)));
             table.aim_at(at, Place::start(piece));
@@ -292,7 +292,7 @@ impl Extraction<'_> {
                 0 => {}
                 // A destructor, and where its object or the pointer to it is in the frame.
                 1 | 2 => {
-                    self.aim_destructor(table)?;
+                    self.aim_function(table)?;
                     table.next_packed()?;
                 }
                 _ => self.aim_code(table)?,
@@ -301,13 +301,16 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// A destructor is a function like any other: the base's, unless it is new.
-    fn aim_destructor(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
+    /// Makes the next address, if it is one, reach a function like any other: the base's, unless it
+    /// is new. Destructors and copy constructors are.
+    pub(super) fn aim_function(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
         let (at, Some(rva)) = table.next_address()? else {
             return Ok(());
         };
         let Meaning::Function { id, offset: 0 } = resolve(&self.diff.fixed, Rva::new(rva)) else {
-            let message = format!("a destructor at fixed rva {rva:#x}, which is no function");
+            let message = format!(
+                "a destructor or copy constructor at fixed rva {rva:#x}, which is no function"
+            );
             return Err((Code::HandlerData, message));
         };
         let target = self.function_target(id, 0, ReferenceKind::Address)?;

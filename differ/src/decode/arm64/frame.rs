@@ -32,7 +32,7 @@
 //! Calls keep slots. They may write where their arguments on the stack stand; a compiler that
 //! kept a register there would lose it.
 
-mod form;
+pub(super) mod form;
 mod slots;
 
 use hpbuild_metadata::Side;

@@ -7,11 +7,11 @@
 use crate::decode::arm64::effects::{self, ALL};
 
 /// The stack pointer, where a register's number may stand for it.
-pub(super) const SP: u32 = 31;
+pub(in crate::decode::arm64) const SP: u32 = 31;
 
 /// What an instruction does, with [`SP`] as the number of the stack pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::decode::arm64) enum Form {
     /// `add` or `sub` of an immediate, or a `mov`: `to` is `from` and this many bytes.
     Address { to: u32, from: u32, offset: i32 },
     /// `sub sp, sp, xN, lsl #shift`.
@@ -32,22 +32,22 @@ pub(super) enum Form {
 
 /// A load or store at a known distance from a register, which may be [`SP`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Access {
-    pub(super) base: u32,
+pub(in crate::decode::arm64) struct Access {
+    pub(in crate::decode::arm64) base: u32,
     /// Bytes from what the base holds before, to the first byte that is touched.
-    pub(super) offset: i32,
+    pub(in crate::decode::arm64) offset: i32,
     /// How many bytes are touched.
-    pub(super) bytes: i32,
+    pub(in crate::decode::arm64) bytes: i32,
     /// What the base is raised by.
-    pub(super) back: i32,
+    pub(in crate::decode::arm64) back: i32,
     /// General registers of which all 64 bits are moved, in the order of addresses, 31 being zero;
     /// `None` where something else is moved.
-    pub(super) whole: Option<(u32, Option<u32>)>,
-    pub(super) is_store: bool,
+    pub(in crate::decode::arm64) whole: Option<(u32, Option<u32>)>,
+    pub(in crate::decode::arm64) is_store: bool,
 }
 
 /// See [`Form`].
-pub(super) fn of(word: u32) -> Form {
+pub(in crate::decode::arm64) fn of(word: u32) -> Form {
     let (rd, rn) = (word & 31, (word >> 5) & 31);
     match (word >> 25) & 0xf {
         0b1000 | 0b1001 => immediate(word),
@@ -228,8 +228,10 @@ fn other_access(word: u32) -> Form {
         0x39 | 0x3d => false,
         _ => true,
     };
+    // A tag may be taken from the stack pointer.
+    let tag = (word >> 24) & 0x3f == 0x19 && word & 31 == 31;
     Form::Other {
-        reads_sp: on_stack,
+        reads_sp: on_stack || tag,
         writes_sp: on_stack && writes_back,
     }
 }

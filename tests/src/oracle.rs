@@ -16,8 +16,8 @@
 //! function itself, and needs no rule of its own.
 //!
 //! The differ works on linked images, where none of this is left, and so the two share no code.
-//! What the oracle cannot see is what the linker does: functions that it drops or folds are
-//! functions here. Exception data (`.xdata`) is part of the function that it serves alone, by what
+//! What the linker does, dropping and folding functions, is told apart in `linked`, from its map
+//! files. Exception data (`.xdata`) is part of the function that it serves alone, by what
 //! it holds: a `catch` of another type is a change. Constants made by `__LINE__` are constants.
 //!
 //! Labels such as `.LCPI0_1` must be kept in the objects (`-Xclang -msave-temp-labels`): without
@@ -25,12 +25,14 @@
 
 mod arm64;
 mod compare;
+mod linked;
 mod meaning;
 mod names;
 mod object_file;
 mod program;
 mod x64;
 
-pub use compare::{Comparison, Difference, compare};
+pub use compare::{Comparison, Difference, Paired, compare};
+pub use linked::{InImages, Linked, Missing, NoMap, in_images};
 pub use object_file::{Error, ObjectFile};
 pub use program::{FunctionName, Program};

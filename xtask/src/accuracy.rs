@@ -7,6 +7,7 @@
 
 mod names;
 mod report;
+mod seeded;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,10 +17,12 @@ use anyhow::{Context, Result, bail};
 use hpbuild_tests::oracle::{self, ObjectFile, Program};
 use serde::Deserialize;
 
+use crate::compile::Objects;
 use crate::corpus::proof::Profile;
 use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
-use crate::{compile, corpus, run};
+use crate::ways::{self, Way};
+use crate::{corpus, run};
 use report::{Names, Totals};
 
 /// What can be asked of this chore.
@@ -59,6 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut totals = Totals::default();
     fixtures(arguments, &mut totals)?;
+    seeded::compare(arguments, &mut totals)?;
     built(arguments, &mut totals)?;
     totals.print();
     if totals.wrong() {
@@ -135,8 +139,8 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         let truth = expected.names(build.machine);
 
         let pairs = folder.join("pairs");
-        let [one, other] = [base, build]
-            .map(|it| -> Result<Program> { program(compile::objects(&tools, it, &pairs)?) });
+        let [one, other] =
+            [base, build].map(|it| program(Objects::compile(&tools, it, &pairs, &[])?.read()?));
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
         totals.oracle(&title, &truth, &names::readable(&comparison));
@@ -169,6 +173,7 @@ fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
 /// Holds the differ against the oracle over the corpus, as far as it is built.
 fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     let tools = Toolchain::find()?;
+    let again = corpus::Again::read()?;
     for pair in corpus::built()? {
         let machine = pair.machine.folder();
         let title = format!("{} {} {machine}", pair.project, pair.optimisation);
@@ -181,23 +186,92 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         }
         let [one, other] = ["base", "fixed"]
             .map(|side| -> Result<Program> { program(read_objects(&pair.folder.join(side))?) });
-        let comparison = oracle::compare(&one?, &other?);
+        let (base, fixed) = (one?, other?);
+        let comparison = oracle::compare(&base, &fixed);
         explain(arguments, &title, &comparison);
         let truth = names::keys(&tools, &comparison)?;
         totals.corpus(&title, comparison.same.len(), &truth);
-        if !arguments.oracle_only {
-            let profile = arguments.profile();
-            let mut found = report::diff(profile, &pair.image("base"), &pair.image("fixed"))?;
-            // A jump to an import is made from the import library, and is in no object.
-            found.leave_out(&comparison.elsewhere);
-            totals.against_oracle(&title, &truth, &found);
-            for again in corpus::relinked(&pair, &tools)? {
-                let found = report::diff(profile, &pair.image("base"), &again.image)?;
-                totals.relinked(&format!("{title}, linked again: {}", again.way), &found);
+        if arguments.oracle_only {
+            continue;
+        }
+        let sides = Sides {
+            comparison: &comparison,
+            base: &base,
+            fixed: &fixed,
+        };
+        for way in [
+            Way::plain(again.link_flags()),
+            Way::folded(again.link_flags()),
+        ] {
+            let [one, other] = ["base", "fixed"].map(|side| again.link(&pair, side, &way, &tools));
+            sides.judge(
+                arguments,
+                &format!("{title}, {}", way.name),
+                &one?,
+                &other?,
+                totals,
+            )?;
+        }
+        if again.is_relinked(&pair) {
+            let mut images = vec![
+                ("itself", pair.image("base")),
+                ("rebuilt", again.rebuild(&pair, &tools)?),
+            ];
+            for way in Way::all(again.link_flags()) {
+                let linked = again.link(&pair, "base", &way, &tools)?;
+                images.push((way.name, linked.image));
+            }
+            for (way, image) in images {
+                let found = report::diff(arguments.profile(), &pair.image("base"), &image)?;
+                totals.relinked(&format!("{title}, beside {way}"), &found);
             }
         }
     }
     Ok(())
+}
+
+/// What the oracle has read of a pair.
+struct Sides<'a> {
+    comparison: &'a oracle::Comparison,
+    base: &'a Program,
+    fixed: &'a Program,
+}
+
+impl Sides<'_> {
+    /// Holds the differ against the oracle on two images linked from what it read.
+    fn judge(
+        &self,
+        arguments: &Arguments,
+        title: &str,
+        one: &ways::Linked,
+        other: &ways::Linked,
+        totals: &mut Totals,
+    ) -> Result<()> {
+        let read = |it: &ways::Linked| -> Result<oracle::Linked> {
+            let map = fs::read_to_string(&it.map)
+                .with_context(|| format!("cannot read {}", it.map.display()))?;
+            oracle::Linked::read(&map).with_context(|| it.map.display().to_string())
+        };
+        let (in_base, in_fixed) = (read(one)?, read(other)?);
+        let (base, fixed) = ((self.base, &in_base), (self.fixed, &in_fixed));
+        let truth = oracle::in_images(self.comparison, base, fixed);
+        if arguments.explain {
+            for (what, list) in [("dropped", &truth.dropped), ("folded", &truth.folded)] {
+                for it in list {
+                    let change = if it.unseen {
+                        ", and changed unseen"
+                    } else {
+                        ""
+                    };
+                    println!("{title}: {what}{change}: {}", it.function.name);
+                }
+            }
+        }
+        let mut found = report::diff(arguments.profile(), &one.image, &other.image)?;
+        found.leave_out(&self.comparison.elsewhere, &in_base, &in_fixed);
+        totals.images(title, &truth, &found);
+        Ok(())
+    }
 }
 
 /// The objects of one side of a corpus pair, in the order in which they were linked.

@@ -16,8 +16,9 @@ use anyhow::{Context, Result, bail};
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
+use crate::ways::{Linked, Way};
 pub(crate) use build::ORDER;
-use build::{Relinked, Side};
+use build::Side;
 use proof::Profile;
 use recipe::{Corpus, Project};
 
@@ -152,28 +153,77 @@ pub(crate) fn built() -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// The base of a built pair, linked in other ways; nothing where the recipe does not ask for it.
-///
-/// # Errors
-/// The recipe cannot be read, or the linker fails.
-pub(crate) fn relinked(pair: &Pair, tools: &Toolchain) -> Result<Vec<Relinked>> {
-    let fixtures = run::root().join("fixtures");
-    let corpus = Corpus::read(&fixtures.join("corpus/recipes.toml"))?;
-    let project = corpus.project.iter().find(|it| it.name == pair.project);
-    let project = project.context("a pair of no project")?;
-    if !project.relink || corpus.optimisations.first() != Some(&pair.optimisation) {
-        return Ok(Vec::new());
+/// What the images of built pairs can be made from once more.
+pub(crate) struct Again {
+    corpus: Corpus,
+}
+
+impl Again {
+    /// Reads the recipe.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read() -> Result<Again> {
+        let corpus = Corpus::read(&run::root().join("fixtures/corpus/recipes.toml"))?;
+        Ok(Again { corpus })
     }
-    let sources = sources::prepare(&project.base, &folder())?;
-    let side = Side {
-        corpus: &corpus,
-        project,
-        sources: &sources,
-        optimisation: &pair.optimisation,
-        machine: pair.machine,
-        out: pair.folder.join("base"),
-    };
-    side.relink(tools, &fixtures)
+
+    /// The flags that everything is linked with.
+    pub(crate) fn link_flags(&self) -> &[String] {
+        &self.corpus.link
+    }
+
+    /// Links one side, `base` or `fixed`, from the objects that are there.
+    ///
+    /// # Errors
+    /// The pair is of no project, or the linker fails.
+    pub(crate) fn link(
+        &self,
+        pair: &Pair,
+        side: &str,
+        way: &Way,
+        tools: &Toolchain,
+    ) -> Result<Linked> {
+        let side = self.side(pair, Path::new(""), pair.folder.join(side))?;
+        side.link_again(tools, way)
+    }
+
+    /// Whether the recipe asks for more ways than those in which pairs are compared.
+    pub(crate) fn is_relinked(&self, pair: &Pair) -> bool {
+        let project = self.corpus.project.iter();
+        let mut project = project.filter(|it| it.name == pair.project);
+        let first = self.corpus.optimisations.first();
+        project.any(|it| it.relink) && first == Some(&pair.optimisation)
+    }
+
+    /// Compiles and links the base of a pair once more, in a folder of its own.
+    ///
+    /// # Errors
+    /// A tool fails.
+    pub(crate) fn rebuild(&self, pair: &Pair, tools: &Toolchain) -> Result<PathBuf> {
+        let project = self.project(pair)?;
+        let sources = sources::prepare(&project.base, &folder())?;
+        let side = self.side(pair, &sources, pair.folder.join("rebuilt"))?;
+        side.build(tools, &run::root().join("fixtures"))?;
+        Ok(side.out.join(format!("{}.dll", pair.project)))
+    }
+
+    fn project(&self, pair: &Pair) -> Result<&Project> {
+        let mut projects = self.corpus.project.iter();
+        let project = projects.find(|it| it.name == pair.project);
+        project.context("a pair of no project")
+    }
+
+    fn side<'a>(&'a self, pair: &'a Pair, sources: &'a Path, out: PathBuf) -> Result<Side<'a>> {
+        Ok(Side {
+            corpus: &self.corpus,
+            project: self.project(pair)?,
+            sources,
+            optimisation: &pair.optimisation,
+            machine: pair.machine,
+            out,
+        })
+    }
 }
 
 /// Where everything that is fetched and built goes.

@@ -13,6 +13,8 @@ pub struct Comparison {
     pub same: Vec<FunctionName>,
     /// Functions with another meaning, each with the first thing that differs.
     pub changed: Vec<Difference>,
+    /// The functions of both lists, with their names on both sides.
+    pub pairs: Vec<Paired>,
     /// Functions with the same meaning under another name, or in another of several objects that
     /// have one of the name: in the base and in the fixed side. They are among `same`.
     pub renamed: Vec<(FunctionName, FunctionName)>,
@@ -24,6 +26,17 @@ pub struct Comparison {
     pub elsewhere: BTreeSet<String>,
     /// Writable data with another initial value or size, or on one side only.
     pub data: Vec<FunctionName>,
+}
+
+/// A function that both sides have.
+#[derive(Clone, Debug)]
+pub struct Paired {
+    /// Its name in the base.
+    pub base: FunctionName,
+    /// Its name in the fixed side, which may have it in another object.
+    pub fixed: FunctionName,
+    /// Whether it means the same.
+    pub same: bool,
 }
 
 /// A changed function.
@@ -48,6 +61,7 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
         functions: &functions,
         variables: &variables,
         renamed: &none,
+        folded: &none,
     };
     // Each function that is recognised may let another one be.
     loop {
@@ -72,8 +86,13 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
         ..names
     };
     let mut in_fixed = Reader::new(fixed, renames);
-    for (name, &id, &other) in pairs.both {
+    for ([name, namesake], &id, &other) in pairs.both {
         let (one, other) = (in_base.function(id), in_fixed.function(other));
+        comparison.pairs.push(Paired {
+            base: name.clone(),
+            fixed: namesake.clone(),
+            same: one == other,
+        });
         if one == other {
             comparison.same.push(name.clone());
         } else {
@@ -91,7 +110,7 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
     let pairs = variables.pairs(&ours, &theirs);
     let lonely = pairs.added.into_iter().chain(pairs.removed);
     comparison.data = lonely.map(|(name, _)| name.clone()).collect();
-    for (name, &datum, &other) in pairs.both {
+    for ([name, _], &datum, &other) in pairs.both {
         if in_base.datum(datum) != in_fixed.datum(other) {
             comparison.data.push(name.clone());
         }
@@ -127,7 +146,7 @@ fn recognise<'a>(
             if let ([(one, id)], [(other, in_fixed)]) = (&ours[..], &theirs[..]) {
                 pairs.removed.retain(|(name, _)| name != one);
                 pairs.added.retain(|(name, _)| name != other);
-                pairs.both.push((one, id, in_fixed));
+                pairs.both.push(([one, other], id, in_fixed));
                 found.push((*one, *other));
             }
         }

@@ -18,12 +18,16 @@ pub(super) struct Names<'a> {
     pub(super) variables: &'a Lone,
     /// Empty for the base.
     pub(super) renamed: &'a Renamed,
+    /// Functions that another one stands for, which has the same body after linking; by names as
+    /// they are told without this. Empty where it is the objects that count.
+    pub(super) folded: &'a Renamed,
 }
 
 impl Names<'_> {
     pub(super) fn function(&self, name: &FunctionName) -> FunctionName {
         let plain = self.functions.plain(name);
-        self.renamed.get(&plain).cloned().unwrap_or(plain)
+        let known = self.renamed.get(&plain).cloned().unwrap_or(plain);
+        self.folded.get(&known).cloned().unwrap_or(known)
     }
 
     pub(super) fn variable(&self, name: &FunctionName) -> FunctionName {
@@ -33,8 +37,8 @@ impl Names<'_> {
 
 /// What both sides have, and what only one has.
 pub(super) struct Pairs<'a, T> {
-    /// The name in the base, and both values.
-    pub(super) both: Vec<(&'a FunctionName, &'a T, &'a T)>,
+    /// The names, and both values.
+    pub(super) both: Vec<([&'a FunctionName; 2], &'a T, &'a T)>,
     /// Of the fixed side alone.
     pub(super) added: Vec<(&'a FunctionName, &'a T)>,
     /// Of the base alone.
@@ -77,7 +81,7 @@ impl Lone {
         };
         for (name, value) in base {
             match left.remove(&self.plain(name)) {
-                Some((_, other)) => pairs.both.push((name, value, other)),
+                Some((namesake, other)) => pairs.both.push(([name, namesake], value, other)),
                 None => pairs.removed.push((name, value)),
             }
         }

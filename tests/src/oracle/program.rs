@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::linked::Linked;
 use super::object_file::{Error, Machine, ObjectFile, Purpose, Section};
 
 /// A function by name; `object` is set for a static one.
@@ -119,6 +120,18 @@ impl Program {
             labels.dedup();
         }
         Ok(program)
+    }
+
+    /// The addresses that the linker gave to more than one function.
+    pub(super) fn shared(&self, linked: &Linked) -> BTreeSet<u32> {
+        let mut owners = BTreeMap::<u32, BTreeSet<SectionId>>::new();
+        for (name, id) in &self.functions {
+            if let Some(at) = linked.address(name) {
+                owners.entry(at).or_default().insert(*id);
+            }
+        }
+        owners.retain(|_, ids| ids.len() > 1);
+        owners.into_keys().collect()
     }
 
     pub(super) fn section(&self, id: SectionId) -> &Section {

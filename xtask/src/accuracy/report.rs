@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use hpbuild_tests::oracle::{FunctionName, InImages, Linked, Missing};
 use serde_json::Value;
 
 use crate::corpus::proof::Profile;
@@ -45,8 +46,44 @@ pub(super) struct Found {
     names: Names,
     /// By what tells namesakes apart: see [`key`].
     keys: Names,
+    bodies: Bodies,
     unmatched: Vec<String>,
     unknown: Vec<String>,
+}
+
+/// Functions by what happened to them, by address, with their names.
+#[derive(Default)]
+struct Bodies {
+    /// Addresses in the base and in the fixed image.
+    changed: BTreeMap<(u32, u32), String>,
+    added: BTreeMap<u32, String>,
+    removed: BTreeMap<u32, String>,
+}
+
+impl Bodies {
+    fn read(report: &Value) -> Option<Bodies> {
+        let address = |it: &Value, side: &str| u32::try_from(it[side].as_u64()?).ok();
+        let name = |it: &Value| Some(it["name"].as_str()?.to_owned());
+        let functions = |kind: &str| report["functions"][kind].as_array();
+        let lone = |kind: &str, side: &str| -> Option<BTreeMap<u32, String>> {
+            let of = |it| Some((address(it, side)?, name(it)?));
+            functions(kind)?.iter().map(of).collect()
+        };
+        let both = |it| {
+            Some((
+                (address(it, "base_rva")?, address(it, "fixed_rva")?),
+                name(it)?,
+            ))
+        };
+        Some(Bodies {
+            changed: functions("changed")?
+                .iter()
+                .map(both)
+                .collect::<Option<_>>()?,
+            added: lone("added", "fixed_rva")?,
+            removed: lone("removed", "base_rva")?,
+        })
+    }
 }
 
 /// Asks `hpbuild diff` for its report on a pair. That a change cannot be hotpatched is no matter
@@ -90,6 +127,8 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
                 compiland.unwrap_or_default(),
             )
         })?,
+        bodies: Bodies::read(&report)
+            .with_context(|| format!("`{line}`: a function without a name or an address"))?,
         unmatched: functions("unmatched")?
             .iter()
             .map(|it| text(&it["name"]))
@@ -110,12 +149,14 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
 }
 
 impl Found {
-    /// Takes out what is no function of any object.
-    pub(super) fn leave_out(&mut self, names: &BTreeSet<String>) {
-        let keys = &mut self.keys;
-        for list in [&mut keys.changed, &mut keys.added, &mut keys.removed] {
-            list.retain(|name| !names.contains(name));
-        }
+    /// Takes out what is no function of any object: a jump to an import is made from the import
+    /// library.
+    pub(super) fn leave_out(&mut self, names: &BTreeSet<String>, base: &Linked, fixed: &Linked) {
+        let elsewhere = |image: &Linked, rva| image.names(rva).any(|name| names.contains(name));
+        let bodies = &mut self.bodies;
+        bodies.changed.retain(|at, _| !elsewhere(base, at.0));
+        bodies.removed.retain(|at, _| !elsewhere(base, *at));
+        bodies.added.retain(|at, _| !elsewhere(fixed, *at));
     }
 }
 
@@ -130,6 +171,23 @@ pub(super) struct Totals {
     false_changes: usize,
     unmatched: usize,
     unknown: usize,
+    dropped: Fate,
+    folded: Fate,
+}
+
+/// Functions that the linker did something to.
+#[derive(Default)]
+struct Fate {
+    functions: usize,
+    /// How many of them changed, and no image shows it.
+    unseen: usize,
+}
+
+impl Fate {
+    fn add(&mut self, missing: &[Missing]) {
+        self.functions += missing.len();
+        self.unseen += missing.iter().filter(|it| it.unseen).count();
+    }
 }
 
 impl Totals {
@@ -168,9 +226,70 @@ impl Totals {
         self.differ(title, truth, &found.names, found);
     }
 
-    /// The differ on a corpus pair.
-    pub(super) fn against_oracle(&mut self, title: &str, truth: &Names, found: &Found) {
-        self.differ(title, truth, &found.keys, found);
+    /// The differ on two images of which the oracle knows where everything is.
+    pub(super) fn images(&mut self, title: &str, truth: &InImages, found: &Found) {
+        self.dropped.add(&truth.dropped);
+        self.folded.add(&truth.folded);
+        let label = |functions: &Vec<FunctionName>| {
+            let names: Vec<&str> = functions.iter().map(|it| it.name.as_str()).collect();
+            names.join(", ")
+        };
+        for (at, functions) in &truth.changed {
+            if truth.same.contains(at) {
+                self.oracle_wrong += 1;
+                let names = label(functions);
+                println!("{title}: oracle: changed, and a part of what is the same: {names}");
+            }
+        }
+        let listed = |kind: &'static str, at: String, name: &str| (kind, at, name.to_owned());
+        let both = |at: &(u32, u32)| format!("{:#x} and {:#x}", at.0, at.1);
+        let one = |at: &u32| format!("{at:#x}");
+        let truths = truth.changed.iter();
+        let truths = truths.map(|(at, names)| listed("changed", both(at), &label(names)));
+        let truths = truths
+            .chain(
+                truth
+                    .added
+                    .iter()
+                    .map(|it| listed("added", one(it.0), &label(it.1))),
+            )
+            .chain(
+                truth
+                    .removed
+                    .iter()
+                    .map(|it| listed("removed", one(it.0), &label(it.1))),
+            );
+        let bodies = &found.bodies;
+        let findings = bodies.changed.iter();
+        let findings = findings.map(|(at, name)| listed("changed", both(at), name));
+        let findings = findings
+            .chain(
+                bodies
+                    .added
+                    .iter()
+                    .map(|it| listed("added", one(it.0), it.1)),
+            )
+            .chain(
+                bodies
+                    .removed
+                    .iter()
+                    .map(|it| listed("removed", one(it.0), it.1)),
+            );
+        let places = |it: &(&'static str, String, String)| (it.0, it.1.clone());
+        let (truths, findings): (Vec<_>, Vec<_>) = (truths.collect(), findings.collect());
+        let [known, told] =
+            [&truths, &findings].map(|list| list.iter().map(places).collect::<BTreeSet<_>>());
+        for it in truths.iter().filter(|it| !told.contains(&places(it))) {
+            self.missed += 1;
+            println!("{title}: hpbuild: missed {}: {} at {}", it.0, it.2, it.1);
+        }
+        for it in findings.iter().filter(|it| !known.contains(&places(it))) {
+            self.false_changes += 1;
+            println!("{title}: hpbuild: wrongly {}: {} at {}", it.0, it.2, it.1);
+        }
+        self.pairs += 1;
+        self.changed += truths.len();
+        self.open(title, found);
     }
 
     /// The differ on one set of objects, linked twice.
@@ -184,6 +303,11 @@ impl Totals {
         let (missed, wrongly) = self.compare(title, "hpbuild", truth, names);
         self.missed += missed;
         self.false_changes += wrongly;
+        self.open(title, found);
+    }
+
+    /// What the differ could not tell.
+    fn open(&mut self, title: &str, found: &Found) {
         self.unmatched += found.unmatched.len();
         self.unknown += found.unknown.len();
         for (what, list) in [("unmatched", &found.unmatched), ("unknown", &found.unknown)] {
@@ -214,6 +338,14 @@ impl Totals {
     }
 
     pub(super) fn print(&self) {
+        let Totals {
+            dropped, folded, ..
+        } = self;
+        println!(
+            "linker: {} functions dropped, {} of them changed; {} folded with others, and of {} \
+             changed ones nothing is left to see",
+            dropped.functions, dropped.unseen, folded.functions, folded.unseen
+        );
         println!("oracle against fixtures: {} wrong", self.oracle_wrong);
         println!(
             "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \

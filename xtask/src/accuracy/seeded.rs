@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use hpbuild_tests::oracle::{self, Program};
 
-use super::report::{self, Totals};
+use super::report;
+use super::totals::Totals;
 use super::{Arguments, Sides, base_of, explain, program};
 use crate::compile::Objects;
 use crate::recipe::{Build, Recipes};

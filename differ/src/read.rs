@@ -421,9 +421,9 @@ fn contributions<S: Side>(
 ) -> Result<Vec<Contribution<S>>, Error> {
     let contribution = |raw: &RawContribution| {
         let rva: Rva<S> = pe.rva_of_place(raw.place)?;
-        let is_sorted = pe.exception_directory.is_some_and(|(start, size)| {
-            rva.checked_sub(start).is_some_and(|at| at < size)
-        });
+        let is_sorted = pe
+            .exception_directory
+            .is_some_and(|(start, size)| rva.checked_sub(start).is_some_and(|at| at < size));
         (raw.size > 0 && !is_sorted).then(|| Contribution {
             rva,
             size: raw.size,

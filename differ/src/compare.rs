@@ -275,7 +275,9 @@ fn changed_data(comparer: &Comparer<'_>) -> Vec<DataChange> {
     let change = |index: usize| {
         let base = hpbuild_metadata::DataId::new(index);
         let fixed = comparer.pairing.fixed_data(base)?;
-        (!comparer.data_same(base)).then_some(DataChange { base, fixed })
+        // MSVC records jump tables as data without a name. They belong to those who reach them.
+        let is_named = !comparer.base.data_symbol(base).name.is_empty();
+        (is_named && !comparer.data_same(base)).then_some(DataChange { base, fixed })
     };
     (0..comparer.base.data.len()).filter_map(change).collect()
 }

@@ -176,12 +176,23 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| by_name(f.stable_name(i), contents.fixed(f.owners[i as usize])),
     );
     // What was told apart by content leaves others alone with their name.
+    pairs.tier(
+        Tier::NameCompiland,
+        |i| b.in_compiland(i),
+        |i| f.in_compiland(i),
+    );
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     pairs.order(&b, &f);
     pairs.tier(
         Tier::Content,
         |i| contents.base(b.owners[i as usize]),
         |i| contents.fixed(f.owners[i as usize]),
+    );
+    // And so does what got another name.
+    pairs.tier(
+        Tier::NameCompiland,
+        |i| b.in_compiland(i),
+        |i| f.in_compiland(i),
     );
 
     let bodies = bodies(base, fixed, &pairs, &b, &f, &contents);

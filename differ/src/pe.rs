@@ -54,6 +54,8 @@ pub struct Pe<S: Side> {
     pub base_relocations: Vec<Rva<S>>,
     /// The exception directory, sorted by `begin`.
     pub runtime_functions: Vec<RuntimeFunction<S>>,
+    /// Where the exception directory stands, and how many bytes it has.
+    pub exception_directory: Option<(Rva<S>, u32)>,
     /// The load config directory, if present.
     pub load_config: Option<LoadConfig<S>>,
     /// The CodeView entry of the debug directory, if present.

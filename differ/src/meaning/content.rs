@@ -12,6 +12,7 @@ use rustc_hash::FxHashSet;
 
 use super::extent::{anonymous_extent, is_text};
 use super::table::relative_entries;
+use super::unwind_labels::UnwindRecords;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
 use crate::image::Image;
@@ -53,10 +54,18 @@ pub struct DataChange {
 /// For each base symbol whether its contents and all they lead to are the same in its partner.
 pub(super) fn compare_symbols(comparer: &Comparer<'_>) -> Vec<bool> {
     let count = comparer.base.data.len();
+    let records = UnwindRecords::new(comparer.base);
     let looked: Vec<(bool, Vec<DataId<Base>>)> = (0..count)
         .into_par_iter()
         .with_min_len(64)
-        .map(|index| compare_symbol(comparer, DataId::new(index)))
+        .map(|index| {
+            let id = DataId::new(index);
+            // Unwind data is compared with the function that it belongs to.
+            if records.has_label(comparer.base, id) {
+                return (true, Vec::new());
+            }
+            compare_symbol(comparer, id)
+        })
         .collect();
     let mut same: Vec<bool> = looked.iter().map(|(same, _)| *same).collect();
     // Carry differences back along the edges.

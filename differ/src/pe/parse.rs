@@ -92,6 +92,9 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         codeview: debug.codeview,
         hotpatch_compatible: debug.ex_dll_characteristics & HOTPATCH_COMPATIBLE != 0,
         tls,
+        exception_directory: headers
+            .directory(directory::EXCEPTION)
+            .map(|(start, size)| (Rva::new(start), size)),
         // Where it is broken nothing else can be misread, so it is passed on as it stands.
         resources: headers
             .directory(directory::RESOURCE)

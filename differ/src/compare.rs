@@ -303,15 +303,19 @@ impl Leftover {
             .function_ids()
             .filter(|id| pairing.base_functions(*id).next().is_none())
             .collect();
+        // The same number for another part says nothing.
+        let tells = |name: &&str| !crate::names::is_only_numbered(name);
         let base_names: FxHashSet<&str> = lonely_base
             .iter()
             .flat_map(|id| base.procedures_of(*id))
             .map(|procedure| &*procedure.name)
+            .filter(tells)
             .collect();
         let fixed_names: FxHashSet<&str> = lonely_fixed
             .iter()
             .flat_map(|id| fixed.procedures_of(*id))
             .map(|procedure| &*procedure.name)
+            .filter(tells)
             .collect();
         let (unmatched_base, removed) = lonely_base.into_iter().partition(|id| {
             base.procedures_of(*id)

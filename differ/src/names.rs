@@ -83,32 +83,43 @@ pub(crate) fn is_generated(name: &str) -> bool {
     MARKS.iter().any(|mark| name.contains(mark)) || without_generated_parts(name).is_some()
 }
 
-/// The name without the parts that compilers number or hash: LLVM's `.llvm.123` and `.cold`
-/// numbering, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
+/// What compilers append to the name of a function that they made another of, before a number:
+/// LLVM's hash of a module and its cold parts, GCC's clones and promoted locals.
+const NUMBERED: [&str; 6] = [
+    ".llvm.",
+    ".cold.",
+    ".isra.",
+    ".constprop.",
+    ".part.",
+    ".lto_priv.",
+];
+
+/// Whether the name is nothing but a number: that of a part which LLVM's outliner made of
+/// instructions that several functions have in common. It numbers them in the order in which it
+/// finds them, so that one more renames all others; what is in it tells them apart.
+pub(crate) fn is_only_numbered(name: &str) -> bool {
+    let digits = name.strip_prefix("OUTLINED_FUNCTION_");
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The name without the parts that compilers number or hash: `.llvm.123` and its like, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
 /// namespaces (`?A0x` and eight digits) and types local to a compiland (a backquote and eight digits
 /// at the end of the unique name). `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     // Most names have nothing of it, and all names come by here.
-    if !["<lambda_", "A0x", "`", ".llvm.", "::h"]
-        .iter()
-        .any(|mark| name.contains(mark))
+    let has_dot = name.contains('.');
+    if !has_dot
+        && !["<lambda_", "A0x", "`", "::h"]
+            .iter()
+            .any(|mark| name.contains(mark))
     {
         return None;
     }
     let mut stable = name.to_owned();
-    if let Some(at) = stable.find(".llvm.") {
-        let digits = stable[at + 6..]
-            .bytes()
-            .take_while(u8::is_ascii_digit)
-            .count();
-        stable.replace_range(at..at + 6 + digits, "");
-    }
-    // Cold parts are numbered as the compiler comes upon them.
-    if let Some((name, digits)) = stable.rsplit_once(".cold.")
-        && !digits.is_empty()
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
-    {
-        stable = format!("{name}.cold");
+    if has_dot {
+        for mark in NUMBERED {
+            drop_numbers(&mut stable, mark);
+        }
     }
     if let Some(at) = stable.rfind("::h") {
         let hash = &stable[at + 3..];
@@ -125,6 +136,32 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
         }
     }
     (stable != name).then_some(stable)
+}
+
+/// Removes the digits behind `mark`, and the mark's last dot, everywhere. That of LLVM's modules
+/// goes as a whole, because only some builds have it.
+fn drop_numbers(name: &mut String, mark: &str) {
+    let mut kept = 0;
+    while let Some(at) = name[kept..].find(mark).map(|at| kept + at) {
+        let number = at + mark.len();
+        let digits = name[number..]
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .count();
+        let end = number + digits;
+        let is_whole = name[end..].is_empty() || name[end..].starts_with('.');
+        kept = match (digits, is_whole) {
+            (1.., true) if mark == ".llvm." => {
+                name.replace_range(at..end, "");
+                at
+            }
+            (1.., true) => {
+                name.replace_range(number - 1..end, "");
+                number - 1
+            }
+            _ => number,
+        };
+    }
 }
 
 /// Removes every run of exactly `count` hexadecimal digits between `before` and `behind`.
@@ -158,6 +195,19 @@ mod tests {
             without_generated_parts(".?AVT@?A0x1234abcd@@").as_deref(),
             Some(".?AVT@?A0x@@")
         );
+        for (numbered, stable) in [
+            ("f.cold.2", "f.cold"),
+            ("f.constprop.0.isra.1", "f.constprop.isra"),
+            ("f.lto_priv.12", "f.lto_priv"),
+            ("f.part.0.llvm.77", "f.part"),
+        ] {
+            assert_eq!(without_generated_parts(numbered).as_deref(), Some(stable));
+        }
+        for other in ["f.part.0x", "f.part.", "f.part", "a.b.3"] {
+            assert_eq!(without_generated_parts(other), None, "{other}");
+        }
+        assert!(is_only_numbered("OUTLINED_FUNCTION_12"));
+        assert!(!is_only_numbered("OUTLINED_FUNCTION_1a") && !is_only_numbered("f"));
         assert_eq!(without_generated_parts("A0x12"), None);
         assert_eq!(
             without_generated_parts("krate::f::h0123456789abcdef").as_deref(),

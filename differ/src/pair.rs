@@ -162,13 +162,18 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| b.with_type(i),
         |i| f.with_type(i),
     );
-    pairs.tier(Tier::Name, |i| Some(b.name(i)), |i| Some(f.name(i)));
+    pairs.tier(Tier::Name, |i| b.telling_name(i), |i| f.telling_name(i));
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     funclet::pair_funclets(&mut pairs, &b, &f);
 
     // The meaning of a body is told by the names of what it refers to, which no later tier
     // changes, so these need no repetition to reach a fixed point.
     let contents = content::Contents::of_unpaired(base, fixed, &b, &f, &pairs);
+    pairs.tier(
+        Tier::NameContent,
+        |i| b.numbered(i, contents.base(b.owners[i as usize])),
+        |i| f.numbered(i, contents.fixed(f.owners[i as usize])),
+    );
     let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
     pairs.tier(
         Tier::NameContent,
@@ -252,7 +257,13 @@ impl<'a, S: Side> Names<'a, S> {
         &self.procedure(index).name
     }
 
+    /// The name, where it is more than a number.
+    fn telling_name(&self, index: u32) -> Option<&'a str> {
+        Some(self.name(index)).filter(|name| !crate::names::is_only_numbered(name))
+    }
+
     fn decorated(&self, index: u32) -> Option<&'a str> {
+        self.telling_name(index)?;
         self.procedure(index).decorated.as_deref()
     }
 
@@ -264,8 +275,16 @@ impl<'a, S: Side> Names<'a, S> {
             .map(|compiland| &*compiland.short_name)
     }
 
+    /// What tells parts apart that have no name but a number.
+    fn numbered(&self, index: u32, content: Option<u64>) -> Option<(Option<&'a str>, u64)> {
+        let is_numbered = crate::names::is_only_numbered(self.name(index));
+        content
+            .filter(|_| is_numbered)
+            .map(|content| (self.compiland(index), content))
+    }
+
     fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.name(index), self.compiland(index)?))
+        Some((self.telling_name(index)?, self.compiland(index)?))
     }
 
     fn with_type(&self, index: u32) -> Option<(&'a str, u64, &'a str)> {
@@ -273,7 +292,7 @@ impl<'a, S: Side> Names<'a, S> {
             .image
             .types
             .layout_hash(self.procedure(index).type_index);
-        Some((self.name(index), kind, self.compiland(index)?))
+        Some((self.telling_name(index)?, kind, self.compiland(index)?))
     }
 
     fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {

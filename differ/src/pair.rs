@@ -180,8 +180,8 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     pairs.order(&b, &f);
     pairs.tier(
         Tier::Content,
-        |i| contents.base(b.owners[i as usize]),
-        |i| contents.fixed(f.owners[i as usize]),
+        |i| contents.whole_base(b.owners[i as usize]),
+        |i| contents.whole_fixed(f.owners[i as usize]),
     );
 
     let bodies = bodies(base, fixed, &pairs, &b, &f, &contents);

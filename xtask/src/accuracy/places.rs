@@ -43,13 +43,17 @@ impl Places {
     pub(super) fn truth(&self, base: &Program, fixed: &Program, all: &Comparison) -> Truth {
         let mut truth = Truth::default();
         let mut same = BTreeSet::new();
+        let (mut in_base, mut in_fixed) = (BTreeSet::new(), BTreeSet::new());
         let pairs = all.same.iter().map(|(one, other)| (one, other, false));
         let changed = all
             .changed
             .iter()
             .map(|it| (&it.function, &it.in_fixed, true));
         for (one, other, is_changed) in pairs.chain(changed) {
-            match (base.place(one, &self.base), fixed.place(other, &self.fixed)) {
+            let places = (base.place(one, &self.base), fixed.place(other, &self.fixed));
+            in_base.extend(places.0);
+            in_fixed.extend(places.1);
+            match places {
                 (Some(one), Some(other)) if is_changed => {
                     truth.names.changed.insert(self.both(one, other));
                 }
@@ -66,12 +70,15 @@ impl Places {
             }
         }
         truth.same = same.len();
-        for (list, program, map, to) in [
-            (&all.removed, base, &self.base, &mut truth.names.removed),
-            (&all.added, fixed, &self.fixed, &mut truth.names.added),
+        let (removed, added) = (&mut truth.names.removed, &mut truth.names.added);
+        for (list, program, map, to, paired) in [
+            (&all.removed, base, &self.base, removed, in_base),
+            (&all.added, fixed, &self.fixed, added, in_fixed),
         ] {
             for function in list {
                 match program.place(function, map) {
+                    // One name more for a function of the other side is no function more.
+                    Some(rva) if paired.contains(&rva) => {}
                     Some(rva) => {
                         to.insert(name(map, rva));
                     }

@@ -293,6 +293,11 @@ impl Side<'_> {
         ];
         let mut relinked = Vec::new();
         for (way, flags, objects) in ways {
+            // The linker drops the debug records of a static function that it folds, and with them
+            // the only name that Rust's have: one that is gone is rightly called removed.
+            if way == "folded" && self.project.rust.is_some() {
+                continue;
+            }
             let folder = self.out.join("relinked").join(way);
             let image = folder.join(format!("{}.dll", self.project.name));
             if !image.exists() {

@@ -164,6 +164,52 @@ fn drop_numbers(name: &mut String, mark: &str) {
     }
 }
 
+/// The name without the numbers that rustc's debug information gives to the `impl` blocks of a
+/// module (`impl$3`, in DWARF `{impl#3}`): one block more in front gives all others another number,
+/// and the same number may be another block. `None` where it has none.
+pub(crate) fn without_impl_numbers(name: &str) -> Option<String> {
+    if !name.contains("impl$") && !name.contains("{impl#") {
+        return None;
+    }
+    let mut stable = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find("impl") {
+        let (before, after) = rest.split_at(at + "impl".len());
+        stable.push_str(before);
+        rest = after;
+        if after.starts_with('$') || after.starts_with('#') && before.ends_with("{impl") {
+            let digits = after[1..].bytes().take_while(u8::is_ascii_digit).count();
+            stable.push_str(&after[..1]);
+            rest = &after[1 + digits..];
+        }
+    }
+    stable.push_str(rest);
+    (stable != name).then_some(stable)
+}
+
+/// What an object file is called in another build too: without its folders, and where rustc named
+/// it (`crate-HASH.crate.HASH-cgu.0.rcgu.o`) without the hashes, which another version of the crate
+/// or of one that it depends on changes.
+pub(crate) fn of_object(path: &str) -> String {
+    let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_hash = |text: &str| {
+        matches!(text.len(), 10..=16) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let Some((unit, number)) = name
+        .rsplit_once("-cgu.")
+        .filter(|_| name.ends_with(".rcgu.o"))
+    else {
+        return name.to_owned();
+    };
+    let parts = unit.split('.').filter(|part| !is_hash(part));
+    let named = parts.map(|part| match part.rsplit_once('-') {
+        Some((name, hash)) if is_hash(hash) => name,
+        _ => part,
+    });
+    let named: Vec<&str> = named.collect();
+    format!("{}-cgu.{number}", named.join("."))
+}
+
 /// Removes every run of exactly `count` hexadecimal digits between `before` and `behind`.
 fn drop_hashes(name: &mut String, before: &str, count: usize, behind: &str) {
     let mut kept = 0;
@@ -227,6 +273,38 @@ mod tests {
             Some(".?AUImpl@?1??f@@YAXXZ@")
         );
         assert_eq!(without_generated_parts("`f'::`2'::x"), None);
+    }
+
+    #[test]
+    fn numbers_of_impl_blocks() {
+        assert_eq!(
+            without_impl_numbers("a::impl$12::f<b::impl$3::g::closure_env$0>").as_deref(),
+            Some("a::impl$::f<b::impl$::g::closure_env$0>")
+        );
+        assert_eq!(
+            without_impl_numbers("a::{impl#12}::f").as_deref(),
+            Some("a::{impl#}::f")
+        );
+        assert_eq!(without_impl_numbers("simple::implementation::f"), None);
+        assert_eq!(without_impl_numbers("impl$"), None);
+    }
+
+    #[test]
+    fn objects() {
+        let made = |hash: &str| format!("C:\\x\\dep-{hash}.dep.45842420f4fdf31-cgu.0.rcgu.o");
+        assert_eq!(of_object(&made("0123456789abcdef")), "dep.dep-cgu.0.rcgu.o");
+        assert_eq!(
+            of_object("app.45842420f4fdf313-cgu.12.rcgu.o"),
+            "app-cgu.12.rcgu.o"
+        );
+        assert_eq!(
+            of_object("/x/app.8e126487kh4zbqcp.rcgu.o"),
+            "app.8e126487kh4zbqcp.rcgu.o"
+        );
+        assert_eq!(
+            of_object("lib/deadbeefdeadbeef-cgu.0.obj"),
+            "deadbeefdeadbeef-cgu.0.obj"
+        );
     }
 
     #[test]

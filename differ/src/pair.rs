@@ -10,8 +10,8 @@
 //! |---|---|
 //! | decorated | linkage name |
 //! | name-compiland | name and compiland |
-//! | name-type-compiland | name, type layout and compiland |
-//! | name | name alone: a function that moved to another compiland |
+//! | name-type-compiland | name without numbers of `impl` blocks, type layout and compiland |
+//! | name | name alone, where a number is no part of it: a function that moved to another compiland |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
 //! | name-content | name, without those parts, and meaning of the body |
@@ -162,7 +162,7 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| b.with_type(i),
         |i| f.with_type(i),
     );
-    pairs.tier(Tier::Name, |i| b.telling_name(i), |i| f.telling_name(i));
+    pairs.tier(Tier::Name, |i| b.lasting_name(i), |i| f.lasting_name(i));
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     funclet::pair_funclets(&mut pairs, &b, &f);
 
@@ -190,8 +190,8 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     pairs.order(&b, &f);
     pairs.tier(
         Tier::Content,
-        |i| contents.base(b.owners[i as usize]),
-        |i| contents.fixed(f.owners[i as usize]),
+        |i| contents.whole_base(b.owners[i as usize]),
+        |i| contents.whole_fixed(f.owners[i as usize]),
     );
     // And so does what got another name.
     pairs.tier(
@@ -283,21 +283,33 @@ impl<'a, S: Side> Names<'a, S> {
             .map(|content| (self.compiland(index), content))
     }
 
-    fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.telling_name(index)?, self.compiland(index)?))
+    /// The name, unless a number in it may be another one's in another build.
+    fn lasting_name(&self, index: u32) -> Option<&'a str> {
+        let name = self.telling_name(index)?;
+        crate::names::without_impl_numbers(name)
+            .is_none()
+            .then_some(name)
     }
 
-    fn with_type(&self, index: u32) -> Option<(&'a str, u64, &'a str)> {
+    fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.lasting_name(index)?, self.compiland(index)?))
+    }
+
+    fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {
         let kind = self
             .image
             .types
             .layout_hash(self.procedure(index).type_index);
-        Some((self.telling_name(index)?, kind, self.compiland(index)?))
+        let name = self.telling_name(index)?;
+        let name = crate::names::without_impl_numbers(name).map_or(name.into(), Cow::Owned);
+        Some((name, kind, self.compiland(index)?))
     }
 
     fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
-        let stable = crate::names::without_generated_parts(self.name(index))?;
-        Some((stable, self.compiland(index)))
+        match self.stable_name(index) {
+            Cow::Owned(stable) => Some((stable, self.compiland(index))),
+            Cow::Borrowed(_) => None,
+        }
     }
 
     /// The name without the parts that another build would number or hash otherwise.
@@ -308,10 +320,9 @@ impl<'a, S: Side> Names<'a, S> {
 
 /// A name without the parts that another build would number or hash otherwise.
 fn stable_name(name: &str) -> Cow<'_, str> {
-    match crate::names::without_generated_parts(name) {
-        Some(stable) => Cow::Owned(stable),
-        None => Cow::Borrowed(name),
-    }
+    let parts = crate::names::without_generated_parts(name);
+    let numbers = crate::names::without_impl_numbers(parts.as_deref().unwrap_or(name));
+    numbers.or(parts).map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
 /// Pairs made so far.

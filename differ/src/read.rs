@@ -399,12 +399,10 @@ fn parse_types(path: &Path, streams: Streams<'_>) -> Result<Types, Error> {
 }
 
 fn compiland(name: &str, symbols: &ModuleSymbols, lines: &[u8]) -> Compiland {
-    // An import library's member is called after its DLL, an archive's after its object file;
-    // both keep the folder of the build out of the name.
-    let short = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    // An import library's member is called after its DLL, an archive's after its object file.
     Compiland {
         name: name.into(),
-        short_name: short.into(),
+        short_name: crate::names::of_object(name).into(),
         tool: symbols.tool.clone(),
         lines: lines.into(),
     }

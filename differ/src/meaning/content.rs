@@ -330,7 +330,8 @@ impl Comparer<'_> {
         }
         let bytes = self.base.pe.bytes_from(base.rva);
         let text = bytes.iter().take_while(|byte| is_text(**byte)).count();
-        if text > 0 && bytes.get(text) == Some(&0) {
+        let is_whole = base.exact && text >= base.size as usize;
+        if text > 0 && (is_whole || bytes.get(text) == Some(&0)) {
             Difference::String
         } else {
             Difference::DataContent

@@ -16,23 +16,31 @@
 //! function itself, and needs no rule of its own.
 //!
 //! The differ works on linked images, where none of this is left, and so the two share no code.
-//! What the linker does, dropping and folding functions, is told apart in `linked`, from its map
-//! files. Exception data (`.xdata`) is part of the function that it serves alone, by what
+//! What the linker does, dropping and folding functions, is told apart in `linked`, by its maps.
+//! Exception data (`.xdata`) is part of the function that it serves alone, by what
 //! it holds: a `catch` of another type is a change. Constants made by `__LINE__` are constants.
+//!
+//! Names of Rust are compared without the hashes in them (`oracle/rust.rs`). Where several functions of
+//! an object still have one name, what they mean tells which is which, and where it does not, they
+//! are called ambiguous and not compared.
 //!
 //! Labels such as `.LCPI0_1` must be kept in the objects (`-Xclang -msave-temp-labels`): without
 //! them one cannot tell where in a shared section one constant ends.
 
 mod arm64;
+mod code_view;
 mod compare;
 mod linked;
+mod linker_map;
 mod meaning;
 mod names;
 mod object_file;
 mod program;
+mod rust;
 mod x64;
 
-pub use compare::{Comparison, Difference, Paired, compare};
-pub use linked::{InImages, Linked, Missing, NoMap, in_images};
-pub use object_file::{Error, ObjectFile};
+pub use compare::{Comparison, Difference, compare};
+pub use linked::{InImages, Missing, in_images};
+pub use linker_map::LinkerMap;
+pub use object_file::{Error, ObjectFile, members};
 pub use program::{FunctionName, Program};

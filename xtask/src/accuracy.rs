@@ -6,6 +6,7 @@
 //! nothing.
 
 mod names;
+mod places;
 mod report;
 mod seeded;
 mod totals;
@@ -15,15 +16,16 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use hpbuild_tests::oracle::{self, ObjectFile, Program};
+use hpbuild_tests::oracle::{self, LinkerMap, ObjectFile, Program};
 use serde::Deserialize;
 
 use crate::compile::Objects;
 use crate::corpus::proof::Profile;
 use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
-use crate::ways::{self, Way};
+use crate::ways::Linked;
 use crate::{corpus, run};
+use places::Places;
 use report::Names;
 use totals::Totals;
 
@@ -192,9 +194,8 @@ fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
 fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     let tools = Toolchain::find()?;
     let again = corpus::Again::read()?;
-    for pair in corpus::built()? {
-        let machine = pair.machine.folder();
-        let title = format!("{} {} {machine}", pair.project, pair.optimisation);
+    for pair in corpus::pairs()? {
+        let title = pair.title();
         if arguments
             .only
             .as_ref()
@@ -202,40 +203,37 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         {
             continue;
         }
-        let [one, other] = ["base", "fixed"]
-            .map(|side| -> Result<Program> { program(read_objects(&pair.folder.join(side))?) });
-        let (base, fixed) = (one?, other?);
-        let comparison = oracle::compare(&base, &fixed);
-        explain(arguments, &title, &comparison);
-        let truth = names::keys(&tools, &comparison)?;
-        totals.corpus(&title, comparison.same.len(), &truth);
-        if arguments.oracle_only {
+        if !pair.is_built() {
+            totals.not_built(&title);
             continue;
         }
+        let [base, fixed] = ["base", "fixed"].map(|side| linked(&pair.folder.join(side)));
+        let ((base, base_map), (fixed, fixed_map)) = (base?, fixed?);
+        let comparison = oracle::compare(&base, &fixed);
+        explain(arguments, &title, &comparison);
         let sides = Sides {
             comparison: &comparison,
             base: &base,
             fixed: &fixed,
         };
-        for way in [
-            Way::plain(again.link_flags()),
-            Way::folded(again.link_flags()),
-        ] {
+        let images = ["base", "fixed"].map(|side| pair.image(side));
+        let places = Places::new(base_map, fixed_map);
+        totals.corpus(&title, &places.truth(&base, &fixed, &comparison, false));
+        if arguments.oracle_only {
+            continue;
+        }
+        sides.judge(arguments, &title, &places, [&images[0], &images[1]], totals)?;
+        if let Some(way) = again.folded(&pair) {
             let [one, other] = ["base", "fixed"].map(|side| again.link(&pair, side, &way, &tools));
-            sides.judge(
-                arguments,
-                &format!("{title}, {}", way.name),
-                &one?,
-                &other?,
-                totals,
-            )?;
+            let title = format!("{title}, {}", way.name);
+            sides.judge_linked(arguments, &title, [&one?, &other?], totals)?;
         }
         if again.is_relinked(&pair) {
             let mut images = vec![
                 ("itself", pair.image("base")),
                 ("rebuilt", again.rebuild(&pair, &tools)?),
             ];
-            for way in Way::all(again.link_flags()) {
+            for way in again.ways(&pair) {
                 let linked = again.link(&pair, "base", &way, &tools)?;
                 images.push((way.name, linked.image));
             }
@@ -261,48 +259,59 @@ impl Sides<'_> {
         &self,
         arguments: &Arguments,
         title: &str,
-        one: &ways::Linked,
-        other: &ways::Linked,
+        places: &Places,
+        images: [&Path; 2],
         totals: &mut Totals,
     ) -> Result<()> {
-        let read = |it: &ways::Linked| -> Result<oracle::Linked> {
-            let map = fs::read_to_string(&it.map)
-                .with_context(|| format!("cannot read {}", it.map.display()))?;
-            oracle::Linked::read(&map).with_context(|| it.map.display().to_string())
-        };
-        let (in_base, in_fixed) = (read(one)?, read(other)?);
-        let (base, fixed) = ((self.base, &in_base), (self.fixed, &in_fixed));
-        let truth = oracle::in_images(self.comparison, base, fixed);
         if arguments.explain {
-            for (what, list) in [("dropped", &truth.dropped), ("folded", &truth.folded)] {
-                for it in list {
-                    let change = if it.unseen {
-                        ", and changed unseen"
-                    } else {
-                        ""
-                    };
-                    println!("{title}: {what}{change}: {}", it.function.name);
-                }
-            }
+            println!("{title}:");
         }
-        let mut found = report::diff(arguments.profile(), &one.image, &other.image)?;
-        found.leave_out(&self.comparison.elsewhere, &in_base, &in_fixed);
-        totals.images(title, &truth, &found);
+        let truth = places.truth(self.base, self.fixed, self.comparison, arguments.explain);
+        let found = report::diff(arguments.profile(), images[0], images[1])?;
+        // A jump to an import is made from the import library, and is in no object.
+        let names = places.found(&found, &truth, &self.comparison.elsewhere);
+        totals.against_oracle(title, &truth, &names, &found);
         Ok(())
+    }
+
+    /// The same, with the maps read.
+    fn judge_linked(
+        &self,
+        arguments: &Arguments,
+        title: &str,
+        linked: [&Linked; 2],
+        totals: &mut Totals,
+    ) -> Result<()> {
+        let [base, fixed] = linked.map(|it| -> Result<LinkerMap> {
+            let text = fs::read_to_string(&it.map)
+                .with_context(|| format!("cannot read {}", it.map.display()))?;
+            Ok(LinkerMap::read(&text))
+        });
+        let places = Places::new(base?, fixed?);
+        let images = linked.map(|it| it.image.as_path());
+        self.judge(arguments, title, &places, images, totals)
     }
 }
 
-/// The objects of one side of a corpus pair, in the order in which they were linked.
-fn read_objects(side: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let order = side.join(corpus::ORDER);
-    let names =
-        fs::read_to_string(&order).with_context(|| format!("cannot read {}", order.display()))?;
-    let read = |name: &str| {
+/// One side of a corpus pair: its objects in the order in which they were linked, and the map.
+fn linked(side: &Path) -> Result<(Program, LinkerMap)> {
+    let text = |name: &str| {
+        let path = side.join(name);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let map = LinkerMap::read(&text(corpus::MAP)?);
+    let mut objects = Vec::new();
+    for name in text(corpus::ORDER)?.lines() {
         let path = side.join("obj").join(name);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok((name.to_owned(), bytes))
-    };
-    names.lines().map(read).collect()
+        if path.extension().is_some_and(|it| it == "lib") {
+            let members = oracle::members(name, &bytes, &map.objects())?;
+            objects.extend(members);
+        } else {
+            objects.push((name.to_owned(), bytes));
+        }
+    }
+    Ok((program(objects)?, map))
 }
 
 fn program(objects: Vec<(String, Vec<u8>)>) -> Result<Program> {

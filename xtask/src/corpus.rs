@@ -7,8 +7,10 @@ mod compared;
 pub(crate) mod proof;
 pub(crate) mod recipe;
 mod released;
+mod rust;
 mod sources;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +19,8 @@ use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
 use crate::ways::{Linked, Way};
-pub(crate) use build::ORDER;
 use build::Side;
+pub(crate) use build::{MAP, ORDER};
 use proof::Profile;
 use recipe::{Corpus, Project};
 
@@ -65,6 +67,18 @@ impl Pair {
                 .join(optimisation)
                 .join(machine.folder()),
         }
+    }
+
+    /// The pair in a few words.
+    pub(crate) fn title(&self) -> String {
+        let machine = self.machine.folder();
+        format!("{} {} {machine}", self.project, self.optimisation)
+    }
+
+    /// Whether both sides are there.
+    pub(crate) fn is_built(&self) -> bool {
+        let sides = ["base", "fixed"];
+        sides.iter().all(|side| self.image(side).exists())
     }
 
     /// The image of one side, `base` or `fixed`.
@@ -130,23 +144,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Every pair that is built, in the order of the recipe.
+/// Every pair that there could be, in the order of the recipe.
 ///
 /// # Errors
 /// The recipe cannot be read.
-pub(crate) fn built() -> Result<Vec<Pair>> {
+pub(crate) fn pairs() -> Result<Vec<Pair>> {
     let corpus = Corpus::read(&run::root().join("fixtures/corpus/recipes.toml"))?;
     let mut pairs = Vec::new();
     for project in &corpus.project {
         for optimisation in &corpus.optimisations {
             for machine in MACHINES {
-                let pair = Pair::of(project, optimisation, machine);
-                if ["base", "fixed"]
-                    .iter()
-                    .all(|side| pair.image(side).exists())
-                {
-                    pairs.push(pair);
-                }
+                pairs.push(Pair::of(project, optimisation, machine));
             }
         }
     }
@@ -168,9 +176,20 @@ impl Again {
         Ok(Again { corpus })
     }
 
-    /// The flags that everything is linked with.
-    pub(crate) fn link_flags(&self) -> &[String] {
-        &self.corpus.link
+    /// How to fold a pair; nothing for one of Rust. The linker drops the debug records of a static
+    /// function that it folds, and with them the only name that Rust's have: one that is gone is
+    /// rightly called removed.
+    pub(crate) fn folded(&self, pair: &Pair) -> Option<Way> {
+        let project = self.project(pair).ok()?;
+        let folded = Way::folded(&self.corpus.link);
+        project.rust.is_none().then_some(folded)
+    }
+
+    /// The ways in which the base of a pair may be linked, all meaning the same.
+    pub(crate) fn ways(&self, pair: &Pair) -> Vec<Way> {
+        let mut ways = Way::all(&self.corpus.link);
+        ways.retain(|way| way.name != "folded" || self.folded(pair).is_some());
+        ways
     }
 
     /// Links one side, `base` or `fixed`, from the objects that are there.
@@ -190,10 +209,8 @@ impl Again {
 
     /// Whether the recipe asks for more ways than those in which pairs are compared.
     pub(crate) fn is_relinked(&self, pair: &Pair) -> bool {
-        let project = self.corpus.project.iter();
-        let mut project = project.filter(|it| it.name == pair.project);
         let first = self.corpus.optimisations.first();
-        project.any(|it| it.relink) && first == Some(&pair.optimisation)
+        self.project(pair).is_ok_and(|it| it.relink) && first == Some(&pair.optimisation)
     }
 
     /// Compiles and links the base of a pair once more, in a folder of its own.
@@ -202,7 +219,9 @@ impl Again {
     /// A tool fails.
     pub(crate) fn rebuild(&self, pair: &Pair, tools: &Toolchain) -> Result<PathBuf> {
         let project = self.project(pair)?;
-        let sources = sources::prepare(&project.base, &folder())?;
+        let none = BTreeMap::new();
+        let pins = project.rust.as_ref().map_or(&none, |it| &it.pins);
+        let sources = sources::prepare(&project.base, pins, &folder())?;
         let side = self.side(pair, &sources, pair.folder.join("rebuilt"))?;
         side.build(tools, &run::root().join("fixtures"))?;
         Ok(side.out.join(format!("{}.dll", pair.project)))
@@ -215,9 +234,11 @@ impl Again {
     }
 
     fn side<'a>(&'a self, pair: &'a Pair, sources: &'a Path, out: PathBuf) -> Result<Side<'a>> {
+        let project = self.project(pair)?;
         Ok(Side {
             corpus: &self.corpus,
-            project: self.project(pair)?,
+            project,
+            version: &project.base,
             sources,
             optimisation: &pair.optimisation,
             machine: pair.machine,
@@ -241,11 +262,19 @@ fn build_pairs(
     let mut pairs = Vec::new();
     for machine in MACHINES {
         let pair = Pair::of(project, optimisation, machine);
+        let lacks = project.rust.as_ref().and_then(|_| rust::lacks(machine));
+        if let Some(lacks) = lacks {
+            println!("skipped: {}: {lacks}", pair.title());
+            continue;
+        }
         for (side, version) in [("base", &project.base), ("fixed", &project.fixed)] {
-            let sources = sources::prepare(version, &folder())?;
+            let none = BTreeMap::new();
+            let pins = project.rust.as_ref().map_or(&none, |it| &it.pins);
+            let sources = sources::prepare(version, pins, &folder())?;
             let side = Side {
                 corpus,
                 project,
+                version,
                 sources: &sources,
                 optimisation,
                 machine,

@@ -85,11 +85,6 @@ impl Toolchain {
         Command::new(format!("llvm-nm-{}", self.release))
     }
 
-    /// The reader of mangled names.
-    pub(crate) fn cxxfilt(&self) -> Command {
-        Command::new(format!("llvm-cxxfilt-{}", self.release))
-    }
-
     /// The folder with the headers of the C++ library.
     pub(crate) fn cxx_headers(&self) -> String {
         format!("/usr/lib/llvm-{}/include/c++/v1", self.release)

@@ -98,7 +98,8 @@ pub(super) fn carve<S: Side>(
 }
 
 /// Functions that nothing names and that have no unwind entry, but that others call or take the
-/// address of: what `references` lead to in code outside of `functions`. Sorted, disjoint from those and each other.
+/// address of, or that tables point at: what `references` and pointers in data lead to in code
+/// outside of `functions`. Sorted, disjoint from those and each other.
 pub(super) fn called<S: Side>(
     pe: &Pe<S>,
     functions: &[Function<S>],
@@ -122,6 +123,7 @@ pub(super) fn called<S: Side>(
             )
         })
         .map(|placed| placed.reference.target)
+        .chain(pointers(pe))
         .filter(is_unknown)
         .collect();
     starts.sort_unstable();
@@ -143,6 +145,16 @@ pub(super) fn called<S: Side>(
         }
     }
     found
+}
+
+/// Where the pointers in the data of an image lead.
+fn pointers<S: Side>(pe: &Pe<S>) -> impl Iterator<Item = Rva<S>> {
+    pe.base_relocations.iter().filter_map(|place| {
+        pe.section_at(*place).filter(|section| !section.is_code())?;
+        let value = u64::from_le_bytes(*pe.bytes_from(*place).first_chunk()?);
+        let rva = value.checked_sub(pe.image_base)?;
+        Some(Rva::new(u32::try_from(rva).ok()?))
+    })
 }
 
 fn id(index: usize) -> u32 {

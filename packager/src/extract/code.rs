@@ -41,9 +41,10 @@ impl Extraction<'_> {
         let is_distance = is_distance(field);
         let takes_entry = own == Some(0) && kind == ReferenceKind::Address;
         if let (Some(offset), false) = (own, takes_entry) {
-            if matches!(field, Field::ImageRelative { .. }) && !self.is_switch_table(target) {
-                // Entries of such a table are addresses relative to the image, or indexes into
-                // one; copied as they stand they would lead into nowhere.
+            let is_unknown = || !self.is_switch_table(target) && !self.reads_index(walk, operand);
+            if matches!(field, Field::ImageRelative { .. }) && is_unknown() {
+                // Entries of such a table are addresses relative to the image; copied as they stand
+                // they would lead into nowhere.
                 let message = "a table between its instructions that no symbol describes";
                 self.refuse(Code::JumpTable, walk.name, Some(operand.offset), message);
                 return None;

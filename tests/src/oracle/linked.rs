@@ -6,105 +6,26 @@
 //! itself takes the difference away. Where the linker put what, its own map file says, so that
 //! nothing here depends on who reads the image.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::compare::Comparison;
+use super::linker_map::LinkerMap;
 use super::meaning::Reader;
-use super::names::{Lone, Names, Renamed};
+use super::names::{Lone, Names, Namesakes, Renamed};
 use super::program::{FunctionName, Program};
-
-/// The functions of one image by their addresses, as the linker's map file has them.
-#[derive(Clone, Debug, Default)]
-pub struct Linked {
-    /// RVAs of what all objects see.
-    global: HashMap<String, u32>,
-    /// RVAs of the rest, by object and name.
-    local: HashMap<(String, String), u32>,
-    at: BTreeMap<u32, BTreeSet<String>>,
-}
-
-/// A map file that is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoMap(String);
-
-impl fmt::Display for NoMap {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "a map file of the linker: {}", self.0)
-    }
-}
-
-impl std::error::Error for NoMap {}
-
-impl Linked {
-    /// Reads what `/map` writes: a preferred load address, then a line a symbol with its section
-    /// and offset, name, address and object, those of one object alone behind a headline.
-    ///
-    /// # Errors
-    /// The text has no load address or no symbols.
-    pub fn read(map: &str) -> Result<Linked, NoMap> {
-        let no = |what: &str| NoMap(what.to_owned());
-        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
-        let load = map
-            .lines()
-            .find_map(|line| line.trim().strip_prefix("Preferred load address is "))
-            .and_then(hex);
-        let load = load.ok_or_else(|| no("no load address"))?;
-        let mut linked = Linked::default();
-        let mut are_static = false;
-        for line in map.lines() {
-            are_static |= line.trim() == "Static symbols";
-            let [place, name, address, object] = line.split_whitespace().collect::<Vec<_>>()[..]
-            else {
-                continue;
-            };
-            let rva = hex(address)
-                .filter(|_| address.len() == 16 && place.contains(':'))
-                .and_then(|address| u32::try_from(address.checked_sub(load)?).ok());
-            let Some(rva) = rva else { continue };
-            linked.at.entry(rva).or_default().insert(name.to_owned());
-            if are_static {
-                let key = (object.to_owned(), name.to_owned());
-                linked.local.entry(key).or_insert(rva);
-            } else {
-                linked.global.entry(name.to_owned()).or_insert(rva);
-            }
-        }
-        if linked.global.is_empty() {
-            return Err(no("no symbols"));
-        }
-        Ok(linked)
-    }
-
-    /// Where a function is; `None` where it is not in the image.
-    pub fn address(&self, function: &FunctionName) -> Option<u32> {
-        match &function.object {
-            Some(object) => {
-                let key = (object.clone(), function.name.clone());
-                self.local.get(&key).copied()
-            }
-            None => self.global.get(&function.name).copied(),
-        }
-    }
-
-    /// All names at an address.
-    pub fn names(&self, rva: u32) -> impl Iterator<Item = &str> {
-        self.at.get(&rva).into_iter().flatten().map(String::as_str)
-    }
-}
 
 /// What two linked images differ in, by addresses: those of the base first. With each the functions
 /// that are there.
 #[derive(Clone, Debug, Default)]
 pub struct InImages {
     /// Bodies of functions that changed.
-    pub changed: BTreeMap<(u32, u32), Vec<FunctionName>>,
+    pub changed: BTreeMap<(u64, u64), Vec<FunctionName>>,
     /// Bodies of the fixed image alone.
-    pub added: BTreeMap<u32, Vec<FunctionName>>,
+    pub added: BTreeMap<u64, Vec<FunctionName>>,
     /// Bodies of the base alone.
-    pub removed: BTreeMap<u32, Vec<FunctionName>>,
+    pub removed: BTreeMap<u64, Vec<FunctionName>>,
     /// Bodies on both sides that mean the same.
-    pub same: BTreeSet<(u32, u32)>,
+    pub same: BTreeSet<(u64, u64)>,
     /// What the linker dropped from a side that has it in its objects.
     pub dropped: Vec<Missing>,
     /// Functions that share their body with others, on one side at least, and those that changed in
@@ -124,15 +45,18 @@ pub struct Missing {
 /// Judges by the images what `comparison` found in the objects of both sides.
 pub fn in_images(
     comparison: &Comparison,
-    (base, in_base): (&Program, &Linked),
-    (fixed, in_fixed): (&Program, &Linked),
+    (base, in_base): (&Program, &LinkerMap),
+    (fixed, in_fixed): (&Program, &LinkerMap),
 ) -> InImages {
     let mut found = InImages::default();
     let unseen = folded_away(comparison, (base, in_base), (fixed, in_fixed));
     let shared = [base.shared(in_base), fixed.shared(in_fixed)];
     let mut paired = [BTreeSet::new(), BTreeSet::new()];
-    for pair in &comparison.pairs {
-        let at = (in_base.address(&pair.base), in_fixed.address(&pair.fixed));
+    for pair in pairs(comparison) {
+        let at = (
+            base.place(pair.base, in_base),
+            fixed.place(pair.fixed, in_fixed),
+        );
         let note = |list: &mut Vec<Missing>, unseen| {
             list.push(Missing {
                 function: pair.base.clone(),
@@ -144,7 +68,7 @@ pub fn in_images(
                 paired[0].insert(one);
                 paired[1].insert(other);
                 let is_folded = shared[0].contains(&one) || shared[1].contains(&other);
-                let hidden = !pair.same && unseen.contains(&pair.base);
+                let hidden = !pair.same && unseen.contains(pair.base);
                 if is_folded || hidden {
                     note(&mut found.folded, hidden);
                 }
@@ -175,12 +99,12 @@ pub fn in_images(
             }
         }
     }
-    for (lone, linked, list) in [
-        (&comparison.removed, in_base, &mut found.removed),
-        (&comparison.added, in_fixed, &mut found.added),
+    for (lone, program, linked, list) in [
+        (&comparison.removed, base, in_base, &mut found.removed),
+        (&comparison.added, fixed, in_fixed, &mut found.added),
     ] {
         for function in lone {
-            match linked.address(function) {
+            match program.place(function, linked) {
                 Some(at) => list.entry(at).or_default().push(function.clone()),
                 None => found.dropped.push(Missing {
                     function: function.clone(),
@@ -195,12 +119,34 @@ pub fn in_images(
     found
 }
 
+/// A function that both sides have.
+#[derive(Clone, Copy)]
+struct Paired<'a> {
+    base: &'a FunctionName,
+    fixed: &'a FunctionName,
+    same: bool,
+}
+
+fn pairs(comparison: &Comparison) -> impl Iterator<Item = Paired<'_>> {
+    let same = comparison.same.iter().map(|(base, fixed)| Paired {
+        base,
+        fixed,
+        same: true,
+    });
+    let changed = comparison.changed.iter().map(|it| Paired {
+        base: &it.function,
+        fixed: &it.in_fixed,
+        same: false,
+    });
+    same.chain(changed)
+}
+
 /// The changed functions that mean the same once each stands for all that share its body, on one
 /// side or the other: which of them was meant, no image says.
 fn folded_away(
     comparison: &Comparison,
-    (base, in_base): (&Program, &Linked),
-    (fixed, in_fixed): (&Program, &Linked),
+    (base, in_base): (&Program, &LinkerMap),
+    (fixed, in_fixed): (&Program, &LinkerMap),
 ) -> BTreeSet<FunctionName> {
     let functions = Lone::new(base.functions.keys(), fixed.functions.keys());
     let (ours, theirs) = (base.writable(), fixed.writable());
@@ -209,19 +155,20 @@ fn folded_away(
     for (one, other) in &comparison.renamed {
         renamed.insert(functions.plain(other), functions.plain(one));
     }
-    let none = Renamed::new();
+    let (none, nobody) = (Renamed::new(), Namesakes::new());
     let names = Names {
         functions: &functions,
         variables: &variables,
         renamed: &none,
+        namesakes: &nobody,
         folded: &none,
     };
     let mut classes = Classes::default();
     for (program, linked, renamed) in [(base, in_base, &none), (fixed, in_fixed, &renamed)] {
         let names = Names { renamed, ..names };
-        let mut first = BTreeMap::<u32, FunctionName>::new();
+        let mut first = BTreeMap::<u64, FunctionName>::new();
         for function in program.functions.keys() {
-            if let Some(at) = linked.address(function) {
+            if let Some(at) = program.place(function, linked) {
                 let name = names.function(function);
                 let one = first.entry(at).or_insert_with(|| name.clone());
                 classes.unite(one, &name);
@@ -239,15 +186,17 @@ fn folded_away(
             ..names
         },
     );
+    let namesakes = functions.pairs(&base.functions, &fixed.functions).namesakes;
     let mut of_fixed = Reader::new(
         fixed,
         Names {
             folded: &folded,
+            namesakes: &namesakes,
             renamed: &renamed,
             ..names
         },
     );
-    let changed = comparison.pairs.iter().filter(|pair| !pair.same);
+    let changed = pairs(comparison).filter(|pair| !pair.same);
     let alike = changed.filter(|pair| {
         let ids = (
             base.functions.get(&pair.base),

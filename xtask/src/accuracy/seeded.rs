@@ -95,7 +95,7 @@ fn pair(
         let (ours, theirs) = (way(&base.link), way(&fixed.link));
         let title = format!("{title}, {}", ours.name);
         let (one, other) = (one.objects.link(&ours)?, other.objects.link(&theirs)?);
-        sides.judge(arguments, &title, &one, &other, totals)?;
+        sides.judge_linked(arguments, &title, [&one, &other], totals)?;
     }
     Ok(())
 }

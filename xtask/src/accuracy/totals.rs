@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hpbuild_tests::oracle::{FunctionName, InImages, Missing};
-
+use super::places::Truth;
 use super::report::{Found, Names};
 
 /// Sums over all pairs.
@@ -17,22 +16,24 @@ pub(super) struct Totals {
     false_changes: usize,
     unmatched: usize,
     unknown: usize,
+    untold: usize,
+    skipped: usize,
     dropped: Fate,
     folded: Fate,
 }
 
 /// Functions that the linker did something to.
-#[derive(Default)]
-struct Fate {
-    functions: usize,
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fate {
+    pub(super) functions: usize,
     /// How many of them changed, and no image shows it.
-    unseen: usize,
+    pub(super) unseen: usize,
 }
 
 impl Fate {
-    fn add(&mut self, missing: &[Missing]) {
-        self.functions += missing.len();
-        self.unseen += missing.iter().filter(|it| it.unseen).count();
+    fn add(&mut self, other: Fate) {
+        self.functions += other.functions;
+        self.unseen += other.unseen;
     }
 }
 
@@ -57,14 +58,29 @@ impl Totals {
     }
 
     /// The oracle on a corpus pair, where it is the truth.
-    pub(super) fn corpus(&mut self, title: &str, same: usize, truth: &Names) {
+    pub(super) fn corpus(&mut self, title: &str, truth: &Truth) {
+        let Names {
+            changed,
+            added,
+            removed,
+        } = &truth.names;
         println!(
-            "{title}: {same} same, {} changed, {} added, {} removed",
-            truth.changed.len(),
-            truth.added.len(),
-            truth.removed.len()
+            "{title}: {} same, {} changed, {} added, {} removed; {} not linked, {} that the oracle \
+             cannot tell from namesakes",
+            truth.same,
+            changed.len(),
+            added.len(),
+            removed.len(),
+            truth.dropped.functions,
+            truth.ambiguous
         );
-        self.functions += same + truth.changed.len();
+        self.functions += truth.same + changed.len();
+    }
+
+    /// A pair that nobody built here.
+    pub(super) fn not_built(&mut self, title: &str) {
+        println!("{title}: skipped, because it is not built\nhint: cargo xtask corpus");
+        self.skipped += 1;
     }
 
     /// The differ on a fixture.
@@ -73,74 +89,26 @@ impl Totals {
     }
 
     /// The differ on two images of which the oracle knows where everything is.
-    pub(super) fn images(&mut self, title: &str, truth: &InImages, found: &Found) {
-        self.dropped.add(&truth.dropped);
-        self.folded.add(&truth.folded);
-        let label = |functions: &Vec<FunctionName>| {
-            let names: Vec<&str> = functions.iter().map(|it| it.name.as_str()).collect();
-            names.join(", ")
-        };
-        for (at, functions) in &truth.changed {
-            if truth.same.contains(at) {
-                self.oracle_wrong += 1;
-                let names = label(functions);
-                println!("{title}: oracle: changed, and a part of what is the same: {names}");
-            }
+    pub(super) fn against_oracle(
+        &mut self,
+        title: &str,
+        truth: &Truth,
+        names: &Names,
+        found: &Found,
+    ) {
+        self.untold += truth.ambiguous;
+        self.dropped.add(truth.dropped);
+        self.folded.add(truth.folded);
+        for at in &truth.contradictions {
+            self.oracle_wrong += 1;
+            println!("{title}: oracle: changed, and the same for another function: {at}");
         }
-        let listed = |kind: &'static str, at: String, name: &str| (kind, at, name.to_owned());
-        let both = |at: &(u32, u32)| format!("{:#x} and {:#x}", at.0, at.1);
-        let one = |at: &u32| format!("{at:#x}");
-        let truths = truth.changed.iter();
-        let truths = truths.map(|(at, names)| listed("changed", both(at), &label(names)));
-        let truths = truths
-            .chain(
-                truth
-                    .added
-                    .iter()
-                    .map(|it| listed("added", one(it.0), &label(it.1))),
-            )
-            .chain(
-                truth
-                    .removed
-                    .iter()
-                    .map(|it| listed("removed", one(it.0), &label(it.1))),
-            );
-        let bodies = &found.bodies;
-        let findings = bodies.changed.iter();
-        let findings = findings.map(|(at, name)| listed("changed", both(at), name));
-        let findings = findings
-            .chain(
-                bodies
-                    .added
-                    .iter()
-                    .map(|it| listed("added", one(it.0), it.1)),
-            )
-            .chain(
-                bodies
-                    .removed
-                    .iter()
-                    .map(|it| listed("removed", one(it.0), it.1)),
-            );
-        let places = |it: &(&'static str, String, String)| (it.0, it.1.clone());
-        let (truths, findings): (Vec<_>, Vec<_>) = (truths.collect(), findings.collect());
-        let [known, told] =
-            [&truths, &findings].map(|list| list.iter().map(places).collect::<BTreeSet<_>>());
-        for it in truths.iter().filter(|it| !told.contains(&places(it))) {
-            self.missed += 1;
-            println!("{title}: hpbuild: missed {}: {} at {}", it.0, it.2, it.1);
-        }
-        for it in findings.iter().filter(|it| !known.contains(&places(it))) {
-            self.false_changes += 1;
-            println!("{title}: hpbuild: wrongly {}: {} at {}", it.0, it.2, it.1);
-        }
-        self.pairs += 1;
-        self.changed += truths.len();
-        self.open(title, found);
+        self.differ(title, &truth.names, names, found);
     }
 
     /// The differ on one set of objects, linked twice.
     pub(super) fn relinked(&mut self, title: &str, found: &Found) {
-        self.differ(title, &Names::default(), &found.keys, found);
+        self.differ(title, &Names::default(), &found.names, found);
     }
 
     fn differ(&mut self, title: &str, truth: &Names, names: &Names, found: &Found) {
@@ -149,11 +117,6 @@ impl Totals {
         let (missed, wrongly) = self.compare(title, "hpbuild", truth, names);
         self.missed += missed;
         self.false_changes += wrongly;
-        self.open(title, found);
-    }
-
-    /// What the differ could not tell.
-    fn open(&mut self, title: &str, found: &Found) {
         self.unmatched += found.unmatched.len();
         self.unknown += found.unknown.len();
         for (what, list) in [("unmatched", &found.unmatched), ("unknown", &found.unknown)] {
@@ -184,9 +147,7 @@ impl Totals {
     }
 
     pub(super) fn print(&self) {
-        let Totals {
-            dropped, folded, ..
-        } = self;
+        let (dropped, folded) = (self.dropped, self.folded);
         println!(
             "linker: {} functions dropped, {} of them changed; {} folded with others, and of {} \
              changed ones nothing is left to see",
@@ -195,14 +156,16 @@ impl Totals {
         println!("oracle against fixtures: {} wrong", self.oracle_wrong);
         println!(
             "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \
-             {} unmatched, {} unknown",
+             {} unmatched, {} unknown; {} not told by the oracle; {} pairs skipped",
             self.pairs,
             self.functions,
             self.changed,
             self.missed,
             self.false_changes,
             self.unmatched,
-            self.unknown
+            self.unknown,
+            self.untold,
+            self.skipped
         );
     }
 
@@ -214,61 +177,43 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Bodies;
     use super::*;
 
-    fn function(name: &str) -> FunctionName {
-        FunctionName {
-            name: name.to_owned(),
-            object: None,
-        }
-    }
-
-    fn found(changed: &[((u32, u32), &str)]) -> Found {
-        let changed = changed.iter().map(|(at, name)| (*at, (*name).to_owned()));
-        Found {
-            names: Names::default(),
-            keys: Names::default(),
-            bodies: Bodies {
-                changed: changed.collect(),
-                ..Bodies::default()
-            },
-            unmatched: Vec::new(),
-            unknown: Vec::new(),
+    fn names(changed: &[&str]) -> Names {
+        Names {
+            changed: changed.iter().map(|it| (*it).to_owned()).collect(),
+            ..Names::default()
         }
     }
 
     /// What is in the image and changed must be reported, and nothing else.
     #[test]
     fn what_is_missing_and_what_is_too_much_counts() {
-        let mut truth = InImages::default();
-        truth
-            .changed
-            .insert((0x1000, 0x1010), vec![function("one")]);
-        truth.same.insert((0x1020, 0x1030));
-        let count = |found: &Found| {
+        let truth = Truth {
+            names: names(&["one at 0x1000, 0x1010"]),
+            ..Truth::default()
+        };
+        let count = |found: &[&str]| {
             let mut totals = Totals::default();
-            totals.images("test", &truth, found);
+            totals.against_oracle("test", &truth, &names(found), &Found::default());
             (totals.missed, totals.false_changes, totals.wrong())
         };
-        assert_eq!(count(&found(&[((0x1000, 0x1010), "one")])), (0, 0, false));
-        assert_eq!(count(&found(&[])), (1, 0, true));
-        // The name is right and the place is not.
-        assert_eq!(count(&found(&[((0x1000, 0x1020), "one")])), (1, 1, true));
-        let both = [((0x1000, 0x1010), "one"), ((0x1020, 0x1030), "other")];
-        assert_eq!(count(&found(&both)), (0, 1, true));
+        assert_eq!(count(&["one at 0x1000, 0x1010"]), (0, 0, false));
+        assert_eq!(count(&[]), (1, 0, true));
+        assert_eq!(count(&["one at 0x1000, 0x1020"]), (1, 1, true));
+        let both = ["one at 0x1000, 0x1010", "other at 0x1020, 0x1030"];
+        assert_eq!(count(&both), (0, 1, true));
     }
 
     /// A body cannot be the same for one of its functions and changed for another.
     #[test]
     fn an_oracle_that_contradicts_itself_is_wrong() {
-        let mut truth = InImages::default();
-        truth
-            .changed
-            .insert((0x1000, 0x1010), vec![function("one")]);
-        truth.same.insert((0x1000, 0x1010));
+        let truth = Truth {
+            contradictions: vec!["one at 0x1000, 0x1010".to_owned()],
+            ..Truth::default()
+        };
         let mut totals = Totals::default();
-        totals.images("test", &truth, &found(&[((0x1000, 0x1010), "one")]));
+        totals.against_oracle("test", &truth, &Names::default(), &Found::default());
         assert!(totals.wrong());
     }
 }

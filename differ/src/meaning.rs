@@ -315,7 +315,9 @@ impl<'a> Comparer<'a> {
         }
     }
 
-    /// Whether both addresses lie in filler of code, as far before functions that are paired.
+    /// Whether both addresses lie in code as far before functions that are paired, one of them in
+    /// filler at least: where nothing stands between two functions, the other one lies in the
+    /// function before.
     ///
     /// Compilers join an address and a constant into one operand where they compare a function's
     /// address with small numbers.
@@ -326,7 +328,9 @@ impl<'a> Comparer<'a> {
         ) else {
             return false;
         };
-        before == as_far && self.same_function(b, f)
+        let is_filler =
+            self.base.function_at(base).is_none() || self.fixed.function_at(fixed).is_none();
+        is_filler && before == as_far && self.same_function(b, f)
     }
 
     /// Writable data without a name is known only by its place in the contribution of its
@@ -401,12 +405,12 @@ fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {
     base.dll.eq_ignore_ascii_case(&fixed.dll) && base.symbol == fixed.symbol
 }
 
-/// The function that follows filler of code, and how many bytes on it starts.
+/// The function that follows close behind a place in code, and how many bytes on it starts.
 fn function_behind<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<(FunctionId<S>, u32)> {
-    let is_filler = image.pe.section_at(rva)?.is_code() && image.function_at(rva).is_none();
+    let is_code = image.pe.section_at(rva)?.is_code();
     let next = image.functions.partition_point(|it| it.rva <= rva);
     let distance = image.functions.get(next)?.rva.checked_sub(rva)?;
-    (is_filler && distance <= FOLDED).then(|| (FunctionId::new(next), distance))
+    (is_code && distance <= FOLDED).then(|| (FunctionId::new(next), distance))
 }
 
 /// Whether the program cannot write at `rva`. Code counts: constants may stand between functions.

@@ -28,6 +28,9 @@ pub(super) struct Pair {
     /// What changed, by file.
     #[serde(default)]
     changed: BTreeMap<String, Vec<String>>,
+    /// How many functions cannot be told apart, by file.
+    #[serde(default)]
+    unmatched: BTreeMap<String, usize>,
 }
 
 /// Compares every image of every pair and prints a line for each; then holds the differ against
@@ -195,7 +198,8 @@ impl Row {
             return (!refused).then(|| "neither read nor refused".to_owned());
         }
         let [_, added, removed, unmatched, unknown] = self.counts;
-        if unmatched + unknown > 0 {
+        let known = pair.unmatched.get(file).copied().unwrap_or(0);
+        if unmatched != known || unknown > 0 {
             return Some(format!(
                 "{unmatched} functions unmatched, {unknown} references unknown"
             ));

@@ -21,6 +21,7 @@ pub mod pair;
 pub mod pe;
 mod pipeline;
 mod read;
+mod records;
 pub mod report;
 mod source;
 pub mod text;

@@ -5,12 +5,12 @@
 //! Microsoft's published PDB sources. It is read here and not by a library, because it is read
 //! while functions are compared, where nothing stands by to catch a panic.
 
-use std::ops::Deref;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hpbuild_metadata::{FunctionId, SectionOffset, Side};
 
 use crate::image::{Function, Image};
+use crate::records::CompilandStreams;
 
 /// `DEBUG_S_FILECHKSMS`.
 const FILE_CHECKSUMS: u32 = 0xf4;
@@ -41,13 +41,21 @@ impl Lines {
     }
 }
 
-/// The line records of a compiland, as the PDB stores them.
+/// The line records of a compiland. Nothing is read before it is asked for: in most compilands
+/// nothing changed, and nobody asks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LineRecords {
+    /// Where they are read from, and of which compiland of it; none where the PDB has none.
+    source: Option<(Arc<CompilandStreams>, u32)>,
+    read: OnceLock<Subsections>,
+}
+
+/// Line records as the PDB stores them.
+#[derive(Clone, Debug)]
+struct Subsections {
     bytes: Box<[u8]>,
-    /// Lines subsections by the code they are about, once they are asked for: in most compilands
-    /// nothing changed, and nobody asks.
-    index: OnceLock<Vec<Covered>>,
+    /// Lines subsections by the code they are about.
+    index: Vec<Covered>,
 }
 
 /// The code that a lines subsection is about.
@@ -61,27 +69,30 @@ struct Covered {
     contents: (usize, usize),
 }
 
-impl From<&[u8]> for LineRecords {
-    fn from(bytes: &[u8]) -> Self {
+impl LineRecords {
+    /// Those of a compiland, by its index in the PDB.
+    pub(crate) fn new(streams: Arc<CompilandStreams>, compiland: u32) -> Self {
         Self {
-            bytes: bytes.into(),
-            index: OnceLock::new(),
+            source: Some((streams, compiland)),
+            read: OnceLock::new(),
         }
     }
-}
 
-impl Deref for LineRecords {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+    fn subsections(&self) -> &Subsections {
+        self.read.get_or_init(|| {
+            let source = self.source.as_ref();
+            let bytes = source.map(|(streams, compiland)| streams.lines(*compiland));
+            let bytes = bytes.unwrap_or_default().into_boxed_slice();
+            Subsections {
+                index: index(&bytes),
+                bytes,
+            }
+        })
     }
-}
 
-impl LineRecords {
     /// Where in the image's names of source files the name of a file begins.
     pub(crate) fn file_name(&self, file: u32) -> Option<usize> {
-        let (_, checksums) = subsections(&self.bytes, FILE_CHECKSUMS).next()?;
+        let (_, checksums) = subsections(&self.subsections().bytes, FILE_CHECKSUMS).next()?;
         let entry = checksums.get(usize::try_from(file).ok()?..)?;
         let name = u32::from_le_bytes(*entry.first_chunk()?);
         name.try_into().ok()
@@ -94,7 +105,7 @@ impl LineRecords {
         from: Option<SectionOffset>,
         size: u32,
     ) -> impl Iterator<Item = (SectionOffset, &[u8])> {
-        let index = self.index.get_or_init(|| index(&self.bytes));
+        let Subsections { bytes, index } = self.subsections();
         let (section, from) = from.map_or((0, 0), |place| (place.section, place.offset));
         let first = index.partition_point(|it| (it.section, it.reach) <= (section, from));
         let is_near =
@@ -105,7 +116,7 @@ impl LineRecords {
                 offset: it.start,
             };
             let (at, length) = it.contents;
-            (place, &self.bytes[at..at + length])
+            (place, &bytes[at..at + length])
         })
     }
 }

@@ -12,6 +12,7 @@ use super::{Target, resolve_in};
 use crate::image::Image;
 
 /// Where in the sorted tables of one image to look for an address.
+#[derive(Debug)]
 pub(super) struct Lookup {
     functions: Stretches,
     data: Stretches,
@@ -45,6 +46,7 @@ impl Lookup {
 }
 
 /// A sorted table of addresses, cut into stretches of equal length.
+#[derive(Debug)]
 struct Stretches {
     /// Bytes of a stretch, as a power of two.
     shift: u32,

@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 use hpbuild_metadata::{Machine, Rva, Side};
 use rustc_hash::FxHashMap;
 
-use super::symbols::{ModuleSymbols, RawProcedure, RawPublic, RawSeparated};
+use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
 use crate::decode::{Body, Code, ReferenceKind, decode};
-use crate::image::{Contribution, Function, FunctionKind, PlacedReference, Procedure};
+use crate::image::{
+    Contribution, Function, FunctionKind, Mention, Procedure, RecordPlace, References,
+};
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -24,6 +26,14 @@ struct Start<S: Side> {
     name: Option<Procedure>,
 }
 
+/// The functions of an image and their names.
+pub(super) struct Carved<S: Side> {
+    /// Sorted and disjoint.
+    pub(super) functions: Vec<Function<S>>,
+    pub(super) procedures: Vec<Procedure>,
+    pub(super) mentions: Vec<Mention>,
+}
+
 /// The functions of an image, sorted and disjoint, with their names.
 pub(super) fn carve<S: Side>(
     pe: &Pe<S>,
@@ -31,7 +41,18 @@ pub(super) fn carve<S: Side>(
     publics: &[RawPublic],
     contributions: &[Contribution<S>],
     types: &Types,
-) -> (Vec<Function<S>>, Vec<Procedure>) {
+) -> Carved<S> {
+    let mentions: Vec<Mention> = modules
+        .iter()
+        .flat_map(|it| &it.mentions)
+        .copied()
+        .collect();
+    let add_name = |all: &mut Vec<Procedure>, first: usize, name: Procedure| {
+        let repeats = |known: &Procedure| is_repeated(known, &name, &mentions, types);
+        if name.decorated.is_some() || !all[first..].iter().any(repeats) {
+            add_name(all, first, name);
+        }
+    };
     // Growing step by step would hold this table, the largest of all, twice.
     let records = |module: &ModuleSymbols| {
         module.procedures.len() + module.thunks.len() + module.separated.len()
@@ -94,7 +115,11 @@ pub(super) fn carve<S: Side>(
             kind,
         });
     }
-    (functions, procedures)
+    Carved {
+        functions,
+        procedures,
+        mentions,
+    }
 }
 
 /// Functions that nothing names and that have no unwind entry, but that others call or take the
@@ -102,7 +127,7 @@ pub(super) fn carve<S: Side>(
 pub(super) fn called<S: Side>(
     pe: &Pe<S>,
     functions: &[Function<S>],
-    references: &[PlacedReference<S>],
+    references: &References<S>,
     contributions: &[Contribution<S>],
 ) -> Vec<Function<S>> {
     let is_unknown = |rva: &Rva<S>| {
@@ -166,7 +191,8 @@ fn add_procedure_starts<S: Side>(
     types: &Types,
     starts: &mut Vec<Start<S>>,
 ) {
-    for module in modules {
+    let mut before = 0;
+    for (compiland, module) in modules.iter().enumerate() {
         for procedure in &module.procedures {
             let Some(rva) = pe.rva_of_place(procedure.place) else {
                 continue;
@@ -184,7 +210,11 @@ fn add_procedure_starts<S: Side>(
                     decorated: None,
                     global: procedure.global,
                     type_index: types.function_type(procedure.type_index, procedure.is_item),
-                    mentions: mentions(procedure, types),
+                    mentions: before + procedure.mentions.start..before + procedure.mentions.end,
+                    records: RecordPlace {
+                        compiland: id(compiland),
+                        range: procedure.records.clone(),
+                    },
                 }),
             });
         }
@@ -229,6 +259,7 @@ fn add_procedure_starts<S: Side>(
                 name,
             });
         }
+        before += id(module.mentions.len());
     }
 }
 
@@ -243,22 +274,14 @@ pub(super) fn cold_parts<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<
     found
 }
 
-/// The structures, unions and enumerations that a procedure's records lead to directly.
-fn mentions(procedure: &RawProcedure, types: &Types) -> Box<[u32]> {
-    let mut found = BTreeSet::new();
-    for mention in &procedure.mentions {
-        types.named_in(types.function_type(mention.0, mention.1), &mut found);
-    }
-    found.into_iter().collect()
-}
-
 fn unnamed_type(name: Box<str>) -> Procedure {
     Procedure {
         name,
         decorated: None,
         global: false,
         type_index: 0,
-        mentions: Box::default(),
+        mentions: 0..0,
+        records: RecordPlace::default(),
     }
 }
 
@@ -277,7 +300,8 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> impl Iterator<It
                 decorated: Some(public.name.clone()),
                 global: true,
                 type_index: 0,
-                mentions: Box::default(),
+                mentions: 0..0,
+                records: RecordPlace::default(),
             }),
         })
     };
@@ -327,14 +351,28 @@ fn named(mut name: Procedure) -> Procedure {
     name
 }
 
+/// Whether a record without a linkage name says what another one said.
+fn is_repeated(known: &Procedure, name: &Procedure, mentions: &[Mention], types: &Types) -> bool {
+    let facts = |it: &Procedure| (it.global, it.type_index);
+    let mentioned =
+        |it: &Procedure| &mentions[it.mentions.start as usize..it.mentions.end as usize];
+    let led_to = |it: &Procedure| {
+        let mut found = BTreeSet::new();
+        let mentioned = mentioned(it).iter();
+        mentioned.for_each(|mention| types.add_mentioned(*mention, &mut found));
+        found
+    };
+    facts(known) == facts(name)
+        && (&known.name, &known.decorated) == (&name.name, &name.decorated)
+        && (mentioned(known) == mentioned(name) || led_to(known) == led_to(name))
+}
+
 /// Joins a name with one of the body's that are already there, from `first` on: a public gives its
 /// procedure the linkage name.
 fn add_name(all: &mut Vec<Procedure>, first: usize, name: Procedure) {
     let names = &mut all[first..];
     let Some(decorated) = &name.decorated else {
-        if !names.contains(&name) {
-            all.push(name);
-        }
+        all.push(name);
         return;
     };
     let undecorated = names

@@ -1,7 +1,6 @@
 //! Named data, and the boundaries that tell unnamed data apart.
 
 use hpbuild_metadata::{Rva, Side};
-use rustc_hash::FxHashMap;
 
 use super::carve::find;
 use super::scan::Scanned;
@@ -22,7 +21,6 @@ pub(super) fn data_symbols<S: Side>(
     contributions: &[Contribution<S>],
     types: &Types,
 ) -> Vec<DataSymbol<S>> {
-    let parents = Parents::new(code.0, code.1);
     let mut symbols = Vec::new();
     let mut add = |raw: &RawData, parent: Option<u32>| {
         let Some(rva) = pe.rva_of_place(raw.place) else {
@@ -48,7 +46,7 @@ pub(super) fn data_symbols<S: Side>(
                 .parent
                 .and_then(|index| module.procedures.get(index as usize));
             let parent = procedure.and_then(|procedure| {
-                parents.find(pe.rva_of_place(procedure.place)?, &procedure.name)
+                procedure_at(code, pe.rva_of_place(procedure.place)?, &procedure.name)
             });
             add(raw, parent);
         }
@@ -71,23 +69,15 @@ pub(super) fn data_symbols<S: Side>(
     symbols
 }
 
-/// Finds the procedure that a static local belongs to.
-struct Parents<'a, S: Side>(FxHashMap<(Rva<S>, &'a str), u32>);
-
-impl<'a, S: Side> Parents<'a, S> {
-    fn new(functions: &[Function<S>], procedures: &'a [Procedure]) -> Self {
-        let mut map = FxHashMap::default();
-        for function in functions {
-            for index in function.procedures.clone() {
-                map.insert((function.rva, &*procedures[index as usize].name), index);
-            }
-        }
-        Self(map)
-    }
-
-    fn find(&self, rva: Rva<S>, name: &str) -> Option<u32> {
-        self.0.get(&(rva, name)).copied()
-    }
+/// The procedure of this name and entry, to which a static local belongs; of several the last.
+fn procedure_at<S: Side>(
+    (functions, procedures): (&[Function<S>], &[Procedure]),
+    rva: Rva<S>,
+    name: &str,
+) -> Option<u32> {
+    let function = functions.binary_search_by_key(&rva, |it| it.rva).ok()?;
+    let mut own = functions[function].procedures.clone().rev();
+    own.find(|index| *procedures[*index as usize].name == *name)
 }
 
 /// Gives symbols their linkage names, and adds publics that no record knows.

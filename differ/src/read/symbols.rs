@@ -1,5 +1,6 @@
 //! CodeView symbol records to the few facts that matter here, places still as the PDB has them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
@@ -7,9 +8,10 @@ use ms_pdb::syms::{
     ArmSwitchTable, ArmSwitchType, Compile3, Data, OffsetSegment, Proc, Pub, SymIter, SymKind,
     ThreadStorageData, Thunk, Trampoline,
 };
+use ms_pdb::types::TypeIndex;
 
 use crate::error::Error;
-use crate::image::{SwitchEntry, Tool};
+use crate::image::{Mention, SwitchEntry, Tool};
 
 /// The symbols of one compiland.
 #[derive(Default)]
@@ -23,9 +25,8 @@ pub(super) struct ModuleSymbols {
     /// Functions compiled to reach their globals through `__ref_` variables.
     pub(super) hotpatch_functions: Vec<Box<str>>,
     pub(super) tool: Option<Tool>,
-    pub(super) inline_sites: Vec<RawInlineSite>,
-    /// The binary annotations of all inline sites.
-    pub(super) inline_annotations: Vec<u8>,
+    /// What records inside procedures mention, procedure by procedure.
+    pub(super) mentions: Vec<Mention>,
 }
 
 pub(super) struct RawProcedure {
@@ -36,8 +37,10 @@ pub(super) struct RawProcedure {
     pub(super) type_index: u32,
     /// Whether the type index is an item id.
     pub(super) is_item: bool,
-    /// Type indexes that records inside it mention, and whether each is an item id.
-    pub(super) mentions: Vec<(u32, bool)>,
+    /// What records inside it mention, as a range of [`ModuleSymbols::mentions`].
+    pub(super) mentions: Range<u32>,
+    /// Its record and those inside it, as a range of the compiland's symbol records.
+    pub(super) records: Range<u32>,
 }
 
 pub(super) struct RawData {
@@ -64,18 +67,6 @@ pub(super) struct RawSwitchTable {
     pub(super) count: u32,
 }
 
-/// A call that was replaced by the callee's body.
-pub(super) struct RawInlineSite {
-    /// The procedure it stands in, as an index of [`ModuleSymbols::procedures`].
-    pub(super) procedure: u32,
-    /// How many sites it lies in.
-    pub(super) depth: u16,
-    /// The callee, as an index of the item stream.
-    pub(super) inlinee: u32,
-    /// Its part of [`ModuleSymbols::inline_annotations`].
-    pub(super) annotations: std::ops::Range<u32>,
-}
-
 pub(super) struct RawSeparated {
     pub(super) place: SectionOffset,
     pub(super) size: u32,
@@ -88,53 +79,46 @@ pub(super) struct RawPublic {
     pub(super) name: Box<str>,
 }
 
-/// `S_GPROC32_ID` and its kin keep an item id where the older records keep a type.
-const PROCEDURES: [(SymKind, bool, bool); 6] = [
-    (SymKind::S_GPROC32, true, false),
-    (SymKind::S_LPROC32, false, false),
-    (SymKind::S_GPROC32_ID, true, true),
-    (SymKind::S_LPROC32_ID, false, true),
-    (SymKind::S_LPROC32_DPC, false, false),
-    (SymKind::S_LPROC32_DPC_ID, false, true),
-];
+/// Whether a record is that of a procedure: then whether other compilands can name it, and whether
+/// it has an item id, as `S_GPROC32_ID` and its kin have, where the older records have a type.
+fn procedure(kind: SymKind) -> Option<(bool, bool)> {
+    match kind {
+        SymKind::S_GPROC32 => Some((true, false)),
+        SymKind::S_LPROC32 | SymKind::S_LPROC32_DPC => Some((false, false)),
+        SymKind::S_GPROC32_ID => Some((true, true)),
+        SymKind::S_LPROC32_ID | SymKind::S_LPROC32_DPC_ID => Some((false, true)),
+        _ => None,
+    }
+}
 
-/// Kinds that open a scope which `S_END`, `S_PROC_ID_END` or `S_INLINESITE_END` closes.
-const SCOPES: [SymKind; 5] = [
-    SymKind::S_BLOCK32,
-    SymKind::S_THUNK32,
-    SymKind::S_INLINESITE,
-    SymKind::S_INLINESITE2,
-    SymKind::S_WITH32,
-];
+/// Whether a record that is no procedure opens a scope, which `S_END`, `S_PROC_ID_END` or
+/// `S_INLINESITE_END` closes.
+fn opens_scope(kind: SymKind) -> bool {
+    matches!(
+        kind,
+        SymKind::S_BLOCK32
+            | SymKind::S_THUNK32
+            | SymKind::S_INLINESITE
+            | SymKind::S_INLINESITE2
+            | SymKind::S_WITH32
+    )
+}
 
 impl ModuleSymbols {
-    /// Notes the site, if the record is one. A broken one only makes reports say less.
-    ///
-    /// `INLINESITESYM`: parent, end, inlinee, and in `INLINESITESYM2` the number of invocations;
-    /// then binary annotations (`cvinfo.h`).
-    fn inline_site(&mut self, kind: SymKind, data: &[u8], procedure: Option<u32>, depth: usize) {
-        let header = match kind {
-            SymKind::S_INLINESITE => 12,
-            SymKind::S_INLINESITE2 => 16,
-            _ => return,
-        };
-        let inlinee = data.get(8..).and_then(|rest| rest.first_chunk());
-        let (Some(procedure), Some(inlinee), Some(bytes)) =
-            (procedure, inlinee, data.get(header..))
-        else {
+    /// Notes what a record inside a procedure mentions.
+    fn mention(&mut self, mention: Mention, scopes: &[Option<u32>]) {
+        let open = scopes.last().copied().flatten();
+        let Some(procedure) = open.and_then(|open| self.procedures.get_mut(open as usize)) else {
             return;
         };
-        let start = self.inline_annotations.len();
-        let (Ok(start), Ok(end)) = (start.try_into(), (start + bytes.len()).try_into()) else {
-            return;
-        };
-        self.inline_annotations.extend_from_slice(bytes);
-        self.inline_sites.push(RawInlineSite {
-            procedure,
-            depth: depth.try_into().unwrap_or(u16::MAX),
-            inlinee: u32::from_le_bytes(*inlinee),
-            annotations: start..end,
-        });
+        let known = &mut procedure.mentions;
+        let repeats = known.start < known.end && self.mentions.last() == Some(&mention);
+        if !repeats {
+            self.mentions.push(mention);
+        }
+        // Procedures do not nest. If some did, the outer one would be said to mention what the
+        // inner one does, too, which errs on the safe side.
+        known.end = index(self.mentions.len());
     }
 }
 
@@ -180,14 +164,10 @@ pub(super) fn module_symbols(
                 found,
             )
         };
-        if is_passed_over(symbol.kind) {
-            offset += 4 + symbol.data.len();
-            continue;
-        }
-        let procedure = PROCEDURES.iter().find(|(kind, ..)| *kind == symbol.kind);
-        if let Some(&(_, global, is_item)) = procedure {
+        if let Some((global, is_item)) = procedure(symbol.kind) {
             let record: Proc<'_> = symbol.parse_as().map_err(broken)?;
             scopes.push(u32::try_from(found.procedures.len()).ok());
+            let first = index(found.mentions.len());
             found.procedures.push(RawProcedure {
                 place: place(record.fixed.offset_segment),
                 size: record.fixed.proc_len.get(),
@@ -195,23 +175,30 @@ pub(super) fn module_symbols(
                 global,
                 type_index: record.fixed.proc_type.get().0,
                 is_item,
-                mentions: Vec::new(),
+                mentions: first..first,
+                records: index(offset)..index(offset),
             });
-        } else if SCOPES.contains(&symbol.kind) {
-            let procedure = scopes.last().copied().flatten();
-            found.inline_site(symbol.kind, symbol.data, procedure, scopes.len());
-            scopes.push(procedure);
+            offset += 4 + symbol.data.len();
+            continue;
         }
-        let open = scopes.last().copied().flatten();
-        if let Some(mention) = mentioned(symbol.kind, symbol.data)
-            && let Some(procedure) = open.and_then(|open| found.procedures.get_mut(open as usize))
-            && procedure.mentions.last() != Some(&mention)
-        {
-            procedure.mentions.push(mention);
+        if let Some(mention) = mentioned(symbol.kind, symbol.data) {
+            found.mention(mention, &scopes);
+        }
+        if is_passed_over(symbol.kind) {
+            offset += 4 + symbol.data.len();
+            continue;
+        }
+        if opens_scope(symbol.kind) {
+            let procedure = scopes.last().copied().flatten();
+            scopes.push(procedure);
         }
         match symbol.kind {
             SymKind::S_END | SymKind::S_PROC_ID_END | SymKind::S_INLINESITE_END => {
-                scopes.pop();
+                let closed = scopes.pop().flatten();
+                if let Some(procedure) = closed.and_then(|it| found.procedures.get_mut(it as usize))
+                {
+                    procedure.records.end = index(offset);
+                }
             }
             SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
                 let record: Data<'_> = symbol.parse_as().map_err(broken)?;
@@ -276,10 +263,10 @@ pub(super) fn module_symbols(
     Ok(found)
 }
 
-/// The type that a record inside a procedure mentions, and whether it is an item id: of variables,
-/// of aliases, of calls, of what is allocated, and of what is inlined. Offsets of the index are
-/// those of LLVM's CodeView records and of MSVC's `cvinfo.h`.
-fn mentioned(kind: SymKind, data: &[u8]) -> Option<(u32, bool)> {
+/// The type that a record inside a procedure mentions, where it is no basic one: of variables, of
+/// aliases, of calls, of what is allocated, and of what is inlined. Offsets of the index are those
+/// of LLVM's CodeView records and of MSVC's `cvinfo.h`.
+fn mentioned(kind: SymKind, data: &[u8]) -> Option<Mention> {
     let (at, is_item) = match kind {
         SymKind::S_LOCAL | SymKind::S_REGISTER | SymKind::S_UDT => (0, false),
         SymKind::S_REGREL32 | SymKind::S_BPREL32 => (4, false),
@@ -287,8 +274,8 @@ fn mentioned(kind: SymKind, data: &[u8]) -> Option<(u32, bool)> {
         SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => (8, true),
         _ => return None,
     };
-    let index = data.get(at..)?.first_chunk()?;
-    Some((u32::from_le_bytes(*index), is_item))
+    let index = u32::from_le_bytes(*data.get(at..)?.first_chunk()?);
+    (index >= TypeIndex::MIN_BEGIN.0).then_some(Mention { index, is_item })
 }
 
 /// Reads the global symbol stream: publics, and data that no compiland's own records name.
@@ -350,6 +337,10 @@ fn check_whole(path: &Path, name: &str, iter: &SymIter<'_>, total: usize) -> Res
     Err(Error::format(path, place, "a whole symbol record", found))
 }
 
+fn index(length: usize) -> u32 {
+    u32::try_from(length).expect("a stream has fewer than 2^32 records")
+}
+
 fn place(at: OffsetSegment) -> SectionOffset {
     SectionOffset {
         section: at.segment(),
@@ -359,7 +350,7 @@ fn place(at: OffsetSegment) -> SectionOffset {
 
 /// Names are UTF-8 by convention; what is not is kept readable.
 fn text(name: &bstr::BStr) -> Box<str> {
-    name.to_string().into()
+    String::from_utf8_lossy(name).into()
 }
 
 fn switch_table(data: &[u8]) -> Option<RawSwitchTable> {
@@ -434,5 +425,51 @@ mod tests {
         for length in 0..data.len() {
             assert!(separated(&data[..length]).is_none());
         }
+    }
+    /// Variables count among what a procedure mentions, basic types do not, and what stands behind
+    /// the procedure is not its own.
+    #[test]
+    fn mentions_of_a_procedure() {
+        let mut bytes = Vec::new();
+        let mut record = |kind: SymKind, data: &[u8]| {
+            bytes.extend((data.len() as u16 + 2).to_le_bytes());
+            bytes.extend(kind.0.to_le_bytes());
+            bytes.extend(data);
+        };
+        let of_type = |index: u32, behind: &[u8]| [&index.to_le_bytes()[..], behind].concat();
+        // Parent to type, offset, section and flags; a name.
+        let procedure = [&[0; 35][..], b"f\0"].concat();
+        record(SymKind::S_UDT, &of_type(0x1001, b"before\0\0"));
+        record(SymKind::S_GPROC32, &procedure);
+        record(SymKind::S_LOCAL, &of_type(0x1002, &[0; 8]));
+        record(SymKind::S_LOCAL, &of_type(0x1002, &[0; 8]));
+        record(SymKind::S_LOCAL, &of_type(0x74, &[0; 8]));
+        record(SymKind::S_BLOCK32, &[0; 20]);
+        record(
+            SymKind::S_REGREL32,
+            &[[0; 4], [3, 0x10, 0, 0], [0; 4]].concat(),
+        );
+        record(SymKind::S_END, &[]);
+        record(
+            SymKind::S_INLINESITE,
+            &[[0; 4], [0; 4], [4, 0x10, 0, 0]].concat(),
+        );
+        record(SymKind::S_INLINESITE_END, &[]);
+        record(SymKind::S_END, &[]);
+        record(SymKind::S_UDT, &of_type(0x1005, b"behind\0\0"));
+        let found = module_symbols(Path::new("x.pdb"), "x.obj", &bytes).unwrap();
+        let own = &found.procedures[0];
+        let range = own.mentions.start as usize..own.mentions.end as usize;
+        let mentions = found.mentions[range].iter();
+        let mentions: Vec<_> = mentions.map(|it| (it.index, it.is_item)).collect();
+        assert_eq!(mentions, [(0x1002, false), (0x1003, false), (0x1004, true)]);
+        assert_eq!(found.mentions.len(), 3);
+        // From its own record to that of its end.
+        let records = &bytes[own.records.start as usize..own.records.end as usize];
+        assert_eq!(records[..2], (procedure.len() as u16 + 2).to_le_bytes());
+        assert_eq!(
+            &bytes[own.records.end as usize..][2..4],
+            SymKind::S_END.0.to_le_bytes()
+        );
     }
 }

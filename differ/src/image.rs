@@ -91,11 +91,6 @@ impl<S: Side> References<S> {
         };
         &chunk[start..end]
     }
-
-    /// Those of all functions.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &PlacedReference<S>> {
-        self.chunks.iter().flatten()
-    }
 }
 
 /// Where the symbols of an image come from.

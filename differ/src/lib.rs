@@ -24,6 +24,7 @@ mod read;
 mod records;
 pub mod report;
 mod source;
+mod stretches;
 pub mod text;
 mod types;
 pub mod unwind;

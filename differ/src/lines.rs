@@ -21,7 +21,7 @@ pub(crate) const LINES_HEADER: usize = 12;
 /// Bytes in front of the lines of a block: file, number of lines, bytes of the block.
 const BLOCK_HEADER: usize = 12;
 /// Line numbers that tell a debugger where not to stop and name no line.
-pub(crate) const NO_LINES: [u32; 2] = [0x00f0_0f00, 0x00fe_efee];
+const NO_LINES: [u32; 2] = [0x00f0_0f00, 0x00fe_efee];
 
 /// Source lines of a function, by offset from its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -224,24 +224,44 @@ fn subsections(bytes: &[u8], kind: u32) -> impl Iterator<Item = (usize, &[u8])> 
 
 /// The lines of all blocks as (bytes from the start of the code, line).
 fn numbers(blocks: &[u8]) -> impl Iterator<Item = (u32, u32)> {
-    entries(blocks).map(|(_, at, number)| (at, number))
+    let lines = block_lines(blocks).flat_map(|(_, lines)| lines.chunks_exact(8));
+    lines.map(|entry| (word(entry, 0), number(entry)))
 }
 
-/// The lines of all blocks as (file, bytes from the start of the code, line), up to the first block
-/// that is cut short. A file is an offset in the compiland's file checksums.
-pub(crate) fn entries(mut blocks: &[u8]) -> impl Iterator<Item = (u32, u32, u32)> {
-    let block = move || {
+/// For each block its last line that starts at or before `at`, as (bytes from the start of the
+/// code, file, line). A file is an offset in the compiland's file checksums. The lines of a block
+/// are sorted, and there can be very many.
+pub(crate) fn last_before(blocks: &[u8], at: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+    block_lines(blocks).filter_map(move |(file, lines)| {
+        let (lines, _) = lines.as_chunks::<8>();
+        let before = lines.partition_point(|entry| word(entry, 0) <= at);
+        let mut named = lines[..before]
+            .iter()
+            .rev()
+            .map(|it| (word(it, 0), number(it)));
+        let is_named = |line: &(u32, u32)| line.1 > 0 && !NO_LINES.contains(&line.1);
+        let (start, number) = named.find(is_named)?;
+        Some((start, file, number))
+    })
+}
+
+/// The number is in the lower 24 bits; how many lines a statement has, above.
+fn number(entry: &[u8]) -> u32 {
+    word(entry, 4) & 0x00ff_ffff
+}
+
+/// The file and the lines, eight bytes each, of all blocks, up to the first that is cut short.
+fn block_lines(mut blocks: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    std::iter::from_fn(move || {
         let (count, size) = (word(blocks, 4) as usize, word(blocks, 8) as usize);
         let file = word(blocks, 0);
         let block = blocks.get(..size).filter(|_| size >= BLOCK_HEADER)?;
         blocks = &blocks[size..];
         // Columns may follow the lines.
         let lines = &block[BLOCK_HEADER..];
-        // The number is in the lower 24 bits; how many lines a statement has, above.
-        let line = move |entry: &[u8]| (file, word(entry, 0), word(entry, 4) & 0x00ff_ffff);
-        Some(lines.chunks_exact(8).take(count).map(line))
-    };
-    std::iter::from_fn(block).flatten()
+        let end = count.saturating_mul(8).min(lines.len());
+        Some((file, &lines[..end]))
+    })
 }
 
 #[cfg(test)]
@@ -273,6 +293,10 @@ mod tests {
         ]);
         let found: Vec<_> = numbers(&blocks).collect();
         assert_eq!(found, [(0, 7), (5, 8), (9, 3)]);
+        let at = |at| last_before(&blocks, at).collect::<Vec<_>>();
+        assert_eq!(at(4), [(0, 0, 7)]);
+        assert_eq!(at(8), [(5, 0, 8)]);
+        assert_eq!(at(9), [(5, 0, 8), (9, 8, 3)]);
     }
 
     #[test]

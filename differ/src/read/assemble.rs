@@ -38,15 +38,15 @@ pub(super) struct Symbols<S: Side> {
 /// Puts an image together.
 pub(super) fn assemble<S: Side>(pe: Pe<S>, symbols: Symbols<S>) -> Image<S> {
     let Symbols {
-        modules,
-        publics,
+        mut modules,
+        mut publics,
         globals,
         types,
         contributions,
         fixups,
         ..
     } = symbols;
-    let carved = carve::carve(&pe, &modules, &publics, &contributions, &types);
+    let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
     let (mut functions, procedures) = (carved.functions, carved.procedures);
     let mut switch_tables = switch_tables(&pe, &modules);
     let data = data::data_symbols(
@@ -118,7 +118,7 @@ fn scan_all<S: Side>(
 ) -> scan::Scanned<S> {
     let mut scanned = scan::scan(pe, fixups, functions);
     for _ in 0..MAX_UNNAMED_DEPTH {
-        let called = carve::called(pe, functions, &scanned.references, contributions);
+        let called = carve::called(pe, functions, &scanned.unknown, contributions);
         if called.is_empty() {
             break;
         }

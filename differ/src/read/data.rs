@@ -5,7 +5,6 @@ use hpbuild_metadata::{Rva, Side};
 use super::carve::find;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
-use crate::decode::ReferenceKind;
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
 use crate::meaning::relative_entries;
 use crate::pe::Pe;
@@ -168,13 +167,7 @@ pub(super) fn boundaries<S: Side>(
         found.push(contribution.rva);
         found.extend(contribution.rva.checked_add(contribution.size));
     }
-    // Most references lead to code.
-    let targets = scanned
-        .references
-        .iter()
-        .filter(|placed| placed.reference.kind != ReferenceKind::Page)
-        .map(|placed| placed.reference.target);
-    found.extend(targets.filter(|target| is_in_data(pe, *target)));
+    found.extend(&scanned.reached);
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));

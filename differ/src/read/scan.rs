@@ -14,6 +14,7 @@ use crate::decode::{
 };
 use crate::image::{Fixup, Function, PlacedReference, References};
 use crate::pe::Pe;
+use crate::stretches::Stretches;
 
 /// What the code of an image points at.
 pub(super) struct Scanned<S: Side> {
@@ -23,6 +24,11 @@ pub(super) struct Scanned<S: Side> {
     pub(super) relative_tables: Vec<Rva<S>>,
     /// Tables of RVAs, with the index of the function that jumps through each.
     pub(super) jump_tables: Vec<(usize, JumpTable<S>)>,
+    /// Where references lead to outside of code, pages left out; some repeated.
+    pub(super) reached: Vec<Rva<S>>,
+    /// What is called, jumped to or has its address taken in code outside of the functions; some
+    /// repeated.
+    pub(super) unknown: Vec<Rva<S>>,
 }
 
 /// What a thread works with: memory that is used again for each chunk.
@@ -39,6 +45,43 @@ struct Chunk<S: Side> {
     relative_tables: Vec<Rva<S>>,
     /// Tables with the place in the chunk of the function that jumps through each.
     jump_tables: Vec<(usize, JumpTable<S>)>,
+    reached: Vec<Rva<S>>,
+    unknown: Vec<Rva<S>>,
+}
+
+impl<S: Side> Chunk<S> {
+    /// Sorts out where the references lead that do not lead into functions.
+    fn note_targets(&mut self, pe: &Pe<S>, known: &Known<'_, S>) {
+        for PlacedReference { reference, .. } in &self.references {
+            let section = pe.section_at(reference.target);
+            match (reference.kind, section.map(|section| section.is_code())) {
+                (ReferenceKind::Page, _) | (_, None) => {}
+                (_, Some(false)) => self.reached.push(reference.target),
+                (ReferenceKind::Memory(_), Some(true)) => {}
+                (_, Some(true)) if known.hold(reference.target) => {}
+                (_, Some(true)) => self.unknown.push(reference.target),
+            }
+        }
+        self.reached.sort_unstable();
+        self.reached.dedup();
+    }
+}
+
+/// The functions that are known, for finding what is in none.
+struct Known<'a, S: Side> {
+    functions: &'a [Function<S>],
+    starts: Stretches,
+}
+
+impl<S: Side> Known<'_, S> {
+    /// Whether an address lies in a function.
+    fn hold(&self, rva: Rva<S>) -> bool {
+        let among = self.starts.of(rva.get());
+        let first = among.start;
+        let behind = first + self.functions[among].partition_point(|it| it.rva <= rva);
+        let before = behind.checked_sub(1).map(|index| &self.functions[index]);
+        before.is_some_and(|function| rva.get() - function.rva.get() < function.size)
+    }
 }
 
 /// Decodes all `functions` in parallel.
@@ -47,6 +90,10 @@ pub(super) fn scan<S: Side>(
     fixups: &[Fixup<S>],
     functions: &[Function<S>],
 ) -> Scanned<S> {
+    let known = Known {
+        functions,
+        starts: Stretches::new(functions.iter().map(|function| function.rva.get())),
+    };
     let scratch = || Scratch {
         body: Body::default(),
         references: Vec::new(),
@@ -59,6 +106,8 @@ pub(super) fn scan<S: Side>(
                 starts: Vec::with_capacity(functions.len()),
                 relative_tables: Vec::new(),
                 jump_tables: Vec::new(),
+                reached: Vec::new(),
+                unknown: Vec::new(),
             };
             scratch.references.clear();
             for function in functions {
@@ -66,6 +115,7 @@ pub(super) fn scan<S: Side>(
                 add_references(pe, fixups, function, scratch, &mut chunk);
             }
             chunk.references = scratch.references.as_slice().into();
+            chunk.note_targets(pe, &known);
             chunk
         })
         .collect();
@@ -76,11 +126,15 @@ pub(super) fn scan<S: Side>(
         },
         relative_tables: Vec::new(),
         jump_tables: Vec::new(),
+        reached: Vec::new(),
+        unknown: Vec::new(),
     };
     for (number, chunk) in chunks.into_iter().enumerate() {
         scanned.references.starts.extend(chunk.starts);
         scanned.references.chunks.push(chunk.references);
         scanned.relative_tables.extend(chunk.relative_tables);
+        scanned.reached.extend(chunk.reached);
+        scanned.unknown.extend(chunk.unknown);
         let first = number * References::<S>::TOGETHER;
         let jumps = chunk.jump_tables.into_iter();
         let jumps = jumps.map(|(at, table)| (first + at, table));

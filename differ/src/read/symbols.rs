@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
+use ms_pdb::codeview::parser::ParserError;
 use ms_pdb::syms::{
-    ArmSwitchTable, ArmSwitchType, Compile3, Data, OffsetSegment, Proc, Pub, SymIter, SymKind,
-    ThreadStorageData, Thunk, Trampoline,
+    ArmSwitchTable, ArmSwitchType, Compile3, Data, HotPatchFunc, OffsetSegment, Proc, Pub, Sym,
+    SymIter, SymKind, ThreadStorageData, Thunk, Trampoline,
 };
 use ms_pdb::types::TypeIndex;
 
@@ -79,34 +80,30 @@ pub(super) struct RawPublic {
     pub(super) name: Box<str>,
 }
 
-/// Whether a record is that of a procedure: then whether other compilands can name it, and whether
-/// it has an item id, as `S_GPROC32_ID` and its kin have, where the older records have a type.
-fn procedure(kind: SymKind) -> Option<(bool, bool)> {
-    match kind {
-        SymKind::S_GPROC32 => Some((true, false)),
-        SymKind::S_LPROC32 | SymKind::S_LPROC32_DPC => Some((false, false)),
-        SymKind::S_GPROC32_ID => Some((true, true)),
-        SymKind::S_LPROC32_ID | SymKind::S_LPROC32_DPC_ID => Some((false, true)),
-        _ => None,
-    }
-}
-
-/// Whether a record that is no procedure opens a scope, which `S_END`, `S_PROC_ID_END` or
-/// `S_INLINESITE_END` closes.
-fn opens_scope(kind: SymKind) -> bool {
-    matches!(
-        kind,
-        SymKind::S_BLOCK32
-            | SymKind::S_THUNK32
-            | SymKind::S_INLINESITE
-            | SymKind::S_INLINESITE2
-            | SymKind::S_WITH32
-    )
-}
-
 impl ModuleSymbols {
-    /// Notes what a record inside a procedure mentions.
-    fn mention(&mut self, mention: Mention, scopes: &[Option<u32>]) {
+    /// Notes the type that a record inside a procedure mentions, by the index in its bytes: of
+    /// variables, of aliases, of calls, and of what is allocated. Offsets of the index are those of
+    /// LLVM's CodeView records and of MSVC's `cvinfo.h`.
+    fn mention(&mut self, data: &[u8], at: usize, scopes: &[Option<u32>]) {
+        self.mention_index(data, at, false, scopes);
+    }
+
+    /// The same for the item that says what was inlined.
+    fn mention_item(&mut self, data: &[u8], at: usize, scopes: &[Option<u32>]) {
+        self.mention_index(data, at, true, scopes);
+    }
+
+    fn mention_index(&mut self, data: &[u8], at: usize, is_item: bool, scopes: &[Option<u32>]) {
+        let word = data.get(at..).and_then(|rest| rest.first_chunk());
+        let word = word.map_or(0, |word| u32::from_le_bytes(*word));
+        // Basic types lead nowhere.
+        if word < TypeIndex::MIN_BEGIN.0 {
+            return;
+        }
+        let mention = Mention {
+            index: word,
+            is_item,
+        };
         let open = scopes.last().copied().flatten();
         let Some(procedure) = open.and_then(|open| self.procedures.get_mut(open as usize)) else {
             return;
@@ -120,23 +117,110 @@ impl ModuleSymbols {
         // inner one does, too, which errs on the safe side.
         known.end = index(self.mentions.len());
     }
-}
 
-/// The kinds that most records of a compiland are of: variables of functions and where they live.
-fn is_passed_over(kind: SymKind) -> bool {
-    matches!(
-        kind,
-        SymKind::S_LOCAL
-            | SymKind::S_REGREL32
-            | SymKind::S_FRAMEPROC
-            | SymKind::S_DEFRANGE_REGISTER
-            | SymKind::S_DEFRANGE_REGISTER_REL
-            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL
-            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL_FULL_SCOPE
-            | SymKind::S_DEFRANGE_SUBFIELD_REGISTER
-            | SymKind::S_UDT
-            | SymKind::S_CONSTANT
-    )
+    /// Notes that a scope of a procedure ends at `offset`; its own is the last.
+    fn close(&mut self, procedure: Option<u32>, offset: usize) {
+        if let Some(procedure) = procedure.and_then(|it| self.procedures.get_mut(it as usize)) {
+            procedure.records.end = index(offset);
+        }
+    }
+
+    /// Adds what a record tells of code and data, if it is one that does.
+    fn add(
+        &mut self,
+        symbol: &Sym<'_>,
+        offset: usize,
+        scopes: &mut Vec<Option<u32>>,
+    ) -> Result<(), ParserError> {
+        let found = self;
+        match symbol.kind {
+            SymKind::S_GPROC32
+            | SymKind::S_LPROC32
+            | SymKind::S_GPROC32_ID
+            | SymKind::S_LPROC32_ID
+            | SymKind::S_LPROC32_DPC
+            | SymKind::S_LPROC32_DPC_ID => {
+                scopes.push(u32::try_from(found.procedures.len()).ok());
+                let procedure = found.procedure(symbol.kind, symbol.parse_as()?, offset);
+                found.procedures.push(procedure);
+            }
+            SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
+                let record: Data<'_> = symbol.parse_as()?;
+                let parent = scopes.last().copied().flatten();
+                found.data.push(RawData {
+                    place: place(record.header.offset_segment),
+                    name: text(record.name),
+                    global: symbol.kind == SymKind::S_GDATA32,
+                    thread_local: false,
+                    type_index: record.header.type_.get().0,
+                    parent,
+                });
+            }
+            SymKind::S_GTHREAD32 | SymKind::S_LTHREAD32 => {
+                let record: ThreadStorageData<'_> = symbol.parse_as()?;
+                let parent = scopes.last().copied().flatten();
+                found.data.push(RawData {
+                    place: place(record.header.offset_segment),
+                    name: text(record.name),
+                    global: symbol.kind == SymKind::S_GTHREAD32,
+                    thread_local: true,
+                    type_index: record.header.type_.get().0,
+                    parent,
+                });
+            }
+            SymKind::S_THUNK32 => {
+                scopes.push(scopes.last().copied().flatten());
+                let record: Thunk<'_> = symbol.parse_as()?;
+                found.thunks.push(RawThunk {
+                    place: place(record.fixed.offset_segment),
+                    size: record.fixed.length.get().into(),
+                    name: text(record.name),
+                });
+            }
+            SymKind::S_TRAMPOLINE => {
+                let record: Trampoline<'_> = symbol.parse_as()?;
+                found.thunks.push(RawThunk {
+                    place: place(record.fixed.thunk()),
+                    size: record.fixed.thunk_len.get().into(),
+                    name: "".into(),
+                });
+            }
+            SymKind::S_ARMSWITCHTABLE => found.switch_tables.extend(switch_table(symbol.data)),
+            SymKind::S_SEPCODE => found.separated.extend(separated(symbol.data)),
+            SymKind::S_COMPILE3 => {
+                let record: Compile3<'_> = symbol.parse_as()?;
+                let flags = record.fixed.flags.get();
+                found.tool = Some(Tool {
+                    version: text(record.name),
+                    language: flags.to_le_bytes()[0],
+                    hotpatch: flags & (1 << 14) != 0,
+                });
+            }
+            SymKind::S_HOTPATCHFUNC => {
+                let record: HotPatchFunc<'_> = symbol.parse_as()?;
+                found.hotpatch_functions.push(text(record.name));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn procedure(&self, kind: SymKind, record: Proc<'_>, offset: usize) -> RawProcedure {
+        let mentions = index(self.mentions.len());
+        RawProcedure {
+            place: place(record.fixed.offset_segment),
+            size: record.fixed.proc_len.get(),
+            name: text(record.name),
+            global: matches!(kind, SymKind::S_GPROC32 | SymKind::S_GPROC32_ID),
+            type_index: record.fixed.proc_type.get().0,
+            is_item: matches!(
+                kind,
+                SymKind::S_GPROC32_ID | SymKind::S_LPROC32_ID | SymKind::S_LPROC32_DPC_ID
+            ),
+            mentions: mentions..mentions,
+            records: index(offset)..index(offset),
+        }
+    }
 }
 
 /// Reads the symbols of one compiland.
@@ -164,118 +248,33 @@ pub(super) fn module_symbols(
                 found,
             )
         };
-        if let Some((global, is_item)) = procedure(symbol.kind) {
-            let record: Proc<'_> = symbol.parse_as().map_err(broken)?;
-            scopes.push(u32::try_from(found.procedures.len()).ok());
-            let first = index(found.mentions.len());
-            found.procedures.push(RawProcedure {
-                place: place(record.fixed.offset_segment),
-                size: record.fixed.proc_len.get(),
-                name: text(record.name),
-                global,
-                type_index: record.fixed.proc_type.get().0,
-                is_item,
-                mentions: first..first,
-                records: index(offset)..index(offset),
-            });
-            offset += 4 + symbol.data.len();
-            continue;
-        }
-        if let Some(mention) = mentioned(symbol.kind, symbol.data) {
-            found.mention(mention, &scopes);
-        }
-        if is_passed_over(symbol.kind) {
-            offset += 4 + symbol.data.len();
-            continue;
-        }
-        if opens_scope(symbol.kind) {
-            let procedure = scopes.last().copied().flatten();
-            scopes.push(procedure);
-        }
+        // Most records are of variables and of where they live: one look tells them apart.
         match symbol.kind {
+            SymKind::S_LOCAL | SymKind::S_REGISTER | SymKind::S_UDT => {
+                found.mention(symbol.data, 0, &scopes);
+            }
+            SymKind::S_REGREL32 | SymKind::S_BPREL32 => found.mention(symbol.data, 4, &scopes),
+            SymKind::S_CALLSITEINFO | SymKind::S_HEAPALLOCSITE => {
+                found.mention(symbol.data, 8, &scopes);
+            }
+            SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => {
+                found.mention_item(symbol.data, 8, &scopes);
+                scopes.push(scopes.last().copied().flatten());
+            }
+            SymKind::S_BLOCK32 | SymKind::S_WITH32 => {
+                scopes.push(scopes.last().copied().flatten());
+            }
             SymKind::S_END | SymKind::S_PROC_ID_END | SymKind::S_INLINESITE_END => {
-                let closed = scopes.pop().flatten();
-                if let Some(procedure) = closed.and_then(|it| found.procedures.get_mut(it as usize))
-                {
-                    procedure.records.end = index(offset);
-                }
+                found.close(scopes.pop().flatten(), offset);
             }
-            SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
-                let record: Data<'_> = symbol.parse_as().map_err(broken)?;
-                found.data.push(RawData {
-                    place: place(record.header.offset_segment),
-                    name: text(record.name),
-                    global: symbol.kind == SymKind::S_GDATA32,
-                    thread_local: false,
-                    type_index: record.header.type_.get().0,
-                    parent: scopes.last().copied().flatten(),
-                });
+            _ => {
+                found.add(&symbol, offset, &mut scopes).map_err(broken)?;
             }
-            SymKind::S_GTHREAD32 | SymKind::S_LTHREAD32 => {
-                let record: ThreadStorageData<'_> = symbol.parse_as().map_err(broken)?;
-                found.data.push(RawData {
-                    place: place(record.header.offset_segment),
-                    name: text(record.name),
-                    global: symbol.kind == SymKind::S_GTHREAD32,
-                    thread_local: true,
-                    type_index: record.header.type_.get().0,
-                    parent: scopes.last().copied().flatten(),
-                });
-            }
-            SymKind::S_THUNK32 => {
-                let record: Thunk<'_> = symbol.parse_as().map_err(broken)?;
-                found.thunks.push(RawThunk {
-                    place: place(record.fixed.offset_segment),
-                    size: record.fixed.length.get().into(),
-                    name: text(record.name),
-                });
-            }
-            SymKind::S_TRAMPOLINE => {
-                let record: Trampoline<'_> = symbol.parse_as().map_err(broken)?;
-                found.thunks.push(RawThunk {
-                    place: place(record.fixed.thunk()),
-                    size: record.fixed.thunk_len.get().into(),
-                    name: "".into(),
-                });
-            }
-            SymKind::S_ARMSWITCHTABLE => {
-                found.switch_tables.extend(switch_table(symbol.data));
-            }
-            SymKind::S_SEPCODE => found.separated.extend(separated(symbol.data)),
-            SymKind::S_COMPILE3 => {
-                let record: Compile3<'_> = symbol.parse_as().map_err(broken)?;
-                let flags = record.fixed.flags.get();
-                found.tool = Some(Tool {
-                    version: text(record.name),
-                    language: flags.to_le_bytes()[0],
-                    hotpatch: flags & (1 << 14) != 0,
-                });
-            }
-            SymKind::S_HOTPATCHFUNC => {
-                let record: ms_pdb::syms::HotPatchFunc<'_> = symbol.parse_as().map_err(broken)?;
-                found.hotpatch_functions.push(text(record.name));
-            }
-            _ => {}
         }
         offset += 4 + symbol.data.len();
     }
     check_whole(path, name, &iter, bytes.len())?;
     Ok(found)
-}
-
-/// The type that a record inside a procedure mentions, where it is no basic one: of variables, of
-/// aliases, of calls, of what is allocated, and of what is inlined. Offsets of the index are those
-/// of LLVM's CodeView records and of MSVC's `cvinfo.h`.
-fn mentioned(kind: SymKind, data: &[u8]) -> Option<Mention> {
-    let (at, is_item) = match kind {
-        SymKind::S_LOCAL | SymKind::S_REGISTER | SymKind::S_UDT => (0, false),
-        SymKind::S_REGREL32 | SymKind::S_BPREL32 => (4, false),
-        SymKind::S_CALLSITEINFO | SymKind::S_HEAPALLOCSITE => (8, false),
-        SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => (8, true),
-        _ => return None,
-    };
-    let index = u32::from_le_bytes(*data.get(at..)?.first_chunk()?);
-    (index >= TypeIndex::MIN_BEGIN.0).then_some(Mention { index, is_item })
 }
 
 /// Reads the global symbol stream: publics, and data that no compiland's own records name.

@@ -11,11 +11,12 @@
 use std::ops::Range;
 
 use hpbuild_metadata::{FunctionId, Side};
-use ms_pdb::syms::SymKind;
+use ms_pdb::syms::{Sym, SymKind};
 use serde::Serialize;
 
 use crate::explain::{DiffLine, Tag};
 use crate::image::Image;
+use crate::records::SymbolRecords;
 
 /// Ranges of one site that are looked at; real ones have a few.
 const MAX_RANGES: usize = 1 << 16;
@@ -51,15 +52,8 @@ fn sites_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Vec<Site> {
 /// binary annotations (`cvinfo.h`).
 fn sites(records: &[u8]) -> Vec<Site> {
     let mut found = Vec::new();
-    let mut rest = records;
     let mut depth = 0_u16;
-    // Bytes behind the length, the kind among them.
-    while let Some((length, behind)) = half(rest)
-        && let Some((record, behind)) = behind.split_at_checked(length.into())
-        && let Some((kind, data)) = half(record)
-    {
-        rest = behind;
-        let kind = SymKind(kind);
+    for Sym { kind, data } in SymbolRecords::new(records) {
         let header = match kind {
             SymKind::S_INLINESITE => 12,
             SymKind::S_INLINESITE2 => 16,
@@ -80,11 +74,6 @@ fn sites(records: &[u8]) -> Vec<Site> {
         depth = depth.saturating_add(1);
     }
     found
-}
-
-fn half(bytes: &[u8]) -> Option<(u16, &[u8])> {
-    let (half, rest) = bytes.split_first_chunk()?;
-    Some((u16::from_le_bytes(*half), rest))
 }
 
 /// The inlined functions that changed lines of a diff came from, those with most lines first.

@@ -5,6 +5,7 @@
 //! Microsoft's published PDB sources. It is read here and not by a library, because it is read
 //! while functions are compared, where nothing stands by to catch a panic.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use hpbuild_metadata::{FunctionId, SectionOffset, Side};
@@ -56,6 +57,8 @@ struct Subsections {
     bytes: Box<[u8]>,
     /// Lines subsections by the code they are about.
     index: Vec<Covered>,
+    /// Where the subsection of file checksums is.
+    checksums: Range<usize>,
 }
 
 /// The code that a lines subsection is about.
@@ -83,8 +86,10 @@ impl LineRecords {
             let source = self.source.as_ref();
             let bytes = source.map(|(streams, compiland)| streams.lines(*compiland));
             let bytes = bytes.unwrap_or_default().into_boxed_slice();
+            let checksums = subsections(&bytes, FILE_CHECKSUMS).next();
             Subsections {
                 index: index(&bytes),
+                checksums: checksums.map_or(0..0, |(at, found)| at..at + found.len()),
                 bytes,
             }
         })
@@ -92,7 +97,10 @@ impl LineRecords {
 
     /// Where in the image's names of source files the name of a file begins.
     pub(crate) fn file_name(&self, file: u32) -> Option<usize> {
-        let (_, checksums) = subsections(&self.subsections().bytes, FILE_CHECKSUMS).next()?;
+        let Subsections {
+            bytes, checksums, ..
+        } = self.subsections();
+        let checksums = bytes.get(checksums.clone())?;
         let entry = checksums.get(usize::try_from(file).ok()?..)?;
         let name = u32::from_le_bytes(*entry.first_chunk()?);
         name.try_into().ok()
@@ -105,7 +113,7 @@ impl LineRecords {
         from: Option<SectionOffset>,
         size: u32,
     ) -> impl Iterator<Item = (SectionOffset, &[u8])> {
-        let Subsections { bytes, index } = self.subsections();
+        let Subsections { bytes, index, .. } = self.subsections();
         let (section, from) = from.map_or((0, 0), |place| (place.section, place.offset));
         let first = index.partition_point(|it| (it.section, it.reach) <= (section, from));
         let is_near =

@@ -5,11 +5,13 @@
 //! What cannot be read any more makes reports say less and changes no verdict.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use ms_pdb::dbi::ModuleInfoFixed;
+use ms_pdb::syms::{Sym, SymKind};
 use ms_pdb::{Pdb, RandomAccessFile, ReadAt};
 
 use crate::error::Error;
@@ -92,5 +94,64 @@ impl CompilandStreams {
             read.map_err(|it| broken(&it)).map(|()| bytes)
         });
         read.ok()
+    }
+}
+
+/// Symbol records one after the other, up to the first that is cut short. That of the library is
+/// not inlined, which makes it the slowest part of reading a large PDB.
+#[derive(Clone, Debug)]
+pub(crate) struct SymbolRecords<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> SymbolRecords<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What was not read yet; at the end, what is no whole record.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for SymbolRecords<'a> {
+    type Item = Sym<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Sym<'a>> {
+        let (&[l0, l1, k0, k1], behind) = self.rest.split_first_chunk()?;
+        // The kind counts.
+        let length = usize::from(u16::from_le_bytes([l0, l1])).checked_sub(2)?;
+        let (data, rest) = behind.split_at_checked(length)?;
+        self.rest = rest;
+        let kind = SymKind(u16::from_le_bytes([k0, k1]));
+        Some(Sym { kind, data })
+    }
+}
+
+impl FusedIterator for SymbolRecords<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_end_where_one_is_cut() {
+        let bytes = [4, 0, 0x4c, 0x11, 1, 2, 2, 0, 6, 0, 5, 0, 0x3e, 0x11, 7];
+        let found = |bytes: &[u8]| -> Vec<_> {
+            SymbolRecords::new(bytes)
+                .map(|it| (it.kind.0, it.data.to_vec()))
+                .collect()
+        };
+        let all = [(0x114c, vec![1, 2]), (6, vec![])];
+        assert_eq!(found(&bytes), all);
+        for length in 0..bytes.len() {
+            let whole = usize::from(length >= 6) + usize::from(length >= 10);
+            assert_eq!(found(&bytes[..length]), all[..whole], "{length}");
+        }
+        let mut records = SymbolRecords::new(&[1, 0, 6, 0]);
+        assert!(records.next().is_none());
+        assert_eq!(records.rest().len(), 4);
     }
 }

@@ -184,7 +184,9 @@ fn add_procedure_starts<S: Side>(
         let all_stay = !module.separated.is_empty();
         let mut stay = vec![all_stay; module.procedures.len()];
         for parent in module.data.iter().filter_map(|data| data.parent) {
-            stay.get_mut(parent as usize).map(|stay| *stay = true);
+            if let Some(stay) = stay.get_mut(parent as usize) {
+                *stay = true;
+            }
         }
         for (procedure, stay) in module.procedures.iter_mut().zip(stay) {
             let Some(rva) = code_place(pe, procedure.place) else {

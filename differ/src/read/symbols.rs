@@ -7,12 +7,13 @@ use hpbuild_metadata::SectionOffset;
 use ms_pdb::codeview::parser::ParserError;
 use ms_pdb::syms::{
     ArmSwitchTable, ArmSwitchType, Compile3, Data, HotPatchFunc, OffsetSegment, Proc, Pub, Sym,
-    SymIter, SymKind, ThreadStorageData, Thunk, Trampoline,
+    SymKind, ThreadStorageData, Thunk, Trampoline,
 };
 use ms_pdb::types::TypeIndex;
 
 use crate::error::Error;
 use crate::image::{Mention, SwitchEntry, Tool};
+use crate::records::SymbolRecords;
 
 /// The symbols of one compiland.
 #[derive(Default)]
@@ -235,7 +236,7 @@ pub(super) fn module_symbols(
     let mut found = ModuleSymbols::default();
     // The procedure each open scope belongs to.
     let mut scopes: Vec<Option<u32>> = Vec::new();
-    let mut iter = SymIter::new(bytes);
+    let mut iter = SymbolRecords::new(bytes);
     let mut offset = 0;
     for symbol in iter.by_ref() {
         let broken = |_| {
@@ -286,7 +287,7 @@ pub(super) fn global_symbols(
     bytes: &[u8],
 ) -> Result<(Vec<RawPublic>, Vec<RawData>), Error> {
     let (mut publics, mut data) = (Vec::new(), Vec::new());
-    let mut iter = SymIter::new(bytes);
+    let mut iter = SymbolRecords::new(bytes);
     for symbol in iter.by_ref() {
         let broken = |_| {
             let expected = format!("a record of kind {:?}", symbol.kind);
@@ -325,7 +326,12 @@ pub(super) fn global_symbols(
 
 /// The iterator stops silently at a record it cannot read; whatever is left then is an error,
 /// because a symbol that is missed is a function that is not compared.
-fn check_whole(path: &Path, name: &str, iter: &SymIter<'_>, total: usize) -> Result<(), Error> {
+fn check_whole(
+    path: &Path,
+    name: &str,
+    iter: &SymbolRecords<'_>,
+    total: usize,
+) -> Result<(), Error> {
     let rest = iter.rest();
     // Streams are padded with zeros to a multiple of four.
     if rest.iter().all(|byte| *byte == 0) && rest.len() < 4 {

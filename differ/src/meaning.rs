@@ -244,7 +244,7 @@ impl<'a> Comparer<'a> {
         };
         let (b, f) = (self.in_base(base), self.in_fixed(fixed));
         if let (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of }) = (b, f)
-            && let Some(b) = self.paired_data(b, f)
+            && let Some(b) = self.paired_names(b, f)
         {
             if at != of {
                 return Meaning::Different(Difference::Data);
@@ -268,6 +268,15 @@ impl<'a> Comparer<'a> {
                 same_if(self.same_table(b, f), Difference::JumpTable)
             }
             (b, f) => self.compare_by_content((base, b), (fixed, f), kind, visit),
+        }
+    }
+
+    /// As [`Comparer::paired_data`], for the first names of two addresses: nearly always these are
+    /// partners, and there is nothing to look for. A first name is a telling one.
+    fn paired_names(&self, base: DataId<Base>, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        match self.pairing.fixed_data(base) == Some(fixed) {
+            true => Some(base),
+            false => self.paired_data(base, fixed),
         }
     }
 

@@ -142,6 +142,7 @@ fn walk<S: Side>(
             })
         };
         note_image_base(&iced, reference.as_ref(), &mut found);
+        body.widens_words |= iced.code() == Opcode::Movsxd_r64_rm32;
         body.instructions.push(Instruction {
             offset,
             length,
@@ -320,6 +321,9 @@ const TABLE_WINDOW: usize = 12;
 /// instructions may stand between.
 pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<Rva<S>> {
     let mut found = Vec::new();
+    if !body.widens_words {
+        return found;
+    }
     // The table whose address each register received last.
     let mut tables: [Option<Rva<S>>; 16] = [None; 16];
     let iced_at = |instruction: &Instruction<S>| {

@@ -275,7 +275,9 @@ fn changed_data(comparer: &Comparer<'_>) -> Vec<DataChange> {
     let change = |index: usize| {
         let base = hpbuild_metadata::DataId::new(index);
         let fixed = comparer.pairing.fixed_data(base)?;
-        (!comparer.data_same(base)).then_some(DataChange { base, fixed })
+        // MSVC records jump tables as data without a name. They belong to those who reach them.
+        let is_named = !comparer.base.data_symbol(base).name.is_empty();
+        (is_named && !comparer.data_same(base)).then_some(DataChange { base, fixed })
     };
     (0..comparer.base.data.len()).filter_map(change).collect()
 }
@@ -301,15 +303,19 @@ impl Leftover {
             .function_ids()
             .filter(|id| pairing.base_functions(*id).next().is_none())
             .collect();
+        // The same number for another part says nothing.
+        let tells = |name: &&str| !crate::names::is_only_numbered(name);
         let base_names: FxHashSet<&str> = lonely_base
             .iter()
             .flat_map(|id| base.procedures_of(*id))
             .map(|procedure| &*procedure.name)
+            .filter(tells)
             .collect();
         let fixed_names: FxHashSet<&str> = lonely_fixed
             .iter()
             .flat_map(|id| fixed.procedures_of(*id))
             .map(|procedure| &*procedure.name)
+            .filter(tells)
             .collect();
         let (unmatched_base, removed) = lonely_base.into_iter().partition(|id| {
             base.procedures_of(*id)

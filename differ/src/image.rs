@@ -270,7 +270,8 @@ pub struct DataSymbol<S: Side> {
 pub struct Compiland {
     /// Its name as the linker saw it.
     pub name: Box<str>,
-    /// The name without folders, which does not depend on where the build ran.
+    /// The name without folders and hashes, which does not depend on where the build ran and is the
+    /// same in another version.
     pub short_name: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,

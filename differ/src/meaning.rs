@@ -10,6 +10,7 @@ mod extent;
 mod lookup;
 mod table;
 mod thread_local;
+mod unwind_labels;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -83,32 +83,43 @@ pub(crate) fn is_generated(name: &str) -> bool {
     MARKS.iter().any(|mark| name.contains(mark)) || without_generated_parts(name).is_some()
 }
 
-/// The name without the parts that compilers number or hash: LLVM's `.llvm.123` and `.cold`
-/// numbering, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
+/// What compilers append to the name of a function that they made another of, before a number:
+/// LLVM's hash of a module and its cold parts, GCC's clones and promoted locals.
+const NUMBERED: [&str; 6] = [
+    ".llvm.",
+    ".cold.",
+    ".isra.",
+    ".constprop.",
+    ".part.",
+    ".lto_priv.",
+];
+
+/// Whether the name is nothing but a number: that of a part which LLVM's outliner made of
+/// instructions that several functions have in common. It numbers them in the order in which it
+/// finds them, so that one more renames all others; what is in it tells them apart.
+pub(crate) fn is_only_numbered(name: &str) -> bool {
+    let digits = name.strip_prefix("OUTLINED_FUNCTION_");
+    digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The name without the parts that compilers number or hash: `.llvm.123` and its like, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
 /// namespaces (`?A0x` and eight digits) and types local to a compiland (a backquote and eight digits
 /// at the end of the unique name). `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     // Most names have nothing of it, and all names come by here.
-    if !["<lambda_", "A0x", "`", ".llvm.", "::h"]
-        .iter()
-        .any(|mark| name.contains(mark))
+    let has_dot = name.contains('.');
+    if !has_dot
+        && !["<lambda_", "A0x", "`", "::h"]
+            .iter()
+            .any(|mark| name.contains(mark))
     {
         return None;
     }
     let mut stable = name.to_owned();
-    if let Some(at) = stable.find(".llvm.") {
-        let digits = stable[at + 6..]
-            .bytes()
-            .take_while(u8::is_ascii_digit)
-            .count();
-        stable.replace_range(at..at + 6 + digits, "");
-    }
-    // Cold parts are numbered as the compiler comes upon them.
-    if let Some((name, digits)) = stable.rsplit_once(".cold.")
-        && !digits.is_empty()
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
-    {
-        stable = format!("{name}.cold");
+    if has_dot {
+        for mark in NUMBERED {
+            drop_numbers(&mut stable, mark);
+        }
     }
     if let Some(at) = stable.rfind("::h") {
         let hash = &stable[at + 3..];
@@ -125,6 +136,78 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
         }
     }
     (stable != name).then_some(stable)
+}
+
+/// Removes the digits behind `mark`, and the mark's last dot, everywhere. That of LLVM's modules
+/// goes as a whole, because only some builds have it.
+fn drop_numbers(name: &mut String, mark: &str) {
+    let mut kept = 0;
+    while let Some(at) = name[kept..].find(mark).map(|at| kept + at) {
+        let number = at + mark.len();
+        let digits = name[number..]
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .count();
+        let end = number + digits;
+        let is_whole = name[end..].is_empty() || name[end..].starts_with('.');
+        kept = match (digits, is_whole) {
+            (1.., true) if mark == ".llvm." => {
+                name.replace_range(at..end, "");
+                at
+            }
+            (1.., true) => {
+                name.replace_range(number - 1..end, "");
+                number - 1
+            }
+            _ => number,
+        };
+    }
+}
+
+/// The name without the numbers that rustc's debug information gives to the `impl` blocks of a
+/// module (`impl$3`, in DWARF `{impl#3}`): one block more in front gives all others another number,
+/// and the same number may be another block. `None` where it has none.
+pub(crate) fn without_impl_numbers(name: &str) -> Option<String> {
+    if !name.contains("impl$") && !name.contains("{impl#") {
+        return None;
+    }
+    let mut stable = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(at) = rest.find("impl") {
+        let (before, after) = rest.split_at(at + "impl".len());
+        stable.push_str(before);
+        rest = after;
+        if after.starts_with('$') || after.starts_with('#') && before.ends_with("{impl") {
+            let digits = after[1..].bytes().take_while(u8::is_ascii_digit).count();
+            stable.push_str(&after[..1]);
+            rest = &after[1 + digits..];
+        }
+    }
+    stable.push_str(rest);
+    (stable != name).then_some(stable)
+}
+
+/// What an object file is called in another build too: without its folders, and where rustc named
+/// it (`crate-HASH.crate.HASH-cgu.0.rcgu.o`) without the hashes, which another version of the crate
+/// or of one that it depends on changes.
+pub(crate) fn of_object(path: &str) -> String {
+    let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_hash = |text: &str| {
+        matches!(text.len(), 10..=16) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let Some((unit, number)) = name
+        .rsplit_once("-cgu.")
+        .filter(|_| name.ends_with(".rcgu.o"))
+    else {
+        return name.to_owned();
+    };
+    let parts = unit.split('.').filter(|part| !is_hash(part));
+    let named = parts.map(|part| match part.rsplit_once('-') {
+        Some((name, hash)) if is_hash(hash) => name,
+        _ => part,
+    });
+    let named: Vec<&str> = named.collect();
+    format!("{}-cgu.{number}", named.join("."))
 }
 
 /// Removes every run of exactly `count` hexadecimal digits between `before` and `behind`.
@@ -158,6 +241,19 @@ mod tests {
             without_generated_parts(".?AVT@?A0x1234abcd@@").as_deref(),
             Some(".?AVT@?A0x@@")
         );
+        for (numbered, stable) in [
+            ("f.cold.2", "f.cold"),
+            ("f.constprop.0.isra.1", "f.constprop.isra"),
+            ("f.lto_priv.12", "f.lto_priv"),
+            ("f.part.0.llvm.77", "f.part"),
+        ] {
+            assert_eq!(without_generated_parts(numbered).as_deref(), Some(stable));
+        }
+        for other in ["f.part.0x", "f.part.", "f.part", "a.b.3"] {
+            assert_eq!(without_generated_parts(other), None, "{other}");
+        }
+        assert!(is_only_numbered("OUTLINED_FUNCTION_12"));
+        assert!(!is_only_numbered("OUTLINED_FUNCTION_1a") && !is_only_numbered("f"));
         assert_eq!(without_generated_parts("A0x12"), None);
         assert_eq!(
             without_generated_parts("krate::f::h0123456789abcdef").as_deref(),
@@ -177,6 +273,38 @@ mod tests {
             Some(".?AUImpl@?1??f@@YAXXZ@")
         );
         assert_eq!(without_generated_parts("`f'::`2'::x"), None);
+    }
+
+    #[test]
+    fn numbers_of_impl_blocks() {
+        assert_eq!(
+            without_impl_numbers("a::impl$12::f<b::impl$3::g::closure_env$0>").as_deref(),
+            Some("a::impl$::f<b::impl$::g::closure_env$0>")
+        );
+        assert_eq!(
+            without_impl_numbers("a::{impl#12}::f").as_deref(),
+            Some("a::{impl#}::f")
+        );
+        assert_eq!(without_impl_numbers("simple::implementation::f"), None);
+        assert_eq!(without_impl_numbers("impl$"), None);
+    }
+
+    #[test]
+    fn objects() {
+        let made = |hash: &str| format!("C:\\x\\dep-{hash}.dep.45842420f4fdf31-cgu.0.rcgu.o");
+        assert_eq!(of_object(&made("0123456789abcdef")), "dep.dep-cgu.0.rcgu.o");
+        assert_eq!(
+            of_object("app.45842420f4fdf313-cgu.12.rcgu.o"),
+            "app-cgu.12.rcgu.o"
+        );
+        assert_eq!(
+            of_object("/x/app.8e126487kh4zbqcp.rcgu.o"),
+            "app.8e126487kh4zbqcp.rcgu.o"
+        );
+        assert_eq!(
+            of_object("lib/deadbeefdeadbeef-cgu.0.obj"),
+            "deadbeefdeadbeef-cgu.0.obj"
+        );
     }
 
     #[test]

@@ -10,8 +10,8 @@
 //! |---|---|
 //! | decorated | linkage name |
 //! | name-compiland | name and compiland |
-//! | name-type-compiland | name, type layout and compiland |
-//! | name | name alone: a function that moved to another compiland |
+//! | name-type-compiland | name without numbers of `impl` blocks, type layout and compiland |
+//! | name | name alone, where a number is no part of it: a function that moved to another compiland |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
 //! | name-content | name, without those parts, and meaning of the body |
@@ -164,13 +164,18 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| b.with_type(i),
         |i| f.with_type(i),
     );
-    pairs.tier(Tier::Name, |i| Some(b.name(i)), |i| Some(f.name(i)));
+    pairs.tier(Tier::Name, |i| b.lasting_name(i), |i| f.lasting_name(i));
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     funclet::pair_funclets(&mut pairs, &b, &f);
 
     // The meaning of a body is told by the names of what it refers to, which no later tier
     // changes, so these need no repetition to reach a fixed point.
     let contents = content::Contents::of_unpaired(base, fixed, &b, &f, &pairs);
+    pairs.tier(
+        Tier::NameContent,
+        |i| b.numbered(i, contents.base(b.owners[i as usize])),
+        |i| f.numbered(i, contents.fixed(f.owners[i as usize])),
+    );
     let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
     pairs.tier(
         Tier::NameContent,
@@ -178,12 +183,23 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| by_name(f.stable_name(i), contents.fixed(f.owners[i as usize])),
     );
     // What was told apart by content leaves others alone with their name.
+    pairs.tier(
+        Tier::NameCompiland,
+        |i| b.in_compiland(i),
+        |i| f.in_compiland(i),
+    );
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     pairs.order(&b, &f);
     pairs.tier(
         Tier::Content,
-        |i| contents.base(b.owners[i as usize]),
-        |i| contents.fixed(f.owners[i as usize]),
+        |i| contents.whole_base(b.owners[i as usize]),
+        |i| contents.whole_fixed(f.owners[i as usize]),
+    );
+    // And so does what got another name.
+    pairs.tier(
+        Tier::NameCompiland,
+        |i| b.in_compiland(i),
+        |i| f.in_compiland(i),
     );
 
     let bodies = bodies(base, fixed, &pairs, &b, &f, &contents);
@@ -243,7 +259,13 @@ impl<'a, S: Side> Names<'a, S> {
         &self.procedure(index).name
     }
 
+    /// The name, where it is more than a number.
+    fn telling_name(&self, index: u32) -> Option<&'a str> {
+        Some(self.name(index)).filter(|name| !crate::names::is_only_numbered(name))
+    }
+
     fn decorated(&self, index: u32) -> Option<&'a str> {
+        self.telling_name(index)?;
         self.procedure(index).decorated.as_deref()
     }
 
@@ -255,21 +277,41 @@ impl<'a, S: Side> Names<'a, S> {
             .map(|compiland| &*compiland.short_name)
     }
 
-    fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.name(index), self.compiland(index)?))
+    /// What tells parts apart that have no name but a number.
+    fn numbered(&self, index: u32, content: Option<u64>) -> Option<(Option<&'a str>, u64)> {
+        let is_numbered = crate::names::is_only_numbered(self.name(index));
+        content
+            .filter(|_| is_numbered)
+            .map(|content| (self.compiland(index), content))
     }
 
-    fn with_type(&self, index: u32) -> Option<(&'a str, u64, &'a str)> {
+    /// The name, unless a number in it may be another one's in another build.
+    fn lasting_name(&self, index: u32) -> Option<&'a str> {
+        let name = self.telling_name(index)?;
+        crate::names::without_impl_numbers(name)
+            .is_none()
+            .then_some(name)
+    }
+
+    fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.lasting_name(index)?, self.compiland(index)?))
+    }
+
+    fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {
         let kind = self
             .image
             .types
             .layout_hash(self.procedure(index).type_index);
-        Some((self.name(index), kind, self.compiland(index)?))
+        let name = self.telling_name(index)?;
+        let name = crate::names::without_impl_numbers(name).map_or(name.into(), Cow::Owned);
+        Some((name, kind, self.compiland(index)?))
     }
 
     fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
-        let stable = crate::names::without_generated_parts(self.name(index))?;
-        Some((stable, self.compiland(index)))
+        match self.stable_name(index) {
+            Cow::Owned(stable) => Some((stable, self.compiland(index))),
+            Cow::Borrowed(_) => None,
+        }
     }
 
     /// The name without the parts that another build would number or hash otherwise.
@@ -280,10 +322,9 @@ impl<'a, S: Side> Names<'a, S> {
 
 /// A name without the parts that another build would number or hash otherwise.
 fn stable_name(name: &str) -> Cow<'_, str> {
-    match crate::names::without_generated_parts(name) {
-        Some(stable) => Cow::Owned(stable),
-        None => Cow::Borrowed(name),
-    }
+    let parts = crate::names::without_generated_parts(name);
+    let numbers = crate::names::without_impl_numbers(parts.as_deref().unwrap_or(name));
+    numbers.or(parts).map_or(Cow::Borrowed(name), Cow::Owned)
 }
 
 /// Pairs made so far.

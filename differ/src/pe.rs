@@ -50,10 +50,15 @@ pub struct Pe<S: Side> {
     pub exports: Vec<Export<S>>,
     /// Imports and delayed imports, sorted by slot.
     pub imports: Vec<Import<S>>,
+    /// The descriptors of DLLs that are loaded late (`ImgDelayDescr`): their places and the names
+    /// of the DLLs, in the order of the table.
+    pub delay_descriptors: Vec<DelayDescriptor<S>>,
     /// Places that hold a 64-bit virtual address, from `.reloc`; sorted.
     pub base_relocations: Vec<Rva<S>>,
     /// The exception directory, sorted by `begin`.
     pub runtime_functions: Vec<RuntimeFunction<S>>,
+    /// Where the exception directory stands, and how many bytes it has.
+    pub exception_directory: Option<(Rva<S>, u32)>,
     /// The load config directory, if present.
     pub load_config: Option<LoadConfig<S>>,
     /// The CodeView entry of the debug directory, if present.
@@ -103,6 +108,9 @@ pub enum ExportTarget<S: Side> {
     /// `DLL.name` of another image.
     Forward(Box<str>),
 }
+
+/// Where a DLL that is loaded late is described, and its name.
+pub type DelayDescriptor<S> = (Rva<S>, Box<str>);
 
 /// One slot of an import address table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(Opened::Pe(pe)) = Pe::<Base>::parse(Path::new("fuzz"), bytes.to_vec()) else {
         return;
     };
+    let _ = pe.resource_tree();
     // What was believed must hold.
     let inside = |rva: u32| rva <= pe.image_size;
     for section in &pe.sections {

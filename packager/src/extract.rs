@@ -14,9 +14,13 @@
 //! What fits none of these is refused by name; nothing is guessed.
 
 mod code;
+mod cxx;
 mod data;
 mod function;
+mod handler;
 mod previous;
+mod table;
+mod throw;
 mod unnamed;
 mod unwind;
 mod x64_image_base;
@@ -65,6 +69,12 @@ enum Source {
     Data(Rva<Fixed>, u32),
     /// Unwind info of a place of code.
     Unwind(Rva<Fixed>),
+    /// A table of a C++ frame handler.
+    Cxx(cxx::CxxTable),
+    /// A type descriptor of C++.
+    Type(Rva<Fixed>),
+    /// A description of what is thrown.
+    Thrown(Rva<Fixed>, throw::Thrown),
 }
 
 /// What is being put together.
@@ -181,6 +191,9 @@ impl<'a> Extraction<'a> {
                 Source::Function(function) => self.function(function, id),
                 Source::Data(rva, size) => self.data(rva, size, id),
                 Source::Unwind(rva) => self.unwind_info(rva),
+                Source::Cxx(table) => self.cxx(table),
+                Source::Type(rva) => self.type_descriptor(rva),
+                Source::Thrown(rva, what) => self.thrown(rva, what),
             };
             self.pieces[id.index()] = Some(piece);
         }
@@ -203,6 +216,12 @@ impl<'a> Extraction<'a> {
             .as_ref()
             .map_or(0, |config| config.guard_flags);
         self.runtime.sort_by_key(|entry| (entry.code, entry.begin));
+        let functions = self.ids.iter().filter_map(|(source, id)| match source {
+            Source::Function(function) => Some((*function, *id)),
+            _ => None,
+        });
+        let mut functions: Vec<_> = functions.collect();
+        functions.sort();
         let stem = base
             .path
             .file_stem()
@@ -219,6 +238,7 @@ impl<'a> Extraction<'a> {
                 ex_characteristics: base.pe.ex_dll_characteristics,
             },
             pieces: self.pieces.into_iter().flatten().collect(),
+            code: functions.into_iter().map(|(_, id)| id).collect(),
             runtime: self.runtime,
             redirects,
             imports: self.imports,

@@ -206,6 +206,9 @@ pub struct Parts {
     pub base: BaseFacts,
     /// By [`PieceId`].
     pub pieces: Vec<Piece>,
+    /// The pieces of code in the order in which they must lie: that of the fixed image, because
+    /// tables of exception data list code in ascending order.
+    pub code: Vec<PieceId>,
     /// Sorted by code piece and `begin`.
     pub runtime: Vec<RuntimeEntry>,
     /// Sorted by base entry.
@@ -222,6 +225,19 @@ impl Parts {
 }
 
 impl Piece {
+    /// In the place of a piece that was refused.
+    pub(crate) fn placeholder(name: &str, room: Room) -> Self {
+        Self {
+            name: name.into(),
+            room,
+            align: 1,
+            bytes: Vec::new(),
+            zeros: 0,
+            references: Vec::new(),
+            page_links: Vec::new(),
+        }
+    }
+
     /// Bytes of the piece, zeros included.
     pub fn size(&self) -> u32 {
         u32::try_from(self.bytes.len()).map_or(u32::MAX, |bytes| bytes.saturating_add(self.zeros))

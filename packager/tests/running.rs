@@ -13,10 +13,11 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 7] = [
+const SCENARIOS: [(&str, &str); 8] = [
     ("carried", include_str!("running/carried.toml")),
     ("edits", include_str!("running/edits.toml")),
     ("folded", include_str!("running/folded.toml")),
+    ("msvc", include_str!("running/msvc.toml")),
     ("objects", include_str!("running/objects.toml")),
     ("rules", include_str!("running/rules.toml")),
     ("tls", include_str!("running/tls.toml")),

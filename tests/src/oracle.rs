@@ -20,17 +20,25 @@
 //! functions here. Exception data (`.xdata`) is part of the function that it serves alone, by what
 //! it holds: a `catch` of another type is a change. Constants made by `__LINE__` are constants.
 //!
+//! Names of Rust are compared without the hashes in them (`oracle/rust.rs`). Where several functions of
+//! an object still have one name, what they mean tells which is which, and where it does not, they
+//! are called ambiguous and not compared.
+//!
 //! Labels such as `.LCPI0_1` must be kept in the objects (`-Xclang -msave-temp-labels`): without
 //! them one cannot tell where in a shared section one constant ends.
 
 mod arm64;
+mod code_view;
 mod compare;
+mod linker_map;
 mod meaning;
 mod names;
 mod object_file;
 mod program;
+mod rust;
 mod x64;
 
 pub use compare::{Comparison, Difference, compare};
-pub use object_file::{Error, ObjectFile};
+pub use linker_map::LinkerMap;
+pub use object_file::{Error, ObjectFile, members};
 pub use program::{FunctionName, Program};

@@ -6,6 +6,7 @@
 //! nothing.
 
 mod names;
+mod places;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +14,14 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use hpbuild_tests::oracle::{self, ObjectFile, Program};
+use hpbuild_tests::oracle::{self, LinkerMap, ObjectFile, Program};
 use serde::Deserialize;
 
 use crate::corpus::proof::Profile;
 use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
 use crate::{compile, corpus, run};
+use places::Places;
 use report::{Names, Totals};
 
 /// What can be asked of this chore.
@@ -169,9 +171,8 @@ fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
 /// Holds the differ against the oracle over the corpus, as far as it is built.
 fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     let tools = Toolchain::find()?;
-    for pair in corpus::built()? {
-        let machine = pair.machine.folder();
-        let title = format!("{} {} {machine}", pair.project, pair.optimisation);
+    for pair in corpus::pairs()? {
+        let title = pair.title();
         if arguments
             .only
             .as_ref()
@@ -179,18 +180,23 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         {
             continue;
         }
-        let [one, other] = ["base", "fixed"]
-            .map(|side| -> Result<Program> { program(read_objects(&pair.folder.join(side))?) });
-        let comparison = oracle::compare(&one?, &other?);
+        if !pair.is_built() {
+            totals.not_built(&title);
+            continue;
+        }
+        let [base, fixed] = ["base", "fixed"].map(|side| linked(&pair.folder.join(side)));
+        let ((base, base_map), (fixed, fixed_map)) = (base?, fixed?);
+        let comparison = oracle::compare(&base, &fixed);
         explain(arguments, &title, &comparison);
-        let truth = names::keys(&tools, &comparison)?;
-        totals.corpus(&title, comparison.same.len(), &truth);
+        let places = Places::new(base_map, fixed_map);
+        let truth = places.truth(&base, &fixed, &comparison);
+        totals.corpus(&title, &truth);
         if !arguments.oracle_only {
             let profile = arguments.profile();
-            let mut found = report::diff(profile, &pair.image("base"), &pair.image("fixed"))?;
+            let found = report::diff(profile, &pair.image("base"), &pair.image("fixed"))?;
             // A jump to an import is made from the import library, and is in no object.
-            found.leave_out(&comparison.elsewhere);
-            totals.against_oracle(&title, &truth, &found);
+            let names = places.found(&found, &truth, &comparison.elsewhere);
+            totals.against_oracle(&title, &truth, &names, &found);
             for again in corpus::relinked(&pair, &tools)? {
                 let found = report::diff(profile, &pair.image("base"), &again.image)?;
                 totals.relinked(&format!("{title}, linked again: {}", again.way), &found);
@@ -200,17 +206,25 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     Ok(())
 }
 
-/// The objects of one side of a corpus pair, in the order in which they were linked.
-fn read_objects(side: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let order = side.join(corpus::ORDER);
-    let names =
-        fs::read_to_string(&order).with_context(|| format!("cannot read {}", order.display()))?;
-    let read = |name: &str| {
+/// One side of a corpus pair: its objects in the order in which they were linked, and the map.
+fn linked(side: &Path) -> Result<(Program, LinkerMap)> {
+    let text = |name: &str| {
+        let path = side.join(name);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let map = LinkerMap::read(&text(corpus::MAP)?);
+    let mut objects = Vec::new();
+    for name in text(corpus::ORDER)?.lines() {
         let path = side.join("obj").join(name);
         let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok((name.to_owned(), bytes))
-    };
-    names.lines().map(read).collect()
+        if path.extension().is_some_and(|it| it == "lib") {
+            let members = oracle::members(name, &bytes, &map.objects())?;
+            objects.extend(members);
+        } else {
+            objects.push((name.to_owned(), bytes));
+        }
+    }
+    Ok((program(objects)?, map))
 }
 
 fn program(objects: Vec<(String, Vec<u8>)>) -> Result<Program> {

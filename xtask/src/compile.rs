@@ -14,7 +14,7 @@ use crate::toolchain::Toolchain;
 /// Sources that every image gets: its entry point and its load config.
 const PLATFORM: [&str; 2] = ["platform/entry.c", "platform/load_config.c"];
 
-/// What the images may import.
+/// What all images may import.
 const IMPORTS: &str = "platform/msvcrt.def";
 
 /// What the oracle needs of objects: see there.
@@ -36,15 +36,24 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let folder = folder.path();
     let objects = compile(tools, build, pairs, folder, &[])?;
-    let definition = copy(IMPORTS, pairs, folder)?;
-    run::captured(tools.dlltool().current_dir(folder).args([
-        "-m",
-        build.machine.dlltool(),
-        "-d",
-        &definition,
-        "-l",
+    let mut imports = Vec::new();
+    for definition in further_imports(build) {
+        let library = format!("{}.lib", stem(file_name(definition)));
+        imports.push(import_library(
+            tools,
+            build,
+            (pairs, folder),
+            definition,
+            &library,
+        )?);
+    }
+    imports.push(import_library(
+        tools,
+        build,
+        (pairs, folder),
+        IMPORTS,
         "imports.lib",
-    ]))?;
+    )?);
     let (dll, pdb) = (format!("{}.dll", build.stem), format!("{}.pdb", build.stem));
     run::captured(
         tools
@@ -57,7 +66,7 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
             .args(build.pdb.then(|| format!("/pdb:{pdb}")))
             .args(&objects)
             .args(resources(tools, build, pairs, folder)?)
-            .arg("imports.lib"),
+            .args(&imports),
     )?;
     let read = |name: &str| {
         fs::read(folder.join(name)).with_context(|| format!("the linker left no {name}"))
@@ -93,6 +102,31 @@ pub(crate) fn objects(
         .collect()
 }
 
+/// What a single image may import, too: definitions among its sources.
+fn further_imports(build: &Build) -> impl Iterator<Item = &String> {
+    build.sources.iter().filter(|source| is_definition(source))
+}
+
+fn is_definition(source: &str) -> bool {
+    source.ends_with(".def")
+}
+
+/// Makes a library to link imports from, and gives its name back.
+fn import_library(
+    tools: &Toolchain,
+    build: &Build,
+    (pairs, folder): (&Path, &Path),
+    definition: &str,
+    library: &str,
+) -> Result<String> {
+    let definition = copy(definition, pairs, folder)?;
+    let mut dlltool = tools.dlltool();
+    let machine = build.machine.dlltool();
+    dlltool.current_dir(folder).args(["-m", machine]);
+    run::captured(dlltool.args(["-d", &definition, "-l", library]))?;
+    Ok(library.to_owned())
+}
+
 /// Compiles the sources to objects in the folder and gives their names.
 fn compile(
     tools: &Toolchain,
@@ -106,7 +140,10 @@ fn compile(
     }
     let own = PLATFORM.iter().copied();
     let mut objects = Vec::new();
-    let code = build.sources.iter().filter(|source| !is_resource(source));
+    let code = build
+        .sources
+        .iter()
+        .filter(|source| !is_resource(source) && !is_definition(source));
     for source in own.chain(code.map(String::as_str)) {
         let source = copy(source, pairs, folder)?;
         let object = format!("{}.obj", stem(&source));
@@ -148,11 +185,15 @@ fn resources(tools: &Toolchain, build: &Build, pairs: &Path, folder: &Path) -> R
 
 /// Copies a file into the folder and gives the name it has there.
 fn copy(path: &str, pairs: &Path, folder: &Path) -> Result<String> {
-    let name = path.rsplit('/').next().unwrap_or(path).to_owned();
+    let name = file_name(path).to_owned();
     let from = pairs.join(path);
     fs::copy(&from, folder.join(&name))
         .with_context(|| format!("cannot copy {}", from.display()))?;
     Ok(name)
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn stem(name: &str) -> &str {

@@ -7,8 +7,10 @@ mod compared;
 pub(crate) mod proof;
 pub(crate) mod recipe;
 mod released;
+mod rust;
 mod sources;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -16,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
-pub(crate) use build::ORDER;
+pub(crate) use build::{MAP, ORDER};
 use build::{Relinked, Side};
 use proof::Profile;
 use recipe::{Corpus, Project};
@@ -64,6 +66,18 @@ impl Pair {
                 .join(optimisation)
                 .join(machine.folder()),
         }
+    }
+
+    /// The pair in a few words.
+    pub(crate) fn title(&self) -> String {
+        let machine = self.machine.folder();
+        format!("{} {} {machine}", self.project, self.optimisation)
+    }
+
+    /// Whether both sides are there.
+    pub(crate) fn is_built(&self) -> bool {
+        let sides = ["base", "fixed"];
+        sides.iter().all(|side| self.image(side).exists())
     }
 
     /// The image of one side, `base` or `fixed`.
@@ -129,23 +143,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Every pair that is built, in the order of the recipe.
+/// Every pair that there could be, in the order of the recipe.
 ///
 /// # Errors
 /// The recipe cannot be read.
-pub(crate) fn built() -> Result<Vec<Pair>> {
+pub(crate) fn pairs() -> Result<Vec<Pair>> {
     let corpus = Corpus::read(&run::root().join("fixtures/corpus/recipes.toml"))?;
     let mut pairs = Vec::new();
     for project in &corpus.project {
         for optimisation in &corpus.optimisations {
             for machine in MACHINES {
-                let pair = Pair::of(project, optimisation, machine);
-                if ["base", "fixed"]
-                    .iter()
-                    .all(|side| pair.image(side).exists())
-                {
-                    pairs.push(pair);
-                }
+                pairs.push(Pair::of(project, optimisation, machine));
             }
         }
     }
@@ -164,10 +172,13 @@ pub(crate) fn relinked(pair: &Pair, tools: &Toolchain) -> Result<Vec<Relinked>> 
     if !project.relink || corpus.optimisations.first() != Some(&pair.optimisation) {
         return Ok(Vec::new());
     }
-    let sources = sources::prepare(&project.base, &folder())?;
+    let none = BTreeMap::new();
+    let pins = project.rust.as_ref().map_or(&none, |it| &it.pins);
+    let sources = sources::prepare(&project.base, pins, &folder())?;
     let side = Side {
         corpus: &corpus,
         project,
+        version: &project.base,
         sources: &sources,
         optimisation: &pair.optimisation,
         machine: pair.machine,
@@ -191,11 +202,19 @@ fn build_pairs(
     let mut pairs = Vec::new();
     for machine in MACHINES {
         let pair = Pair::of(project, optimisation, machine);
+        let lacks = project.rust.as_ref().and_then(|_| rust::lacks(machine));
+        if let Some(lacks) = lacks {
+            println!("skipped: {}: {lacks}", pair.title());
+            continue;
+        }
         for (side, version) in [("base", &project.base), ("fixed", &project.fixed)] {
-            let sources = sources::prepare(version, &folder())?;
+            let none = BTreeMap::new();
+            let pins = project.rust.as_ref().map_or(&none, |it| &it.pins);
+            let sources = sources::prepare(version, pins, &folder())?;
             let side = Side {
                 corpus,
                 project,
+                version,
                 sources: &sources,
                 optimisation,
                 machine,

@@ -19,6 +19,7 @@ mod recipe;
 mod run;
 mod tidy;
 mod toolchain;
+mod wine;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ enum Chore {
     Bench(bench::Arguments),
     /// Look at the HTML report in a real browser
     Browser(browser::Arguments),
+    /// Apply the patches of the fixtures below Wine, and throw exceptions through them
+    Wine,
     /// Run the fuzz targets for a while
     Fuzz(fuzz::Arguments),
 }
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         Chore::Bless(rest) => ci::bless(&rest.arguments),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Browser(arguments) => browser::run(&arguments),
+        Chore::Wine => wine::run(),
         Chore::Fuzz(arguments) => fuzz::run(&arguments),
     };
     match done {

@@ -110,6 +110,11 @@ impl Machine {
         self.triple(Abi::Gnu)
     }
 
+    /// What clang and rustc call it where the conventions of MSVC are followed.
+    pub(crate) const fn msvc_triple(self) -> &'static str {
+        self.triple(Abi::Msvc)
+    }
+
     /// What clang calls it.
     const fn triple(self, abi: Abi) -> &'static str {
         match (self, abi) {

@@ -21,11 +21,12 @@ const NAMED_AFTER_ONE: [&str; 4] = ["x64", "arm64", "x86", "aarch64"];
 const KEPT_APART: [&str; 3] = ["differ/src/", "packager/src/", "metadata/src/"];
 
 /// Where unsafe code may be: the native backend, the child's memory of a running image, which is
-/// part of it, and the program that tests start as a child.
-const UNSAFE: [&str; 3] = [
+/// part of it, the program that tests start as a child, and what images of the corpus export to C.
+const UNSAFE: [&str; 4] = [
     "harness/src/native",
     "harness/src/child/memory.rs",
     "harness/tests/programs/",
+    "fixtures/corpus/",
 ];
 
 /// Module names that say nothing of what is inside.

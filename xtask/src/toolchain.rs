@@ -85,11 +85,6 @@ impl Toolchain {
         Command::new(format!("llvm-nm-{}", self.release))
     }
 
-    /// The reader of mangled names.
-    pub(crate) fn cxxfilt(&self) -> Command {
-        Command::new(format!("llvm-cxxfilt-{}", self.release))
-    }
-
     /// The folder with the headers of the C++ library.
     pub(crate) fn cxx_headers(&self) -> String {
         format!("/usr/lib/llvm-{}/include/c++/v1", self.release)
@@ -157,6 +152,20 @@ pub(crate) fn tools() -> Result<()> {
         );
     }
     install_packages(&missing)
+}
+
+/// Installs Wine, where that is possible and `loader` is not there.
+///
+/// # Errors
+/// It is missing and cannot be installed from here; says what to do.
+pub(crate) fn wine(loader: &Path) -> Result<()> {
+    if loader.is_file() {
+        return Ok(());
+    }
+    if !may_install() {
+        bail!("Wine is not installed\nhint: as root, `apt-get install wine64`");
+    }
+    install_packages(&["wine64".to_owned()])
 }
 
 fn install(release: &str) -> Result<()> {

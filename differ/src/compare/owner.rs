@@ -103,7 +103,9 @@ impl<'a> Owners<'a> {
         owners
     }
 
-    /// The pairs whose part this is on either side: a folded funclet has several.
+    /// The pairs whose part this is: on both sides, because a folded funclet has several parents
+    /// and changes only those that have this one in both images; where there is none such, on
+    /// either side.
     fn of(
         &self,
         base: FunctionId<Base>,
@@ -121,19 +123,26 @@ impl<'a> Owners<'a> {
         let (Some(b), Some(f)) = (self.base.get(&base), self.fixed.get(&fixed)) else {
             return found;
         };
+        let mut of_base = BTreeMap::new();
         for parent in b {
             let start = pairs.partition_point(|(other, ..)| other < parent);
             let same = pairs[start..].iter().take_while(|(it, ..)| it == parent);
-            found.extend(same.map(|&(b, f, tier)| ((b, f), tier)));
+            of_base.extend(same.map(|&(b, f, tier)| ((b, f), tier)));
         }
-        for index in f
+        let of_fixed: BTreeMap<_, _> = f
             .iter()
             .filter_map(|it| self.pairs_of_fixed.get(it))
             .flatten()
-        {
-            let (b, f, tier) = pairs[*index];
-            found.insert((b, f), tier);
+            .map(|index| pairs[*index])
+            .map(|(b, f, tier)| ((b, f), tier))
+            .collect();
+        let mut of_both = of_base.clone();
+        of_both.retain(|pair, _| of_fixed.contains_key(pair));
+        if of_both.is_empty() {
+            of_both = of_base;
+            of_both.extend(of_fixed);
         }
+        found.extend(of_both);
         found
     }
 }

@@ -3,9 +3,11 @@
 //! On Arm64 an address mostly takes two instructions: `adrp` makes that of a 4 KiB page, and a
 //! later `add`, load or store adds the offset within it. `pages` connects the two.
 
+mod blocks;
 pub(super) mod derived;
 mod effects;
 mod field;
+mod frame;
 mod listing;
 mod pages;
 mod tables;
@@ -67,6 +69,15 @@ pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     if pages {
         pages::link(code, body);
     }
+}
+
+/// The whole words of `code`.
+fn words<S: Side>(code: Code<'_, S>) -> Vec<u32> {
+    code.bytes
+        .chunks_exact(4)
+        .filter_map(|word| word.first_chunk())
+        .map(|word| u32::from_le_bytes(*word))
+        .collect()
 }
 
 /// Takes back what was read into words that the code loads as constants.

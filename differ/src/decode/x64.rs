@@ -20,18 +20,40 @@ use super::{Body, Code, Field, Instruction, JumpTable, Reference, ReferenceKind}
 /// Bytes of code below which a displacement is never taken for an RVA: headers come first.
 const LOWEST_RVA: u64 = 0x1000;
 
+/// No instruction has more bytes.
+const LONGEST: usize = 15;
+
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     let mut tables = Tables::default();
     let bases = walk(code, body, RegisterSet::default(), &tables);
-    if bases.is_empty() {
+    let literals = literals(code, body);
+    if bases.is_empty() && literals.is_empty() {
         return;
     }
-    // The image base is in play: walk again, now knowing where it is and what is no code.
+    // The image base is in play, or there are constants between the instructions: walk again, now
+    // knowing where it is and what is no code.
     body.instructions.clear();
     tables.found = image_base::follow(code);
     body.jump_tables = tables.found.jump_tables(code);
+    tables.add_literals(code, &literals);
     tables.set_apart(code, &body.jump_tables);
     walk(code, body, bases, &tables);
+}
+
+/// Where in the code instructions read constants: the offset of each such instruction, and the
+/// offset and the size of what it reads. Constants that were taken for instructions may be among
+/// the readers.
+fn literals<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<(u32, usize, usize)> {
+    let literal = |instruction: &Instruction<S>| {
+        let reference = instruction.reference?;
+        let ReferenceKind::Memory(size @ 1..) = reference.kind else {
+            return None;
+        };
+        let start = reference.target.get().checked_sub(code.rva.get())? as usize;
+        let end = start.checked_add(size.into())?;
+        (end <= code.bytes.len()).then_some((instruction.offset, start, end))
+    };
+    body.instructions.iter().filter_map(literal).collect()
 }
 
 /// What stands between the instructions and is none.
@@ -43,6 +65,26 @@ struct Tables {
 }
 
 impl Tables {
+    /// Sets apart what instructions read that some way leads to, where no way leads into it.
+    fn add_literals<S: Side>(&mut self, code: Code<'_, S>, literals: &[(u32, usize, usize)]) {
+        let reached = &self.found.reached;
+        let is_reached = |at: &usize| u32::try_from(*at).is_ok_and(|at| reached.contains(&at));
+        let length = |at: usize| {
+            let bytes = code.bytes.get(at..).unwrap_or_default();
+            Decoder::new(64, bytes, DecoderOptions::NONE).decode().len()
+        };
+        let is_code = |start: usize, end: usize| {
+            let before = start.saturating_sub(LONGEST)..start;
+            (start..end).any(|at| is_reached(&at))
+                || before.filter(is_reached).any(|at| at + length(at) > start)
+        };
+        let read = literals
+            .iter()
+            .filter(|(reader, start, end)| reached.contains(reader) && !is_code(*start, *end))
+            .map(|(_, start, end)| (*start, *end, 8));
+        self.spans.extend(read);
+    }
+
     fn set_apart<S: Side>(&mut self, code: Code<'_, S>, jumps: &[JumpTable<S>]) {
         for table in jumps {
             let start = table.table.get().wrapping_sub(code.rva.get()) as usize;

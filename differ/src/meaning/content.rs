@@ -12,6 +12,7 @@ use rustc_hash::FxHashSet;
 
 use super::extent::{anonymous_extent, is_text};
 use super::table::relative_entries;
+use super::unwind_labels::UnwindRecords;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
 use crate::image::Image;
@@ -21,6 +22,10 @@ const MAX_DEPTH: u32 = 32;
 
 /// Alignment filler that may follow unnamed data: less than the largest vector's alignment.
 const MAX_FILLER: usize = 64;
+
+/// How the linkage names of vtables begin, and those of what tells the class of their objects.
+const VTABLE: &str = "??_7";
+const LOCATOR: &str = "??_R4";
 
 /// A comparison under way.
 pub(super) struct Visit {
@@ -53,10 +58,18 @@ pub struct DataChange {
 /// For each base symbol whether its contents and all they lead to are the same in its partner.
 pub(super) fn compare_symbols(comparer: &Comparer<'_>) -> Vec<bool> {
     let count = comparer.base.data.len();
+    let records = UnwindRecords::new(comparer.base);
     let looked: Vec<(bool, Vec<DataId<Base>>)> = (0..count)
         .into_par_iter()
         .with_min_len(64)
-        .map(|index| compare_symbol(comparer, DataId::new(index)))
+        .map(|index| {
+            let id = DataId::new(index);
+            // Unwind data is compared with the function that it belongs to.
+            if records.has_label(comparer.base, id) {
+                return (true, Vec::new());
+            }
+            compare_symbol(comparer, id)
+        })
         .collect();
     let mut same: Vec<bool> = looked.iter().map(|(same, _)| *same).collect();
     // Carry differences back along the edges.
@@ -119,7 +132,9 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
         },
         &mut visit,
     );
-    (meaning == Meaning::Same, visit.collect.unwrap_or_default())
+    let same =
+        meaning == Meaning::Same && comparer.same_locator(base.rva, fixed.rva, id, &mut visit);
+    (same, visit.collect.unwrap_or_default())
 }
 
 impl Comparer<'_> {
@@ -285,6 +300,29 @@ impl Comparer<'_> {
         worst
     }
 
+    /// Whether two vtables say the same of the object. In the Microsoft C++ ABI the pointer before
+    /// a vtable leads to the run-time type information, where there is any.
+    fn same_locator(
+        &self,
+        base: Rva<Base>,
+        fixed: Rva<Fixed>,
+        vtable: DataId<Base>,
+        visit: &mut Visit,
+    ) -> bool {
+        let symbol = self.base.data_symbol(vtable);
+        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+        if !linkage.starts_with(VTABLE) {
+            return true;
+        }
+        match (locator(self.base, base), locator(self.fixed, fixed)) {
+            (None, None) => true,
+            (Some(base), Some(fixed)) => {
+                self.compare_in(base, fixed, ReferenceKind::Address, visit) == Meaning::Same
+            }
+            _ => false,
+        }
+    }
+
     /// The word for a difference in unnamed data.
     fn describe(&self, base: Extent<Base>, kind: ReferenceKind) -> Difference {
         if matches!(kind, ReferenceKind::Memory(_)) {
@@ -292,12 +330,29 @@ impl Comparer<'_> {
         }
         let bytes = self.base.pe.bytes_from(base.rva);
         let text = bytes.iter().take_while(|byte| is_text(**byte)).count();
-        if text > 0 && bytes.get(text) == Some(&0) {
+        let is_whole = base.exact && text >= base.size as usize;
+        if text > 0 && (is_whole || bytes.get(text) == Some(&0)) {
             Difference::String
         } else {
             Difference::DataContent
         }
     }
+}
+
+/// The run-time type information that the pointer before a vtable leads to.
+fn locator<S: Side>(image: &Image<S>, vtable: Rva<S>) -> Option<Rva<S>> {
+    let place = Rva::new(vtable.get().checked_sub(8)?);
+    if !image.pe.relocations_in(place, 8).contains(&place) {
+        return None;
+    }
+    let target = pointer_at(image, place, true)?;
+    let id = image.data_at(target)?;
+    let is_locator = image.data_aliases(id).any(|id| {
+        let symbol = image.data_symbol(id);
+        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+        symbol.rva == target && linkage.starts_with(LOCATOR)
+    });
+    is_locator.then_some(target)
 }
 
 /// The jump table at an address, whatever else may have it.

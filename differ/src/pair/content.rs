@@ -1,7 +1,8 @@
 //! The meaning of a body as a number, for bodies that names did not pair.
 //!
 //! Bytes outside reference fields, and for each reference the name of what it points at. Bodies
-//! of equal number are only candidates for a pair: comparing still looks at everything.
+//! of equal number are only candidates for a pair: comparing still looks at everything. Where
+//! nothing but the body tells what it is, small constants without a name count by what they hold.
 
 use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
@@ -12,10 +13,22 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::{Names, Pairs, stable_name};
 use crate::image::Image;
 
+/// Constants up to this size, in bytes, count by what they hold.
+const MAX_CONSTANT: u32 = 256;
+
 /// Meanings of the bodies that have an unpaired name, or none.
 pub(super) struct Contents {
-    base: FxHashMap<FunctionId<Base>, u64>,
-    fixed: FxHashMap<FunctionId<Fixed>, u64>,
+    base: FxHashMap<FunctionId<Base>, Content>,
+    fixed: FxHashMap<FunctionId<Fixed>, Content>,
+}
+
+/// The meaning of one body.
+#[derive(Clone, Copy)]
+struct Content {
+    /// By the names of what it refers to.
+    by_names: u64,
+    /// By these and by what constants without a name hold.
+    whole: u64,
 }
 
 impl Contents {
@@ -41,11 +54,19 @@ impl Contents {
     }
 
     pub(super) fn base(&self, id: FunctionId<Base>) -> Option<u64> {
-        self.base.get(&id).copied()
+        self.base.get(&id).map(|it| it.by_names)
     }
 
     pub(super) fn fixed(&self, id: FunctionId<Fixed>) -> Option<u64> {
-        self.fixed.get(&id).copied()
+        self.fixed.get(&id).map(|it| it.by_names)
+    }
+
+    pub(super) fn whole_base(&self, id: FunctionId<Base>) -> Option<u64> {
+        self.base.get(&id).map(|it| it.whole)
+    }
+
+    pub(super) fn whole_fixed(&self, id: FunctionId<Fixed>) -> Option<u64> {
+        self.fixed.get(&id).map(|it| it.whole)
     }
 }
 
@@ -55,8 +76,9 @@ fn unnamed<S: Side>(image: &Image<S>) -> impl Iterator<Item = FunctionId<S>> + '
         .filter(|id| image.function(*id).procedures.is_empty())
 }
 
-fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> u64 {
+fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Content {
     let mut hash = FxHasher::default();
+    let mut constants = FxHasher::default();
     let mut code = image.code_of(id).to_vec();
     for placed in image.references_of(id) {
         let end = placed.offset as usize + usize::from(placed.length);
@@ -64,11 +86,36 @@ fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> u64 {
             placed.reference.field.clear(instruction);
         }
         if !placed.completed_elsewhere {
-            name_of(image, placed.reference.target).hash(&mut hash);
+            let name = name_of(image, placed.reference.target);
+            if name.is_none() {
+                constant(image, placed.reference.target).hash(&mut constants);
+            }
+            name.hash(&mut hash);
         }
     }
     code.hash(&mut hash);
-    hash.finish()
+    let by_names = hash.finish();
+    by_names.hash(&mut constants);
+    Content {
+        by_names,
+        whole: constants.finish(),
+    }
+}
+
+/// What a constant holds that is all that its object gave there, without the pointers in it.
+fn constant<S: Side>(image: &Image<S>, rva: hpbuild_metadata::Rva<S>) -> Option<Vec<u8>> {
+    let given = image.contribution_at(rva)?;
+    let section = image.pe.section_at(rva)?;
+    if given.rva != rva || given.size > MAX_CONSTANT || section.is_writable() {
+        return None;
+    }
+    let mut bytes = image.pe.bytes(rva, given.size)?.to_vec();
+    for (place, absolute) in image.pointers_in(rva, given.size) {
+        let at = place.checked_sub(rva)? as usize;
+        let end = at + if absolute { 8 } else { 4 };
+        bytes.get_mut(at..end)?.fill(0);
+    }
+    Some(bytes)
 }
 
 /// A name for what stands at `rva` that another build would also have.

@@ -4,22 +4,24 @@ use hpbuild_metadata::{Rva, Side};
 
 use super::headers::{Headers, directory};
 use super::view::{Fault, View, u32_at};
-use super::{Import, ImportSymbol};
+use super::{DelayDescriptor, Import, ImportSymbol};
 
 /// Set in a 64-bit thunk that names an ordinal.
 const BY_ORDINAL: u64 = 1 << 63;
 
-/// Every slot of both tables, sorted by address.
-pub(super) fn read<S: Side>(
-    view: &View<'_, S>,
-    headers: &Headers,
-) -> Result<Vec<Import<S>>, Fault> {
+/// Slots, and descriptors of DLLs that are loaded late.
+pub(super) type Tables<S> = (Vec<Import<S>>, Vec<DelayDescriptor<S>>);
+
+/// Every slot of both tables, sorted by address, and where the DLLs are described that are loaded
+/// late.
+pub(super) fn read<S: Side>(view: &View<'_, S>, headers: &Headers) -> Result<Tables<S>, Fault> {
     let mut imports = Vec::new();
+    let mut descriptors = Vec::new();
     if let Some((start, _)) = headers.directory(directory::IMPORT) {
         read_bound(view, start, &mut imports)?;
     }
     if let Some((start, _)) = headers.directory(directory::DELAY_IMPORT) {
-        read_delayed(view, start, &mut imports)?;
+        read_delayed(view, start, &mut imports, &mut descriptors)?;
     }
     imports.sort_by_key(|import| import.slot);
     for pair in imports.windows(2) {
@@ -31,7 +33,7 @@ pub(super) fn read<S: Side>(
             ));
         }
     }
-    Ok(imports)
+    Ok((imports, descriptors))
 }
 
 /// The list ends with the first descriptor that names no DLL or no slots, and not with the
@@ -67,10 +69,12 @@ fn read_delayed<S: Side>(
     view: &View<'_, S>,
     start: u32,
     imports: &mut Vec<Import<S>>,
+    descriptors: &mut Vec<DelayDescriptor<S>>,
 ) -> Result<(), Fault> {
     for index in 0u32.. {
         let what = format!("delay import descriptor {index}");
-        let descriptor: [u8; 32] = view.mapped(entry(start, index, 32, &what)?, &what)?;
+        let place = entry(start, index, 32, &what)?;
+        let descriptor: [u8; 32] = view.mapped(place, &what)?;
         let dll = u32_at(&descriptor, 4);
         if dll == 0 {
             break;
@@ -87,6 +91,7 @@ fn read_delayed<S: Side>(
             dll,
             delayed: true,
         };
+        descriptors.push((Rva::new(place), view.text(dll, &what)?));
         read_slots(view, list, &what, imports)?;
     }
     Ok(())

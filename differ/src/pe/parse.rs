@@ -67,7 +67,7 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         rva => Some(view.inside(rva, "AddressOfEntryPoint")?),
     };
     let exports = exports::read(&view, &headers)?;
-    let imports = imports::read(&view, &headers)?;
+    let (imports, delay_descriptors) = imports::read(&view, &headers)?;
     let base_relocations = relocations::read(&view, &headers)?;
     let runtime_functions = exceptions::read(&view, &headers, machine)?;
     let tls = tls::read(&view, &headers)?;
@@ -86,12 +86,16 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         entry_point,
         exports,
         imports,
+        delay_descriptors,
         base_relocations,
         runtime_functions,
         load_config,
         codeview: debug.codeview,
         hotpatch_compatible: debug.ex_dll_characteristics & HOTPATCH_COMPATIBLE != 0,
         tls,
+        exception_directory: headers
+            .directory(directory::EXCEPTION)
+            .map(|(start, size)| (Rva::new(start), size)),
         // Where it is broken nothing else can be misread, so it is passed on as it stands.
         resources: headers
             .directory(directory::RESOURCE)

@@ -129,14 +129,24 @@ pub(super) fn carve<S: Side>(
 }
 
 /// Functions that nothing names and that have no unwind entry, but that others call or take the
-/// address of: what `unknown` lists, all in code outside of `functions`. Sorted, disjoint from those and each other.
+/// address of, or that tables point at: what `unknown` lists, all in code outside of `functions`,
+/// and what pointers in data lead to. Sorted, disjoint from `functions` and each other.
 pub(super) fn called<S: Side>(
     pe: &Pe<S>,
     functions: &[Function<S>],
     unknown: &[Rva<S>],
     contributions: &[Contribution<S>],
 ) -> Vec<Function<S>> {
+    let is_unknown = |rva: &Rva<S>| {
+        let before = functions.partition_point(|function| function.rva <= *rva);
+        let inside = before.checked_sub(1).is_some_and(|index| {
+            let function = &functions[index];
+            rva.get() - function.rva.get() < function.size
+        });
+        !inside && pe.section_at(*rva).is_some_and(|section| section.is_code())
+    };
     let mut starts = unknown.to_vec();
+    starts.extend(pointers(pe).filter(is_unknown));
     starts.sort_unstable();
     starts.dedup();
     let mut found = Vec::new();
@@ -156,6 +166,16 @@ pub(super) fn called<S: Side>(
         }
     }
     found
+}
+
+/// Where the pointers in the data of an image lead.
+fn pointers<S: Side>(pe: &Pe<S>) -> impl Iterator<Item = Rva<S>> {
+    pe.base_relocations.iter().filter_map(|place| {
+        pe.section_at(*place).filter(|section| !section.is_code())?;
+        let value = u64::from_le_bytes(*pe.bytes_from(*place).first_chunk()?);
+        let rva = value.checked_sub(pe.image_base)?;
+        Some(Rva::new(u32::try_from(rva).ok()?))
+    })
 }
 
 fn id(index: usize) -> u32 {

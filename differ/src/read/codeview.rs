@@ -124,19 +124,19 @@ fn parse_types(path: &Path, streams: Streams<'_>) -> Result<Types, Error> {
 }
 
 fn compiland(name: &str, symbols: &ModuleSymbols, lines: LineRecords) -> Compiland {
-    // An import library's member is called after its DLL, an archive's after its object file;
-    // both keep the folder of the build out of the name.
-    let short = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    // An import library's member is called after its DLL, an archive's after its object file.
     Compiland {
         name: name.into(),
-        short_name: short.into(),
+        short_name: crate::names::of_object(name).into(),
         tool: symbols.tool.clone(),
         lines,
     }
 }
 
 /// Contributions sorted by address. The table is also what tells where unnamed code ends, so
-/// overlaps are errors: one of the two must be wrong.
+/// overlaps are errors: one of the two must be wrong. Those to the exception directory are left
+/// out: linkers sort it after they noted who gave which part, and drop entries, so the notes of
+/// some linkers (seen in those of Visual Studio 2015) overlap there and say nothing.
 fn contributions<S: Side>(
     path: &Path,
     pe: &Pe<S>,
@@ -144,7 +144,10 @@ fn contributions<S: Side>(
 ) -> Result<Vec<Contribution<S>>, Error> {
     let contribution = |raw: &RawContribution| {
         let rva: Rva<S> = pe.rva_of_place(raw.place)?;
-        (raw.size > 0).then(|| Contribution {
+        let is_sorted = pe
+            .exception_directory
+            .is_some_and(|(start, size)| rva.checked_sub(start).is_some_and(|at| at < size));
+        (raw.size > 0 && !is_sorted).then(|| Contribution {
             rva,
             size: raw.size,
             compiland: CompilandId::new(raw.module.into()),

@@ -1,6 +1,7 @@
 //! Named data, and the boundaries that tell unnamed data apart.
 
 use hpbuild_metadata::{Rva, Side};
+use rustc_hash::FxHashSet;
 
 use super::carve::find;
 use super::scan::Scanned;
@@ -61,6 +62,7 @@ pub(super) fn data_symbols<S: Side>(
         same
     });
     add_publics(pe, publics, contributions, &mut symbols);
+    name_delay_descriptors(pe, &mut symbols);
     symbols.sort_by(|a, b| {
         (a.rva, !a.sized_by_type, &a.name).cmp(&(b.rva, !b.sized_by_type, &b.name))
     });
@@ -118,6 +120,34 @@ fn add_publics<S: Side>(
             name: public.name.clone(),
             decorated: Some(public.name.clone()),
             compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+            parent: None,
+            global: true,
+            thread_local: false,
+            type_index: 0,
+        });
+    }
+}
+
+/// Names the descriptors of DLLs that are loaded late as link.exe does, where the linker did not:
+/// the thunks of those DLLs reach them, and they say nothing that the imports do not.
+fn name_delay_descriptors<S: Side>(pe: &Pe<S>, symbols: &mut Vec<DataSymbol<S>>) {
+    if pe.delay_descriptors.is_empty() {
+        return;
+    }
+    let named: FxHashSet<Rva<S>> = symbols.iter().map(|symbol| symbol.rva).collect();
+    for (rva, dll) in &pe.delay_descriptors {
+        if named.contains(rva) {
+            continue;
+        }
+        let dll = dll.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let name = format!("__DELAY_IMPORT_DESCRIPTOR_{dll}");
+        symbols.push(DataSymbol {
+            rva: *rva,
+            size: 0,
+            sized_by_type: false,
+            name: name.into(),
+            decorated: None,
+            compiland: None,
             parent: None,
             global: true,
             thread_local: false,

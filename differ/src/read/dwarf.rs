@@ -287,7 +287,7 @@ fn short(name: &str) -> &str {
 fn compiland(unit: &UnitFacts) -> Compiland {
     Compiland {
         name: unit.name.clone(),
-        short_name: short(&unit.name).into(),
+        short_name: crate::names::of_object(&unit.name).into(),
         tool: Some(tool(unit)),
         lines: LineRecords::default(),
     }

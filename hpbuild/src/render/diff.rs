@@ -16,6 +16,10 @@ use super::{cut, plain, short_name};
 const LINES: usize = 24;
 /// Functions of a list that are shown unless all are asked for.
 const FUNCTIONS: usize = 12;
+/// Inlined functions that are named of each function unless all are asked for.
+const INLINED: usize = 6;
+/// Findings of one rule that are shown unless all are asked for: those that refuse, and others.
+const FINDINGS: (usize, usize) = (12, 4);
 
 const BOLD: Style = Style::new().bold();
 const RED: Style = AnsiColor::Red.on_default();
@@ -49,7 +53,7 @@ pub(crate) fn text(report: &Report, detail: Detail) -> String {
 
 fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result {
     summary(out, report)?;
-    list_refusals(out, &report.refusals)?;
+    list_refusals(out, &report.refusals, detail)?;
     let (changed, lines): (Vec<_>, Vec<_>) = report
         .functions
         .changed
@@ -162,18 +166,35 @@ fn describe(image: &ImageReport) -> String {
 /// Findings, the weightiest first, each on a line.
 pub(crate) fn refusal_list(refusals: &[Refusal]) -> String {
     let mut out = String::new();
-    list_refusals(&mut out, refusals).expect("writing to a string does not fail");
+    list_refusals(&mut out, refusals, Detail::new(true, None))
+        .expect("writing to a string does not fail");
     out
 }
 
-fn list_refusals(out: &mut String, refusals: &[Refusal]) -> std::fmt::Result {
+fn list_refusals(out: &mut String, refusals: &[Refusal], detail: Detail) -> std::fmt::Result {
+    let rule = |refusal: &Refusal| (refusal.severity, refusal.code, refusal.waived.is_some());
     let mut shown = refusals.iter().collect::<Vec<_>>();
-    shown.sort_by_key(|refusal| (refusal.severity, refusal.code));
+    shown.sort_by_key(|refusal| rule(refusal));
     if !shown.is_empty() {
         writeln!(out)?;
     }
-    for refusal in shown {
-        write_refusal(out, refusal)?;
+    for of_rule in shown.chunk_by(|one, other| rule(one) == rule(other)) {
+        let limit = match of_rule[0].severity {
+            _ if detail.verbose => usize::MAX,
+            Severity::Refuse => FINDINGS.0,
+            Severity::Warn | Severity::Note => FINDINGS.1,
+        };
+        for refusal in of_rule.iter().take(limit) {
+            write_refusal(out, refusal)?;
+        }
+        let hidden = of_rule.len().saturating_sub(limit);
+        if hidden > 0 {
+            let code = of_rule[0].code;
+            writeln!(
+                out,
+                "         {code}  {DIM}... {hidden} more, see --verbose{DIM:#}"
+            )?;
+        }
     }
     Ok(())
 }
@@ -234,12 +255,20 @@ fn changed_function(
         writeln!(out, "{}", cut(&aliases, detail.width))?;
     }
     let changed = changed_lines(function);
-    for inlined in &function.inlined {
+    let limit = if detail.verbose { usize::MAX } else { INLINED };
+    for inlined in function.inlined.iter().take(limit) {
         let (name, count) = (plain(&inlined.name), inlined.removed + inlined.added);
         let name = short_name(&name, detail.width.saturating_sub(50));
         writeln!(
             out,
             "  inlined {BOLD}{name}{BOLD:#}: {count} of {changed} changed instructions are its"
+        )?;
+    }
+    let hidden = function.inlined.len().saturating_sub(limit);
+    if hidden > 0 {
+        writeln!(
+            out,
+            "  {DIM}... {hidden} more inlined, see --verbose{DIM:#}"
         )?;
     }
     let limit = if detail.verbose { usize::MAX } else { LINES };

@@ -18,6 +18,8 @@ use sha2::{Digest, Sha256};
 use super::diff::{changed_lines, kind_name};
 
 const STYLE: &str = include_str!("html/report.css");
+/// Notes that are shown without being asked for.
+const NOTES: usize = 6;
 const SCRIPT: &str = include_str!("html/report.js");
 
 /// The report as a page.
@@ -156,16 +158,43 @@ fn refusals(out: &mut String, refusals: &[Refusal]) -> std::fmt::Result {
     }
     let mut shown: Vec<&Refusal> = refusals.iter().collect();
     shown.sort_by_key(|refusal| (refusal.waived.is_some(), refusal.severity, refusal.code));
+    writeln!(out, "<section id=\"refusals\">\n<h2>Findings</h2>")?;
+    let is_weighty = |refusal: &&&Refusal| refusal.severity != Severity::Note;
+    let weighty = shown.iter().filter(is_weighty).count();
+    // What only informs must not push the changes off the screen.
+    let (weighty, notes) = match shown.len() - weighty {
+        0..=NOTES => (&shown[..], &[][..]),
+        _ => {
+            shown.sort_by_key(|refusal| refusal.severity == Severity::Note);
+            shown.split_at(weighty)
+        }
+    };
+    if !weighty.is_empty() {
+        findings(out, weighty)?;
+    }
+    if !notes.is_empty() {
+        writeln!(
+            out,
+            "<details class=\"notes\"><summary>{} notes</summary>",
+            notes.len()
+        )?;
+        findings(out, notes)?;
+        writeln!(out, "</details>")?;
+    }
+    writeln!(out, "</section>")
+}
+
+fn findings(out: &mut String, shown: &[&Refusal]) -> std::fmt::Result {
     writeln!(
         out,
-        "<section id=\"refusals\">\n<h2>Findings</h2>\n<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Findings\"><table class=\"findings\">\n\
+        "<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"Findings\"><table class=\"findings\">\n\
          <thead><tr><th scope=\"col\">Rule</th><th scope=\"col\">Weight</th>\
          <th scope=\"col\">Finding</th></tr></thead>\n<tbody>"
     )?;
     for refusal in shown {
         finding(out, refusal)?;
     }
-    writeln!(out, "</tbody></table></div>\n</section>")
+    writeln!(out, "</tbody></table></div>")
 }
 
 /// One finding as a row.

@@ -8,6 +8,7 @@ use hpbuild_differ::pe::Tls;
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
 use super::function::FunctionWalk;
+use super::throw::thrown;
 use super::{Extraction, LoaderPointer, Source, unnamed};
 use crate::piece::{Place, Target};
 use crate::refusal::Code;
@@ -40,9 +41,10 @@ impl Extraction<'_> {
         let is_distance = is_distance(field);
         let takes_entry = own == Some(0) && kind == ReferenceKind::Address;
         if let (Some(offset), false) = (own, takes_entry) {
-            if matches!(field, Field::ImageRelative { .. }) && !self.is_switch_table(target) {
-                // Entries of such a table are addresses relative to the image, or indexes into
-                // one; copied as they stand they would lead into nowhere.
+            let is_unknown = || !self.is_switch_table(target) && !self.reads_index(walk, operand);
+            if matches!(field, Field::ImageRelative { .. }) && is_unknown() {
+                // Entries of such a table are addresses relative to the image; copied as they stand
+                // they would lead into nowhere.
                 let message = "a table between its instructions that no symbol describes";
                 self.refuse(Code::JumpTable, walk.name, Some(operand.offset), message);
                 return None;
@@ -253,10 +255,14 @@ impl Extraction<'_> {
         }
         let constant = is_read_only(image, symbol.rva);
         let copy = |this: &mut Self| {
-            if constant && kind == ReferenceKind::Address {
+            if constant && kind == ReferenceKind::Address && thrown(&symbol.name).is_none() {
                 this.check_hidden(symbol.rva, symbol.size);
             }
-            let piece = this.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
+            let source = match thrown(&symbol.name).filter(|_| constant) {
+                Some(what) => Source::Thrown(symbol.rva, what),
+                None => Source::Data(symbol.rva, symbol.size.max(1)),
+            };
+            let piece = this.piece_of(source);
             Ok(Target::Piece(Place::new(piece, offset.into())))
         };
         let Some(base) = self.comparer.base_data_of(id) else {

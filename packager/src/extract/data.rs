@@ -20,11 +20,7 @@ impl Extraction<'_> {
     /// Makes the piece of data at a place.
     pub(super) fn data(&mut self, rva: Rva<Fixed>, size: u32, piece: PieceId) -> Piece {
         let image = &self.diff.fixed;
-        let name = match resolve(image, rva) {
-            Meaning::Data { id, .. } => image.data_symbol(id).name.to_string(),
-            Meaning::JumpTable(_) => format!("jump table at fixed rva {rva}"),
-            _ => format!("constant at fixed rva {rva}"),
-        };
+        let name = self.name_of(rva);
         let room = if is_read_only(image, rva) {
             Room::ReadOnly
         } else {
@@ -64,6 +60,16 @@ impl Extraction<'_> {
             zeros,
             references,
             page_links: Vec::new(),
+        }
+    }
+
+    /// What to call data.
+    pub(super) fn name_of(&self, rva: Rva<Fixed>) -> String {
+        let image = &self.diff.fixed;
+        match resolve(image, rva) {
+            Meaning::Data { id, .. } => image.data_symbol(id).name.to_string(),
+            Meaning::JumpTable(_) => format!("jump table at fixed rva {rva}"),
+            _ => format!("constant at fixed rva {rva}"),
         }
     }
 
@@ -221,7 +227,7 @@ impl Extraction<'_> {
     }
 
     /// What a pointer in data should hold.
-    fn pointer_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
+    pub(super) fn pointer_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
         let image = &self.diff.fixed;
         match resolve(image, rva) {
             Meaning::Function { id, offset } => {

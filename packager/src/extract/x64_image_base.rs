@@ -13,6 +13,7 @@ use iced_x86::{
 use rustc_hash::FxHashSet;
 
 use super::Extraction;
+use super::code::Operand;
 use super::function::FunctionWalk;
 use crate::piece::Target;
 use crate::refusal::Code;
@@ -129,6 +130,18 @@ impl Extraction<'_> {
             open.retain(|offset| (*offset as usize) < bytes.len());
         }
         None
+    }
+
+    /// Whether an instruction reads one or two bytes, which hold no address: an index into a table
+    /// of addresses, right wherever it stands.
+    pub(super) fn reads_index(&self, walk: &FunctionWalk<'_>, operand: &Operand) -> bool {
+        let rva = walk.extent.rva.checked_add(operand.offset);
+        let bytes = rva.and_then(|rva| self.diff.fixed.pe.bytes(rva, operand.length.into()));
+        let decode = |bytes| Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE).decode();
+        let decoded = bytes.map(decode);
+        decoded.is_some_and(|it| {
+            it.mnemonic() == Mnemonic::Movzx && matches!(it.memory_size().size(), 1 | 2)
+        })
     }
 
     /// Where the jump tables of a function lead, as offsets.

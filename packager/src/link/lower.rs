@@ -132,11 +132,7 @@ impl<'a> Lowering<'a> {
         }
         let mut code_order = self.thunk_order;
         self.stubs.sort();
-        for (index, piece) in self.parts.pieces.iter().enumerate() {
-            if piece.room != Room::Code {
-                continue;
-            }
-            let id = PieceId(index as u32);
+        for id in self.parts.code.iter().copied() {
             code_order.push(id);
             let first = self.stubs.partition_point(|(parent, _)| *parent < id);
             code_order.extend(

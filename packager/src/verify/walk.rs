@@ -59,6 +59,7 @@ pub(super) fn walk(
         walk.compare(id);
     }
     walk.check_exceptions();
+    walk.check_order();
     (walk.rvas.iter().flatten().count(), walk.references)
 }
 
@@ -106,6 +107,21 @@ impl Walk<'_> {
                 self.found(Place::start(redirect.piece), i64::from(attach.patch.get()))
             {
                 self.faults.push(fault(&*redirect.name, expected, found));
+            }
+        }
+    }
+
+    /// Code must lie in the order of the parts, on which exception data relies.
+    fn check_order(&mut self) {
+        let lies = |id: &PieceId| Some((self.rvas[id.index()]?, *id));
+        let places: Vec<_> = self.parts.code.iter().filter_map(lies).collect();
+        for pair in places.windows(2) {
+            let ((before, first), (after, second)) = (pair[0], pair[1]);
+            if after <= before {
+                let (first, second) = (self.parts.piece(first), self.parts.piece(second));
+                let expected = format!("{} behind {}", second.name, first.name);
+                let found = format!("{after:#x} and {before:#x}");
+                self.faults.push(fault("order of code", expected, found));
             }
         }
     }

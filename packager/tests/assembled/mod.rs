@@ -130,7 +130,10 @@ pub(crate) fn parts(machine: Machine, pieces: Vec<Piece>) -> Parts {
     for (to, from) in original.iter_mut().zip(&pieces[0].bytes) {
         *to = *from;
     }
+    let code = (0..).map(PieceId).zip(&pieces);
+    let code = code.filter(|(_, piece)| piece.room == Room::Code);
     Parts {
+        code: code.map(|(id, _)| id).collect(),
         machine,
         sequence: Sequence::FIRST,
         base: base_facts(),

@@ -131,7 +131,8 @@ impl<'p> Reader<'p> {
                 Some(name) => {
                     let name = self.names.function(name);
                     let object = name.object.as_deref().unwrap_or_default();
-                    format!("function {object}:{} {offset:#x}", name.name)
+                    let FunctionName { name, instance, .. } = &name;
+                    format!("function {object}:{name}#{instance} {offset:#x}")
                 }
                 None => format!("code {} {offset:#x}", self.program.section(*id).name),
             },
@@ -206,6 +207,7 @@ impl<'p> Reader<'p> {
                 let name = self.names.variable(&FunctionName {
                     name: symbol.name.clone(),
                     object: (!symbol.global).then(|| object.name.clone()),
+                    instance: 0,
                 });
                 format!("variable {}:{}", name.object.unwrap_or_default(), name.name)
             }

@@ -18,12 +18,24 @@ pub(super) struct Names<'a> {
     pub(super) variables: &'a Lone,
     /// Empty for the base.
     pub(super) renamed: &'a Renamed,
+    /// Functions whose numbers mean nothing on the other side; empty for the base.
+    pub(super) namesakes: &'a Namesakes,
 }
+
+/// Names, with their objects, that several functions of one side have in common.
+pub(super) type Namesakes = BTreeSet<(String, Option<String>)>;
 
 impl Names<'_> {
     pub(super) fn function(&self, name: &FunctionName) -> FunctionName {
-        let plain = self.functions.plain(name);
-        self.renamed.get(&plain).cloned().unwrap_or(plain)
+        let mut plain = self.functions.plain(name);
+        if let Some(known) = self.renamed.get(&plain) {
+            return known.clone();
+        }
+        if is_namesake(self.namesakes, name) {
+            // Whichever of the base it is, that is not known.
+            plain.instance = usize::MAX - plain.instance;
+        }
+        plain
     }
 
     pub(super) fn variable(&self, name: &FunctionName) -> FunctionName {
@@ -33,12 +45,27 @@ impl Names<'_> {
 
 /// What both sides have, and what only one has.
 pub(super) struct Pairs<'a, T> {
-    /// The name in the base, and both values.
-    pub(super) both: Vec<(&'a FunctionName, &'a T, &'a T)>,
+    /// Name and value in the base and in the fixed side.
+    pub(super) both: Vec<(&'a FunctionName, &'a T, &'a FunctionName, &'a T)>,
     /// Of the fixed side alone.
     pub(super) added: Vec<(&'a FunctionName, &'a T)>,
     /// Of the base alone.
     pub(super) removed: Vec<(&'a FunctionName, &'a T)>,
+    /// What cannot be told by its name: among the added and the removed.
+    pub(super) namesakes: Namesakes,
+}
+
+impl<'a, T> Pairs<'a, T> {
+    /// Moves two that were thought to be of one side alone to `both`.
+    pub(super) fn join(
+        &mut self,
+        base: (&'a FunctionName, &'a T),
+        fixed: (&'a FunctionName, &'a T),
+    ) {
+        self.removed.retain(|it| it.0 != base.0);
+        self.added.retain(|it| it.0 != fixed.0);
+        self.both.push((base.0, base.1, fixed.0, fixed.1));
+    }
 }
 
 impl Lone {
@@ -57,15 +84,21 @@ impl Lone {
         FunctionName {
             name: name.name.clone(),
             object: object.filter(|_| !self.0.contains(&name.name)),
+            instance: name.instance,
         }
     }
 
-    /// Brings two sides together.
+    /// Brings two sides together, but for functions that have namesakes: their numbers mean nothing.
     pub(super) fn pairs<'a, T>(
         &self,
         base: &'a BTreeMap<FunctionName, T>,
         fixed: &'a BTreeMap<FunctionName, T>,
     ) -> Pairs<'a, T> {
+        let all = base.keys().chain(fixed.keys());
+        let namesakes: Namesakes = all
+            .filter(|name| name.instance > 0)
+            .map(|name| (name.name.clone(), name.object.clone()))
+            .collect();
         let mut left: BTreeMap<FunctionName, (&FunctionName, &T)> = fixed
             .iter()
             .map(|(name, value)| (self.plain(name), (name, value)))
@@ -74,16 +107,24 @@ impl Lone {
             both: Vec::new(),
             added: Vec::new(),
             removed: Vec::new(),
+            namesakes: Namesakes::new(),
         };
         for (name, value) in base {
-            match left.remove(&self.plain(name)) {
-                Some((_, other)) => pairs.both.push((name, value, other)),
+            let known = !is_namesake(&namesakes, name);
+            match known.then(|| left.remove(&self.plain(name))).flatten() {
+                Some((in_fixed, other)) => pairs.both.push((name, value, in_fixed, other)),
                 None => pairs.removed.push((name, value)),
             }
         }
         pairs.added = left.into_values().collect();
+        pairs.namesakes = namesakes;
         pairs
     }
+}
+
+/// Whether another function of its side has the same name.
+pub(super) fn is_namesake(namesakes: &Namesakes, name: &FunctionName) -> bool {
+    !namesakes.is_empty() && namesakes.contains(&(name.name.clone(), name.object.clone()))
 }
 
 /// The names that occur once.

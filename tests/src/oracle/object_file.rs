@@ -1,11 +1,16 @@
 //! One COFF object, reduced to sections, symbols and relocations.
 
+use std::collections::BTreeSet;
+
 use object::coff::CoffHeader;
+use object::read::archive::ArchiveFile;
 use object::read::coff::{CoffBigFile, CoffFile};
 use object::{
     FileKind, Object, ObjectSection, ObjectSymbol, RelocationFlags, RelocationTarget, SectionFlags,
     SymbolIndex, SymbolKind, SymbolSection, pe,
 };
+
+use super::{code_view, rust};
 
 /// Why an object cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +79,10 @@ pub(super) struct Section {
 /// One symbol.
 #[derive(Debug)]
 pub(super) struct Symbol {
+    /// The name that it has in every version of the program: see [`rust`].
     pub(super) name: String,
+    /// The name that the linker knows it by.
+    pub(super) linkage: String,
     /// Where it is defined: an index into [`ObjectFile::sections`] and an offset in bytes.
     pub(super) place: Option<(usize, u32)>,
     /// Whether other objects see it.
@@ -87,7 +95,10 @@ pub(super) struct Symbol {
 /// One object file.
 #[derive(Debug)]
 pub struct ObjectFile {
+    /// What tells its static functions from those of others.
     pub(super) name: String,
+    /// Its file, or its name in a library.
+    pub(super) file: String,
     pub(super) machine: Machine,
     pub(super) sections: Vec<Section>,
     pub(super) symbols: Vec<Symbol>,
@@ -95,7 +106,7 @@ pub struct ObjectFile {
 
 impl ObjectFile {
     /// Reads an object. `name` tells static functions of the same name apart and must be the
-    /// same for both compiles of one source.
+    /// same for both compiles of one source, but for the hashes of rustc.
     ///
     /// # Errors
     /// The bytes are no x64 or Arm64 COFF object, or a table in it is damaged.
@@ -121,6 +132,37 @@ impl ObjectFile {
     }
 }
 
+/// The objects in a static library whose names are among the wanted ones, in its order.
+///
+/// # Errors
+/// The bytes are no library, or a damaged one.
+pub fn members(
+    name: &str,
+    library: &[u8],
+    wanted: &BTreeSet<&str>,
+) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    let unreadable = |error: object::Error| Error::Unreadable {
+        name: name.to_owned(),
+        detail: error.to_string(),
+    };
+    let archive = ArchiveFile::parse(library).map_err(unreadable)?;
+    let mut found = Vec::new();
+    for member in archive.members() {
+        let member = member.map_err(unreadable)?;
+        let bytes = member.data(library).map_err(unreadable)?;
+        let name = String::from_utf8_lossy(member.name()).into_owned();
+        // What a library says of a DLL is no object.
+        if wanted.contains(name.as_str()) && FileKind::parse(bytes).is_ok_and(is_object) {
+            found.push((name, bytes.to_vec()));
+        }
+    }
+    Ok(found)
+}
+
+fn is_object(kind: FileKind) -> bool {
+    matches!(kind, FileKind::Coff | FileKind::CoffBig)
+}
+
 fn convert<'data, H: CoffHeader>(
     name: &str,
     file: &CoffFile<'data, &'data [u8], H>,
@@ -139,12 +181,19 @@ fn convert<'data, H: CoffHeader>(
         };
         index_of.insert(symbol.index(), symbols.len());
         symbols.push(Symbol {
-            name: symbol.name()?.to_owned(),
+            name: rust::stable(symbol.name()?),
+            linkage: symbol.name()?.to_owned(),
             place,
             global: symbol.is_global(),
             is_section: symbol.kind() == SymbolKind::Section,
             is_function: symbol.kind() == SymbolKind::Text,
         });
+    }
+    let called = code_view::names(file, &index_of);
+    for (index, name) in called {
+        if let Some(symbol) = symbols.get_mut(index) {
+            symbol.name = rust::instance(&symbol.linkage, &name);
+        }
     }
     let mut sections = Vec::new();
     for section in file.sections() {
@@ -174,7 +223,8 @@ fn convert<'data, H: CoffHeader>(
         });
     }
     Ok(ObjectFile {
-        name: name.to_owned(),
+        name: rust::object(name),
+        file: name.to_owned(),
         machine,
         sections,
         symbols,

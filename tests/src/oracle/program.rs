@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::object_file::{Error, Machine, ObjectFile, Purpose, Section};
+use super::linker_map::LinkerMap;
+use super::object_file::{Error, Machine, ObjectFile, Purpose, Section, Symbol};
 
 /// A function by name; `object` is set for a static one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,6 +12,8 @@ pub struct FunctionName {
     pub name: String,
     /// The object that a static function belongs to.
     pub object: Option<String>,
+    /// Counts from 0 where several functions of one side have all of this in common.
+    pub instance: usize,
 }
 
 /// A section of an object.
@@ -50,7 +53,7 @@ pub struct Program {
     /// Functions by the section they fill.
     pub(super) functions: BTreeMap<FunctionName, SectionId>,
     pub(super) names: HashMap<SectionId, FunctionName>,
-    /// Symbols seen by all objects.
+    /// Symbols seen by all objects, by the names that the linker knows.
     globals: HashMap<String, (SectionId, u32)>,
     /// Offsets of all labels in the data sections, in order.
     labels: BTreeMap<SectionId, Vec<u32>>,
@@ -88,7 +91,7 @@ impl Program {
                     // Of several copies (inline functions, COMDAT) the linker keeps the first.
                     program
                         .globals
-                        .entry(symbol.name.clone())
+                        .entry(symbol.linkage.clone())
                         .or_insert((id, offset));
                 }
                 program.labels.entry(id).or_default().push(offset);
@@ -96,11 +99,7 @@ impl Program {
                 if !code || !(symbol.is_function || symbol.global) {
                     continue;
                 }
-                let name = FunctionName {
-                    name: symbol.name.clone(),
-                    object: (!symbol.global).then(|| object.name.clone()),
-                };
-                if is_funclet(&symbol.name) {
+                if is_funclet(&symbol.linkage) {
                     continue;
                 }
                 if offset != 0 {
@@ -109,8 +108,20 @@ impl Program {
                         section: object.sections[section].name.clone(),
                     });
                 }
+                let mut name = FunctionName {
+                    name: symbol.name.clone(),
+                    object: (!symbol.global).then(|| object.name.clone()),
+                    instance: 0,
+                };
+                let kept = program.globals.get(&symbol.linkage);
+                let is_copy = symbol.global && kept.is_some_and(|it| *it != (id, offset));
+                while !is_copy && *program.functions.get(&name).unwrap_or(&id) != id {
+                    name.instance += 1;
+                }
                 program.names.entry(id).or_insert_with(|| name.clone());
-                program.functions.entry(name).or_insert(id);
+                if !is_copy {
+                    program.functions.insert(name, id);
+                }
             }
         }
         program.handling = program.find_handling();
@@ -175,7 +186,7 @@ impl Program {
         let own = symbol
             .place
             .map(|(section, offset)| (SectionId { object, section }, offset));
-        let shared = self.globals.get(&symbol.name).copied();
+        let shared = self.globals.get(&symbol.linkage).copied();
         let defined = if symbol.global { shared.or(own) } else { own };
         let Some((id, mut offset)) = defined else {
             return (Target::Undefined(symbol.name.clone()), addend);
@@ -205,9 +216,19 @@ impl Program {
     pub(super) fn elsewhere(&self) -> BTreeSet<String> {
         let symbols = self.objects.iter().flat_map(|it| &it.symbols);
         symbols
-            .filter(|it| it.place.is_none() && !self.globals.contains_key(&it.name))
-            .map(|it| it.name.clone())
+            .filter(|it| it.place.is_none() && !self.globals.contains_key(&it.linkage))
+            .map(|it| it.linkage.clone())
             .collect()
+    }
+
+    /// Where the linker put a function; nothing where it dropped it.
+    #[must_use]
+    pub fn place(&self, name: &FunctionName, map: &LinkerMap) -> Option<u64> {
+        let id = *self.functions.get(name)?;
+        let object = &self.objects[id.object];
+        let here = |it: &&Symbol| it.place == Some((id.section, 0)) && !it.is_section;
+        let mut symbols = object.symbols.iter().filter(here);
+        symbols.find_map(|it| map.place(&object.file, &it.linkage, it.global))
     }
 
     /// The datum that holds this place.
@@ -252,6 +273,7 @@ impl Program {
                     let name = FunctionName {
                         name: symbol.name.clone(),
                         object: (!symbol.global).then(|| object.name.clone()),
+                        instance: 0,
                     };
                     let id = SectionId {
                         object: index,

@@ -367,3 +367,51 @@ fn colour() {
     assert!(report(&["--color", "always"]).contains("\u{1b}[1m"));
     assert!(!report(&["--color", "never"]).contains('\u{1b}'));
 }
+
+/// What the text leaves out of a long list it counts, and `--verbose` shows; what refuses a change
+/// by one rule stays apart from what was waived.
+#[test]
+fn findings_left_out_are_counted() {
+    // Two libraries that share next to nothing.
+    let of = |rest: &[&str]| {
+        let mut command = Command::new(program());
+        command.arg("diff").args(rest);
+        command.arg(prebuilt("edits/x64/base/hp_edits.dll"));
+        command.arg(prebuilt("rules/x64/every/hp_rules.dll"));
+        run(command).stdout
+    };
+    let json: Value = serde_json::from_str(&of(&["--format", "json"])).expect("JSON");
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in json["refusals"].as_array().expect("a list") {
+        *counts
+            .entry(finding["code"].as_str().expect("a code"))
+            .or_default() += 1;
+    }
+    let is_finding = |line: &&str| {
+        let word = line.split_whitespace().next();
+        line.starts_with("  ")
+            && word.is_some_and(|word| ["refuse", "warn", "note"].contains(&word))
+    };
+    let verbose = of(&["--verbose"]);
+    let (short, mut hidden_at_all) = (of(&[]), 0);
+    for (code, count) in counts {
+        let lines = |text: &str| {
+            text.lines()
+                .filter(is_finding)
+                .filter(|it| it.contains(code))
+                .count()
+        };
+        let more = format!("{code}  ... ");
+        let hidden = short
+            .lines()
+            .find_map(|line| line.trim_start().strip_prefix(&more));
+        let hidden = hidden.map_or(0, |rest| {
+            let number = rest.split(' ').next().expect("a number");
+            number.parse::<usize>().expect("a number")
+        });
+        assert_eq!(lines(&verbose), count, "{code}");
+        assert_eq!(lines(&short) + hidden, count, "{code}");
+        hidden_at_all += hidden;
+    }
+    assert!(hidden_at_all > 0, "nothing was left out:\n{short}");
+}

@@ -377,6 +377,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
             piece("between", Room::Writable, &[], between, Vec::new()),
             piece("data", Room::Writable, &[], 16, Vec::new()),
         ],
+        code: vec![PieceId(0)],
         runtime: Vec::new(),
         redirects: vec![Redirect {
             name: name.into(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::places::Truth;
 use crate::corpus::proof::Profile;
 use crate::run;
 
@@ -33,20 +34,22 @@ pub(super) fn counted(names: impl Iterator<Item = String>) -> BTreeSet<String> {
         .collect()
 }
 
-/// What tells a function from its namesakes: the linkage name where all objects see it, otherwise
-/// the readable one and the object.
-pub(super) fn key(linkage: Option<&str>, readable: &str, object: &str) -> String {
-    linkage.map_or_else(|| format!("{readable} in {object}"), str::to_owned)
-}
-
 /// What `hpbuild diff` says of a pair.
 pub(super) struct Found {
     /// By the names of procedure records, as people write them down.
     names: Names,
-    /// By what tells namesakes apart: see [`key`].
-    keys: Names,
+    /// By their places.
+    pub(super) changed: Vec<Reported>,
+    pub(super) added: Vec<Reported>,
+    pub(super) removed: Vec<Reported>,
     unmatched: Vec<String>,
     unknown: Vec<String>,
+}
+
+/// Where the report says that a function is, in RVAs.
+pub(super) struct Reported {
+    pub(super) base: Option<u64>,
+    pub(super) fixed: Option<u64>,
 }
 
 /// Asks `hpbuild diff` for its report on a pair. That a change cannot be hotpatched is no matter
@@ -69,27 +72,26 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
         let list = report["functions"][kind].as_array();
         list.with_context(|| format!("`{line}`: no list functions.{kind}"))
     };
-    let each = |of: fn(&Value) -> String| -> Result<Names> {
-        let all = |kind: &str| -> Result<BTreeSet<String>> {
-            Ok(counted(functions(kind)?.iter().map(of)))
-        };
-        Ok(Names {
-            changed: all("changed")?,
-            added: all("added")?,
-            removed: all("removed")?,
-        })
-    };
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let named = |kind: &str| -> Result<BTreeSet<String>> {
+        Ok(counted(functions(kind)?.iter().map(|it| text(&it["name"]))))
+    };
+    let places = |kind: &str| -> Result<Vec<Reported>> {
+        let place = |it: &Value| Reported {
+            base: it["base_rva"].as_u64(),
+            fixed: it["fixed_rva"].as_u64(),
+        };
+        Ok(functions(kind)?.iter().map(place).collect())
+    };
     Ok(Found {
-        names: each(|it| it["name"].as_str().unwrap_or_default().to_owned())?,
-        keys: each(|it| {
-            let [name, compiland] = ["name", "compiland"].map(|field| it[field].as_str());
-            key(
-                it["decorated"].as_str(),
-                name.unwrap_or_default(),
-                compiland.unwrap_or_default(),
-            )
-        })?,
+        names: Names {
+            changed: named("changed")?,
+            added: named("added")?,
+            removed: named("removed")?,
+        },
+        changed: places("changed")?,
+        added: places("added")?,
+        removed: places("removed")?,
         unmatched: functions("unmatched")?
             .iter()
             .map(|it| text(&it["name"]))
@@ -109,16 +111,6 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
     })
 }
 
-impl Found {
-    /// Takes out what is no function of any object.
-    pub(super) fn leave_out(&mut self, names: &BTreeSet<String>) {
-        let keys = &mut self.keys;
-        for list in [&mut keys.changed, &mut keys.added, &mut keys.removed] {
-            list.retain(|name| !names.contains(name));
-        }
-    }
-}
-
 /// Sums over all pairs.
 #[derive(Default)]
 pub(super) struct Totals {
@@ -130,6 +122,8 @@ pub(super) struct Totals {
     false_changes: usize,
     unmatched: usize,
     unknown: usize,
+    untold: usize,
+    skipped: usize,
 }
 
 impl Totals {
@@ -153,14 +147,30 @@ impl Totals {
     }
 
     /// The oracle on a corpus pair, where it is the truth.
-    pub(super) fn corpus(&mut self, title: &str, same: usize, truth: &Names) {
+    pub(super) fn corpus(&mut self, title: &str, truth: &Truth) {
+        let Names {
+            changed,
+            added,
+            removed,
+        } = &truth.names;
         println!(
-            "{title}: {same} same, {} changed, {} added, {} removed",
-            truth.changed.len(),
-            truth.added.len(),
-            truth.removed.len()
+            "{title}: {} same, {} changed, {} added, {} removed; {} not linked, {} that the oracle \
+             cannot tell from namesakes",
+            truth.same,
+            changed.len(),
+            added.len(),
+            removed.len(),
+            truth.dropped,
+            truth.ambiguous
         );
-        self.functions += same + truth.changed.len();
+        self.functions += truth.same + changed.len();
+        self.untold += truth.ambiguous;
+    }
+
+    /// A pair that nobody built here.
+    pub(super) fn not_built(&mut self, title: &str) {
+        println!("{title}: skipped, because it is not built\nhint: cargo xtask corpus");
+        self.skipped += 1;
     }
 
     /// The differ on a fixture.
@@ -169,13 +179,19 @@ impl Totals {
     }
 
     /// The differ on a corpus pair.
-    pub(super) fn against_oracle(&mut self, title: &str, truth: &Names, found: &Found) {
-        self.differ(title, truth, &found.keys, found);
+    pub(super) fn against_oracle(
+        &mut self,
+        title: &str,
+        truth: &Truth,
+        names: &Names,
+        found: &Found,
+    ) {
+        self.differ(title, &truth.names, names, found);
     }
 
     /// The differ on one set of objects, linked twice.
     pub(super) fn relinked(&mut self, title: &str, found: &Found) {
-        self.differ(title, &Names::default(), &found.keys, found);
+        self.differ(title, &Names::default(), &found.names, found);
     }
 
     fn differ(&mut self, title: &str, truth: &Names, names: &Names, found: &Found) {
@@ -217,14 +233,16 @@ impl Totals {
         println!("oracle against fixtures: {} wrong", self.oracle_wrong);
         println!(
             "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \
-             {} unmatched, {} unknown",
+             {} unmatched, {} unknown; {} not told by the oracle; {} pairs skipped",
             self.pairs,
             self.functions,
             self.changed,
             self.missed,
             self.false_changes,
             self.unmatched,
-            self.unknown
+            self.unknown,
+            self.untold,
+            self.skipped
         );
     }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::recipe::{Corpus, Project};
-use super::sources;
+use super::recipe::{Corpus, Project, Version};
+use super::{rust, sources};
 use crate::compile::FOR_THE_ORACLE;
 use crate::recipe::Machine;
 use crate::run;
@@ -31,12 +31,17 @@ const IMPORTS: [&str; 2] = ["msvcrt", "kernel32"];
 /// inline function the first is kept.
 pub(crate) const ORDER: &str = "order.txt";
 
+/// The linker's map: what of which object went where.
+pub(crate) const MAP: &str = "map.txt";
+
 /// One image to be built.
 pub(crate) struct Side<'a> {
     /// The whole recipe.
     pub(crate) corpus: &'a Corpus,
     /// The project it belongs to.
     pub(crate) project: &'a Project,
+    /// Which version of it this is.
+    pub(crate) version: &'a Version,
     /// The folder with its sources.
     pub(crate) sources: &'a Path,
     /// Level of optimisation.
@@ -61,28 +66,33 @@ impl Side<'_> {
     /// # Errors
     /// A tool fails: its output is part of the error.
     pub(crate) fn build(&self, tools: &Toolchain, fixtures: &Path) -> Result<()> {
-        let (compiles, objects) = self.compiles(tools, fixtures)?;
+        let (compiles, mut objects) = self.compiles(tools, fixtures)?;
         let imports = IMPORTS.map(|library| self.imports(tools, fixtures, library));
-        let mut link = self.link(tools, &self.corpus.link, "", &objects);
         let mut commands: Vec<String> = compiles.iter().map(run::shown).collect();
+        let mut compilers = tools.version()?;
+        if let Some(recipe) = &self.project.rust {
+            commands.push(run::shown(&self.cargo(recipe)));
+            commands.extend(recipe.flags.iter().cloned());
+            compilers.push_str(&rust::version()?);
+            objects.push(rust::library());
+        }
         commands.extend(imports.iter().map(run::shown));
-        commands.push(run::shown(&link));
-        let stamp = format!("{}{}\n", tools.version()?, commands.join("\n"));
+        let mut link = self.link(tools, &self.corpus.link, "", &objects);
+        // The oracle's names stand in the objects, and where they went only the linker knows.
+        link.arg(format!("/map:{MAP}"));
+        let compiled = format!("{compilers}{}\n", commands.join("\n"));
+        let stamp = format!("{compiled}{}\n", run::shown(&link));
         let noted = self.out.join("commands.txt");
-        if fs::read_to_string(&noted).is_ok_and(|text| text == stamp) {
+        let last = fs::read_to_string(&noted).unwrap_or_default();
+        if last == stamp {
             return Ok(());
         }
-        run::step(&self.title());
-        if self.out.exists() {
-            fs::remove_dir_all(&self.out)?;
-        }
-        fs::create_dir_all(self.out.join("obj"))?;
-        run::in_parallel(compiles, |mut command| run::captured(&mut command))?;
-        for mut command in imports {
-            run::captured(&mut command)?;
-        }
-        if self.project.runtime {
-            self.runtime(tools, &objects)?;
+        if last.starts_with(&compiled) {
+            run::step(&self.title("link"));
+            fs::remove_file(&noted)?;
+        } else {
+            run::step(&self.title("build"));
+            self.compile(tools, fixtures, compiles, imports, &objects)?;
         }
         run::captured(&mut link)?;
         let order: Vec<_> = objects.iter().filter_map(|it| it.file_name()).collect();
@@ -92,11 +102,37 @@ impl Side<'_> {
         Ok(())
     }
 
-    fn title(&self) -> String {
+    /// Makes the objects and the import libraries, in place of all that is there.
+    fn compile(
+        &self,
+        tools: &Toolchain,
+        fixtures: &Path,
+        compiles: Vec<Command>,
+        imports: [Command; IMPORTS.len()],
+        objects: &[PathBuf],
+    ) -> Result<()> {
+        if self.out.exists() {
+            fs::remove_dir_all(&self.out)?;
+        }
+        fs::create_dir_all(self.out.join("obj"))?;
+        run::in_parallel(compiles, |mut command| run::captured(&mut command))?;
+        for mut command in imports {
+            run::captured(&mut command)?;
+        }
+        if let Some(recipe) = &self.project.rust {
+            self.make_library(recipe, self.version, fixtures)?;
+        }
+        if self.project.runtime {
+            self.runtime(tools, objects)?;
+        }
+        Ok(())
+    }
+
+    fn title(&self, what: &str) -> String {
         let side = self.out.file_name().unwrap_or_default().to_string_lossy();
         let Project { name, .. } = self.project;
         format!(
-            "build {name} -{} {} {side}",
+            "{what} {name} -{} {} {side}",
             self.optimisation,
             self.machine.folder()
         )
@@ -187,7 +223,13 @@ impl Side<'_> {
         let mut exports = "LIBRARY runtime.dll\nEXPORTS\n_pei386_runtime_relocator\n".to_owned();
         for name in listed("--undefined-only")?.difference(&defined) {
             let made_by_linker = name.starts_with("__guard_") || name == "__ImageBase";
-            let is_name = !name.is_empty() && !name.ends_with(':') && !name.starts_with("__imp_");
+            let is_name = !name.is_empty() && !name.ends_with(':');
+            // Where a function is marked as imported, its plain name does not occur.
+            let name = match name.strip_prefix("__imp_") {
+                Some(_) if self.project.rust.is_none() => continue,
+                Some(plain) => plain,
+                None => name,
+            };
             if is_name && !made_by_linker {
                 // Type information is data, which the linker reaches in another way.
                 let data = name.starts_with("_ZTI") || name.starts_with("_ZTV");
@@ -210,7 +252,8 @@ impl Side<'_> {
     /// # Errors
     /// The side is not built, or the linker fails.
     pub(crate) fn relink(&self, tools: &Toolchain, fixtures: &Path) -> Result<Vec<Relinked>> {
-        let (_, objects) = self.compiles(tools, fixtures)?;
+        let (_, mut objects) = self.compiles(tools, fixtures)?;
+        objects.extend(self.project.rust.as_ref().map(|_| rust::library()));
         let mut reversed = objects.clone();
         reversed.reverse();
         let kept = |without: &[&str]| -> Vec<String> {
@@ -250,6 +293,11 @@ impl Side<'_> {
         ];
         let mut relinked = Vec::new();
         for (way, flags, objects) in ways {
+            // The linker drops the debug records of a static function that it folds, and with them
+            // the only name that Rust's have: one that is gone is rightly called removed.
+            if way == "folded" && self.project.rust.is_some() {
+                continue;
+            }
             let folder = self.out.join("relinked").join(way);
             let image = folder.join(format!("{}.dll", self.project.name));
             if !image.exists() {
@@ -270,9 +318,16 @@ impl Side<'_> {
         objects: &[PathBuf],
     ) -> Command {
         let name = &self.project.name;
+        let rust = self.project.rust.as_ref();
+        let exports = rust.map_or(&[][..], |it| &it.exports);
         let mut lld = tools.lld_link();
         lld.current_dir(&self.out)
-            .args(flags)
+            .args(
+                flags
+                    .iter()
+                    .filter(|it| rust.is_none() || *it != "/lldmingw"),
+            )
+            .args(exports.iter().map(|name| format!("/export:{name}")))
             .arg(format!("/pdbsourcepath:C:\\{name}"))
             .arg(format!("/out:{folder}{name}.dll"))
             .arg(format!("/pdb:{folder}{name}.pdb"))

@@ -130,11 +130,16 @@ impl Profile {
         let mut cargo = Command::new("cargo");
         cargo
             .current_dir(run::root())
-            .env("CARGO_TARGET_DIR", Path::new("target"))
-            .args(["build", "--package", "hpbuild"]);
-        if matches!(self, Profile::Release) {
-            cargo.arg("--release");
-        }
+            .env("CARGO_TARGET_DIR", Path::new("target"));
+        match self {
+            Profile::Release => cargo.args(["build", "--package", "hpbuild", "--release"]),
+            // With the features that `cargo test --workspace` selects, so that dependencies are
+            // not compiled once more.
+            Profile::Dev => {
+                cargo.args(["build", "--workspace", "--bin", "hpbuild"]);
+                cargo.args(["--test", "signing"])
+            }
+        };
         run::step(&run::shown(&cargo));
         run::checked(&mut cargo)
     }

@@ -1,5 +1,6 @@
 //! `fixtures/corpus/recipes.toml`: which projects there are and how they are compiled.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -28,7 +29,10 @@ pub(crate) struct Project {
     pub(crate) name: String,
     /// Sources relative to the folder of the side; a last component `*.c` or `*.cpp` stands
     /// for all.
+    #[serde(default)]
     pub(crate) sources: Vec<String>,
+    /// Set where the library is a Rust crate, which cargo compiles.
+    pub(crate) rust: Option<Rust>,
     /// Our own additions, relative to `fixtures/`.
     #[serde(default)]
     pub(crate) extra: Vec<String>,
@@ -51,6 +55,23 @@ pub(crate) struct Project {
     pub(crate) fixed: Version,
 }
 
+/// How a Rust crate becomes an image. Its functions are generic or nobody's entry point, so a
+/// source of our own calls it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rust {
+    /// That source, relative to `fixtures/`.
+    pub(crate) source: String,
+    /// Functions that the image exports.
+    pub(crate) exports: Vec<String>,
+    /// Flags for the compiler.
+    #[serde(default)]
+    pub(crate) flags: Vec<String>,
+    /// Exact versions of what the crate depends on, so that both sides have the same.
+    #[serde(default)]
+    pub(crate) pins: BTreeMap<String, String>,
+}
+
 /// Where the sources of one side come from.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +82,7 @@ pub(crate) struct Version {
     /// Its exact version.
     pub(crate) version: String,
     /// The folder in it.
+    #[serde(default)]
     pub(crate) folder: String,
     /// A change made to them.
     pub(crate) edit: Option<Edit>,

@@ -1,5 +1,6 @@
 //! Sources of the corpus: published crates, fetched by cargo into the ignored folder.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,8 +14,13 @@ use crate::run;
 ///
 /// # Errors
 /// Cargo cannot fetch the crate, or the edit does not fit the file.
-pub(crate) fn prepare(version: &Version, corpus: &Path) -> Result<PathBuf> {
-    let fetched = fetch(&version.package, &version.version, corpus)?.join(&version.folder);
+pub(crate) fn prepare(
+    version: &Version,
+    pins: &BTreeMap<String, String>,
+    corpus: &Path,
+) -> Result<PathBuf> {
+    let fetched = fetch(&version.package, &version.version, pins, corpus)?;
+    let fetched = fetched.join(&version.folder);
     let Some(edit) = &version.edit else {
         return Ok(fetched);
     };
@@ -28,8 +34,26 @@ pub(crate) fn prepare(version: &Version, corpus: &Path) -> Result<PathBuf> {
     Ok(mended)
 }
 
-/// Unpacks exactly this version of a crate, by `cargo vendor` for a manifest that wants it alone.
-fn fetch(package: &str, version: &str, corpus: &Path) -> Result<PathBuf> {
+/// The manifest of a package that wants this version of a crate, and others beside it.
+pub(crate) fn manifest(package: &str, version: &str, pins: &BTreeMap<String, String>) -> String {
+    let mut text = format!(
+        "[package]\nname = \"fetch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
+         [workspace]\n\n[dependencies]\n{package} = \"={version}\"\n"
+    );
+    for (package, version) in pins {
+        text.push_str(&format!("{package} = \"={version}\"\n"));
+    }
+    text
+}
+
+/// Unpacks exactly this version of a crate, by `cargo vendor` for a manifest that wants it and
+/// what is pinned.
+fn fetch(
+    package: &str,
+    version: &str,
+    pins: &BTreeMap<String, String>,
+    corpus: &Path,
+) -> Result<PathBuf> {
     let folder = corpus.join("crates").join(format!("{package}-{version}"));
     let unpacked = folder.join("vendor").join(package);
     if unpacked.exists() {
@@ -38,13 +62,7 @@ fn fetch(package: &str, version: &str, corpus: &Path) -> Result<PathBuf> {
     run::step(&format!("fetch {package} {version}"));
     fs::create_dir_all(folder.join("src"))?;
     fs::write(folder.join("src/lib.rs"), "")?;
-    fs::write(
-        folder.join("Cargo.toml"),
-        format!(
-            "[package]\nname = \"fetch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n\
-             [workspace]\n\n[dependencies]\n{package} = \"={version}\"\n"
-        ),
-    )?;
+    fs::write(folder.join("Cargo.toml"), manifest(package, version, pins))?;
     run::captured(
         Command::new("cargo")
             .current_dir(&folder)

@@ -8,134 +8,223 @@
 //!
 //! Compilers know how far apart the variables of a compiland are, and reach one through another.
 //! Nothing in the second `add` is an address, and yet it means that other variable. So what
-//! registers hold is followed through the control flow of one stretch of code, as far as all ways
-//! agree on it.
+//! registers hold is followed through the control flow of one stretch of code, and through slots of
+//! its frame (see `frame`), as far as all ways agree on it. What is found here only adds operands:
+//! their bits are compared as well, so that a wrong one can make a change but hide none.
 
 use hpbuild_metadata::{Rva, Side};
 
-use super::effects::{self, Flow, VOLATILE};
+use super::blocks::blocks;
+use super::effects::{self, Flow, VOLATILE, bits};
 use super::field::{self, AddressField};
+use super::frame::{Frame, Slots, is_spill};
 use crate::decode::{Body, Code, Derived, ReferenceKind};
 
 /// Instructions gone over before giving up, as a multiple of those there are.
 const MAX_ROUNDS: usize = 24;
 
-/// RVAs in registers.
-type State = [Option<u32>; 31];
+/// RVAs at one place of the code.
+#[derive(Clone)]
+struct State {
+    registers: [Option<u32>; 31],
+    /// In slots of the frame, as many as are followed.
+    slots: Vec<Option<u32>>,
+}
 
 /// What instructions reach through addresses that earlier ones made, in code order.
 pub(in crate::decode) fn find<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<Derived<S>> {
-    let makes_address = |index: usize| {
-        let reference = body.instructions[index].reference?;
-        (reference.kind == ReferenceKind::Address).then_some(reference.target.get())
+    let words = super::words(code);
+    let mut following = Following {
+        code,
+        body,
+        words: &words,
+        slots: Slots::default(),
     };
-    let words: Vec<u32> = code
-        .bytes
-        .chunks_exact(4)
-        .filter_map(|word| word.first_chunk())
-        .map(|word| u32::from_le_bytes(*word))
-        .collect();
-    // Registers that ever hold an address, and whether one of them is used with an offset.
-    let holders = (0..words.len()).fold(0_u32, |set, index| {
-        set | makes_address(index).map_or(0, |_| 1 << (words[index] & 31))
-    });
-    let is_use = |index: usize| {
-        let offset = offset_of(words[index]);
-        offset.is_some_and(|(base, _)| holders & (1 << base) != 0)
-            && body.instructions[index].reference.is_none()
-    };
-    if holders == 0 || !(0..words.len()).any(is_use) {
+    if !following.is_of_use() {
         return Vec::new();
     }
-    let mut states: Vec<Option<State>> = vec![None; words.len()];
-    let mut open = vec![0];
-    states[0] = Some([None; 31]);
-    let mut steps = MAX_ROUNDS * words.len();
-    while let Some(at) = open.pop() {
-        let Some(left) = steps.checked_sub(1) else {
+    let mut frame = None;
+    // Each further round follows at least one slot more.
+    loop {
+        let Some((states, stored)) = following.settle() else {
             return Vec::new();
         };
-        steps = left;
-        let Some(mut state) = states[at] else {
-            continue;
+        let more = !stored.is_empty() && {
+            let frame = frame.get_or_insert_with(|| {
+                let blocks = blocks(code, body)?;
+                Frame::of(code, body, &blocks)
+            });
+            let frame = frame.as_ref();
+            frame.is_some_and(|frame| following.slots.extend(frame, &stored))
         };
-        if !body.instructions[at].valid {
-            continue;
-        }
-        let word = words[at];
-        let effects = effects::of(word);
-        let copy = copied(word, &state);
-        for (register, held) in state.iter_mut().enumerate() {
-            if effects.writes & (1 << register) != 0 {
-                *held = None;
-            }
-            if effects.flow == Flow::Call && (VOLATILE | 1 << 30) & (1 << register) != 0 {
-                *held = None;
-            }
-        }
-        if let Some(address) = makes_address(at) {
-            set(&mut state, word & 31, Some(address));
-        } else if let Some((to, value)) = copy {
-            set(&mut state, to, value);
-        }
-        let mut enter = |next: usize| {
-            let Some(place) = states.get_mut(next) else {
-                return;
-            };
-            if join(place, &state) {
-                open.push(next);
-            }
-        };
-        match effects.flow {
-            Flow::Next | Flow::Call => enter(at + 1),
-            Flow::Branch { conditional } => {
-                let target = body.instructions[at].reference.map(|it| it.target);
-                let offset = target.and_then(|target| target.checked_sub(code.rva));
-                if let Some(offset) = offset.filter(|offset| offset % 4 == 0) {
-                    enter(offset as usize / 4);
-                }
-                if conditional {
-                    enter(at + 1);
-                }
-            }
-            // What stands behind is reached in ways that are not followed, with what is not known.
-            Flow::Indirect | Flow::Stop => {}
+        if !more {
+            return following.uses(&states);
         }
     }
-    let derived = (0..words.len())
-        .filter(|index| is_use(*index))
-        .filter_map(|index| {
-            let (base, offset) = offset_of(words[index])?;
-            let address = states[index]?[base as usize]?;
+}
+
+/// One function under way.
+struct Following<'a, S: Side> {
+    code: Code<'a, S>,
+    body: &'a Body<S>,
+    words: &'a [u32],
+    slots: Slots,
+}
+
+impl<S: Side> Following<'_, S> {
+    /// The address that an instruction makes from nothing but itself and a page.
+    fn made(&self, index: usize) -> Option<u32> {
+        let reference = self.body.instructions[index].reference?;
+        (reference.kind == ReferenceKind::Address).then_some(reference.target.get())
+    }
+
+    /// Whether any register that ever holds an address is used with an offset, or spilled.
+    fn is_of_use(&self) -> bool {
+        let mut holders = 0_u32;
+        let mut spilled = false;
+        for (index, word) in self.words.iter().enumerate() {
+            let stored = [word & 31, (word >> 10) & 31];
+            spilled = spilled
+                || stored
+                    .iter()
+                    .any(|it| holders & (1 << it) != 0 && is_spill(*word, *it));
+            holders |= self.made(index).map_or(0, |_| 1 << (word & 31));
+        }
+        let is_use = |index: usize| {
+            let offset = offset_of(self.words[index]);
+            offset.is_some_and(|(base, _)| spilled || holders & (1 << base) != 0)
+                && self.body.instructions[index].reference.is_none()
+        };
+        holders != 0 && (0..self.words.len()).any(is_use)
+    }
+
+    /// What holds in front of each instruction that a way leads to, and the instructions that
+    /// store an address to where the stack may be; `None` where it takes too long.
+    fn settle(&self) -> Option<(Vec<Option<State>>, Vec<u32>)> {
+        let mut states: Vec<Option<State>> = vec![None; self.words.len()];
+        let mut stored = Vec::new();
+        let mut open = vec![0];
+        *states.first_mut()? = Some(State {
+            registers: [None; 31],
+            slots: vec![None; self.slots.count()],
+        });
+        let mut steps = MAX_ROUNDS * self.words.len();
+        while let Some(at) = open.pop() {
+            steps = steps.checked_sub(1)?;
+            let Some(mut state) = states[at].clone() else {
+                continue;
+            };
+            if !self.body.instructions[at].valid {
+                continue;
+            }
+            self.step(at, &mut state, &mut stored);
+            let mut enter = |next: usize| {
+                if let Some(place) = states.get_mut(next)
+                    && join(place, &state)
+                {
+                    open.push(next);
+                }
+            };
+            match effects::of(self.words[at]).flow {
+                Flow::Next | Flow::Call => enter(at + 1),
+                Flow::Branch { conditional } => {
+                    let target = self.body.instructions[at].reference.map(|it| it.target);
+                    let offset = target.and_then(|target| target.checked_sub(self.code.rva));
+                    if let Some(offset) = offset.filter(|offset| offset % 4 == 0) {
+                        enter(offset as usize / 4);
+                    }
+                    if conditional {
+                        enter(at + 1);
+                    }
+                }
+                // What stands behind is reached in ways that are not followed, with what is not
+                // known.
+                Flow::Indirect | Flow::Stop => {}
+            }
+        }
+        Some((states, stored))
+    }
+
+    /// What an instruction does to what is known.
+    fn step(&self, at: usize, state: &mut State, stored: &mut Vec<u32>) {
+        let word = self.words[at];
+        let effects = effects::of(word);
+        let copy = copied(word, state);
+        let moves = self.slots.moves(at as u32, at as u32 + 1);
+        for it in moves.iter().filter(|it| it.is_store) {
+            state.slots[it.slot] = state.held(it.register);
+        }
+        let holds = |register: &u32| state.held(*register).is_some();
+        let data = [word & 31, (word >> 10) & 31];
+        if moves.is_empty() && data.iter().any(|it| holds(it) && is_spill(word, *it)) {
+            stored.push(at as u32);
+        }
+        let lost = match effects.flow {
+            Flow::Call => effects.writes | VOLATILE | 1 << 30,
+            _ => effects.writes,
+        };
+        for register in bits(lost.into()) {
+            state.registers[register] = None;
+        }
+        for it in moves.iter().filter(|it| !it.is_store) {
+            state.set(it.register, state.slots[it.slot]);
+        }
+        if let Some(address) = self.made(at) {
+            state.set(word & 31, Some(address));
+        } else if let Some((to, value)) = copy {
+            state.set(to, value);
+        }
+    }
+
+    fn uses(&self, states: &[Option<State>]) -> Vec<Derived<S>> {
+        let of = |index: usize| {
+            let (base, offset) = offset_of(self.words[index])?;
+            let address = states[index].as_ref()?.held(base)?;
             let target = Rva::new(address).checked_offset(offset)?;
-            let kind = match AddressField::of(words[index]) {
-                Some(found @ AddressField::Offset12 { .. }) => field::kind(words[index], found),
+            let kind = match AddressField::of(self.words[index]) {
+                Some(found @ AddressField::Offset12 { .. }) => {
+                    field::kind(self.words[index], found)
+                }
                 _ => ReferenceKind::Address,
             };
-            Some(Derived {
+            let derived = Derived {
                 instruction: index as u32,
                 from: Rva::new(address),
                 target,
                 kind,
-            })
-        });
-    derived.filter(|it| it.target.get() != 0).collect()
+            };
+            (target.get() != 0).then_some(derived)
+        };
+        let without = |index: &usize| self.body.instructions[*index].reference.is_none();
+        (0..self.words.len())
+            .filter(without)
+            .filter_map(of)
+            .collect()
+    }
 }
 
-fn set(state: &mut State, register: u32, value: Option<u32>) {
-    if let Some(held) = state.get_mut(register as usize) {
-        *held = value;
+impl State {
+    /// What a register holds; 31 is none.
+    fn held(&self, register: u32) -> Option<u32> {
+        self.registers.get(register as usize).copied().flatten()
+    }
+
+    fn set(&mut self, register: u32, value: Option<u32>) {
+        if let Some(held) = self.registers.get_mut(register as usize) {
+            *held = value;
+        }
     }
 }
 
 /// Brings `state` to a place; whether that changed what is known there.
 fn join(place: &mut Option<State>, state: &State) -> bool {
     let Some(known) = place else {
-        *place = Some(*state);
+        *place = Some(state.clone());
         return true;
     };
     let mut changed = false;
-    for (known, new) in known.iter_mut().zip(state) {
+    let known = known.registers.iter_mut().chain(&mut known.slots);
+    for (known, new) in known.zip(state.registers.iter().chain(&state.slots)) {
         if known.is_some() && known != new {
             *known = None;
             changed = true;
@@ -146,12 +235,13 @@ fn join(place: &mut Option<State>, state: &State) -> bool {
 
 /// `mov xd, xs` and `add xd, xs, #n`: the destination and what it holds then.
 fn copied(word: u32, state: &State) -> Option<(u32, Option<u32>)> {
-    let held = |register: u32| state.get(register as usize).copied().flatten();
     if word & 0xffe0_ffe0 == 0xaa00_03e0 {
-        return Some((word & 31, held((word >> 16) & 31)));
+        return Some((word & 31, state.held((word >> 16) & 31)));
     }
     let (base, offset) = offset_of(word).filter(|_| word >> 24 == 0x91)?;
-    let address = held(base).and_then(|held| u32::try_from(i64::from(held) + offset).ok());
+    let address = state
+        .held(base)
+        .and_then(|held| u32::try_from(i64::from(held) + offset).ok());
     Some((word & 31, address))
 }
 

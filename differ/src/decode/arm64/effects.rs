@@ -45,6 +45,15 @@ pub(super) enum Flow {
     Stop,
 }
 
+/// The numbers of the registers in a set, or of the bits in any other.
+pub(super) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = set.trailing_zeros();
+        set &= set.wrapping_sub(1);
+        (bit < 64).then_some(bit as usize)
+    })
+}
+
 /// `field` bits from `low` on as a register, as a set.
 const fn register(word: u32, low: u32) -> Registers {
     (1 << ((word >> low) & 31)) & ALL

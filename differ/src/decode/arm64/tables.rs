@@ -23,12 +23,7 @@ const WINDOW: usize = 24;
 
 /// Takes back what was read into tables.
 pub(super) fn set_apart<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
-    let words: Vec<u32> = code
-        .bytes
-        .chunks_exact(4)
-        .filter_map(|word| word.first_chunk())
-        .map(|word| u32::from_le_bytes(*word))
-        .collect();
+    let words = super::words(code);
     for index in 0..words.len() {
         // br xn
         let is_jump = words[index] & 0xffff_fc1f == 0xd61f_0000;

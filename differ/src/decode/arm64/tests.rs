@@ -1,4 +1,5 @@
 mod fields;
+mod frame;
 mod hostile;
 mod links;
 mod oracle;

@@ -55,7 +55,7 @@ pub(super) fn contributions<S: Side>(
         let compiland = *files.entry(short(file)).or_insert_with(|| {
             compilands.push(Compiland {
                 name: file.as_str().into(),
-                short_name: short(file).into(),
+                short_name: crate::names::of_object(file).into(),
                 tool: None,
                 lines: LineRecords::default(),
             });

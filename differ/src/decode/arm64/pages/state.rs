@@ -1,8 +1,19 @@
-//! What the registers may hold at one place, and how that comes together where ways meet.
+//! What registers and slots may hold at one place, and how that comes together where ways meet.
 
 use rustc_hash::FxHashMap;
 
-use crate::decode::arm64::effects::{ALL, Registers, VOLATILE};
+use crate::decode::arm64::effects::{Registers, VOLATILE, bits};
+use crate::decode::arm64::frame::MAX_SLOTS;
+
+/// Registers, bits 0 to 30, and slots of the frame, from bit [`SLOTS`] on.
+pub(super) type Places = u64;
+
+/// The first place that is a slot.
+pub(super) const SLOTS: usize = 31;
+const _: () = assert!(SLOTS + MAX_SLOTS <= 64);
+
+/// Every place.
+pub(super) const EVERYWHERE: Places = !0;
 
 /// Pages told apart in one register before all pages of the function count as mixed up.
 const MAX_SET: usize = 64;
@@ -23,7 +34,7 @@ pub(super) type Set = u32;
 /// Every `adrp` of the function.
 pub(super) const EVERY: Set = 0;
 
-/// How much is known of a register with pages.
+/// How much is known of a place with pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Stale,
@@ -31,66 +42,86 @@ pub(super) enum Level {
     Mixed,
 }
 
-/// What the registers hold at one place.
+/// What registers and slots hold at one place of the code.
 #[derive(Clone)]
 pub(super) struct State {
-    /// Registers with a value in `values`.
-    pub(super) live: Registers,
-    /// Registers that hold nothing; the rest hold something that is no page.
-    pub(super) nothing: Registers,
-    values: [(Level, Set); 31],
+    /// Places with a value in `values` or `slots`.
+    pub(super) live: Places,
+    /// Places that hold nothing; the rest hold something that is no page.
+    pub(super) nothing: Places,
+    values: [(Level, Set); SLOTS],
+    /// As many as are followed, mostly none.
+    slots: Vec<(Level, Set)>,
 }
 
 impl State {
-    /// No pages anywhere.
-    pub(super) const fn without_pages(nothing: Registers) -> Self {
+    /// No pages anywhere, and so many slots.
+    pub(super) fn without_pages(nothing: Places, slots: usize) -> Self {
         Self {
             live: 0,
             nothing,
-            values: [(Level::Stale, EVERY); 31],
+            values: [(Level::Stale, EVERY); SLOTS],
+            slots: vec![(Level::Stale, EVERY); slots],
         }
     }
 
-    /// The pages of a register that is live.
-    pub(super) fn value(&self, register: usize) -> (Level, Set) {
-        self.values[register]
+    /// The pages of a place that is live.
+    pub(super) fn value(&self, place: usize) -> (Level, Set) {
+        match self.values.get(place) {
+            Some(value) => *value,
+            None => self.slots[place - SLOTS],
+        }
     }
 
-    fn get(&self, register: usize) -> Option<(Level, Set)> {
-        (self.live & (1 << register) != 0).then(|| self.values[register])
+    fn value_mut(&mut self, place: usize) -> &mut (Level, Set) {
+        match self.values.get_mut(place) {
+            Some(value) => value,
+            None => &mut self.slots[place - SLOTS],
+        }
     }
 
-    pub(super) fn set(&mut self, register: usize, value: Option<(Level, Set)>) {
-        self.kill(1 << register);
+    fn get(&self, place: usize) -> Option<(Level, Set)> {
+        (self.live & (1 << place) != 0).then(|| self.value(place))
+    }
+
+    pub(super) fn set(&mut self, place: usize, value: Option<(Level, Set)>) {
+        self.kill(1 << place);
         if let Some(value) = value {
-            self.live |= 1 << register;
-            self.values[register] = value;
+            self.live |= 1 << place;
+            *self.value_mut(place) = value;
         }
     }
 
-    pub(super) fn kill(&mut self, registers: Registers) {
-        self.live &= !registers;
-        self.nothing &= !registers;
+    /// Copies what one place holds to another. What is copied is something, even where nothing is
+    /// known of it.
+    pub(super) fn copy(&mut self, to: usize, from: usize) {
+        self.set(to, self.get(from));
+    }
+
+    pub(super) fn kill(&mut self, places: Places) {
+        self.live &= !places;
+        self.nothing &= !places;
     }
 
     /// What is left after a call.
     pub(super) fn call(&mut self) {
-        self.kill(ANSWERED);
-        self.nothing |= LOST & !self.live;
-        self.weaken(LOST & self.live);
+        let lost = Places::from(LOST);
+        self.kill(ANSWERED.into());
+        self.nothing |= lost & !self.live;
+        self.weaken(lost & self.live);
     }
 
-    /// Makes live registers stale.
-    pub(super) fn weaken(&mut self, registers: Registers) {
-        for register in bits(registers) {
-            self.values[register].0 = Level::Stale;
+    /// Makes live places stale.
+    pub(super) fn weaken(&mut self, places: Places) {
+        for place in bits(places) {
+            self.value_mut(place).0 = Level::Stale;
         }
     }
 
     /// The same, with everything as weak as it can be: for ways that may not exist.
     pub(super) fn weakened(&self) -> Self {
         let mut state = self.clone();
-        state.nothing = ALL & !state.live;
+        state.nothing = EVERYWHERE & !state.live;
         state.weaken(state.live);
         state
     }
@@ -99,24 +130,24 @@ impl State {
     pub(super) fn join(&mut self, other: &State, sets: &mut Sets) -> bool {
         let (live, nothing) = (self.live, self.nothing);
         let mut changed = false;
-        for register in bits(live | other.live) {
-            let bit = 1 << register;
-            let value = match (self.get(register), other.get(register)) {
+        for place in bits(live | other.live) {
+            let bit = 1 << place;
+            let value = match (self.get(place), other.get(place)) {
                 (Some(left), Some(right)) => Some(sets.unite(left, right)),
                 (Some(known), None) => beside_other(known, other.nothing & bit != 0),
                 (None, Some(known)) => beside_other(known, nothing & bit != 0),
                 (None, None) => None,
             };
-            changed |= value != self.get(register);
+            changed |= value != self.get(place);
             match value {
                 Some(value) => {
                     self.live |= bit;
-                    self.values[register] = value;
+                    *self.value_mut(place) = value;
                 }
                 None => self.live &= !bit,
             }
         }
-        // A register that is live on one way has its bit clear there.
+        // A place that is live on one way has its bit clear there.
         self.nothing = nothing & other.nothing;
         changed | (self.nothing != nothing)
     }
@@ -129,15 +160,6 @@ fn beside_other(known: (Level, Set), nothing: bool) -> Option<(Level, Set)> {
         Level::Stale => None,
         Level::Pages | Level::Mixed => Some((Level::Mixed, known.1)),
     }
-}
-
-/// The numbers of the registers in a set.
-pub(super) fn bits(mut set: Registers) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let bit = set.trailing_zeros();
-        set &= set.wrapping_sub(1);
-        (bit < 32).then_some(bit as usize)
-    })
 }
 
 /// Sets of `adrp`s, each kept once.

@@ -6,50 +6,50 @@ use crate::decode::{Body, Code, PageLink, ReferenceKind, decode};
 
 /// Where every function here starts.
 const START: u32 = 0x1000;
-const RET: u32 = 0xd65f_03c0;
-const CALL: u32 = 0x9400_4000;
+pub(super) const RET: u32 = 0xd65f_03c0;
+pub(super) const CALL: u32 = 0x9400_4000;
 const FASTFAIL: u32 = 0xd43e_0060;
 
-fn adrp(register: u32, pages: u32) -> u32 {
+pub(super) fn adrp(register: u32, pages: u32) -> u32 {
     0x9000_0000 | register | (pages & 3) << 29 | pages >> 2 << 5
 }
 
-fn add(to: u32, from: u32, offset: u32) -> u32 {
+pub(super) fn add(to: u32, from: u32, offset: u32) -> u32 {
     0x9100_0000 | to | from << 5 | offset << 10
 }
 
 /// `ldr xT, [xN, offset * 8]`
-fn ldr(to: u32, base: u32, offset: u32) -> u32 {
+pub(super) fn ldr(to: u32, base: u32, offset: u32) -> u32 {
     0xf940_0000 | to | base << 5 | offset << 10
 }
 
 /// `str wT, [xN, offset * 4]`
-fn str(from: u32, base: u32, offset: u32) -> u32 {
+pub(super) fn str(from: u32, base: u32, offset: u32) -> u32 {
     0xb900_0000 | from | base << 5 | offset << 10
 }
 
-fn mov(to: u32, from: u32) -> u32 {
+pub(super) fn mov(to: u32, from: u32) -> u32 {
     0xaa00_03e0 | to | from << 16
 }
 
 /// `mov xD, #value`
-fn movz(to: u32, value: u32) -> u32 {
+pub(super) fn movz(to: u32, value: u32) -> u32 {
     0xd280_0000 | to | value << 5
 }
 
-fn cbz(words: i32) -> u32 {
+pub(super) fn cbz(words: i32) -> u32 {
     0xb400_0000 | (words as u32 & 0x7_ffff) << 5
 }
 
-fn b(words: i32) -> u32 {
+pub(super) fn b(words: i32) -> u32 {
     0x1400_0000 | words as u32 & 0x03ff_ffff
 }
 
-fn br(register: u32) -> u32 {
+pub(super) fn br(register: u32) -> u32 {
     0xd61f_0000 | register << 5
 }
 
-fn body(words: &[u32]) -> Body<Base> {
+pub(super) fn body(words: &[u32]) -> Body<Base> {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let mut body = Body::default();
     let code = Code {
@@ -63,7 +63,7 @@ fn body(words: &[u32]) -> Body<Base> {
 }
 
 /// Users and their pages, as indexes.
-fn links(words: &[u32]) -> Vec<(u32, u32)> {
+pub(super) fn links(words: &[u32]) -> Vec<(u32, u32)> {
     let link = |link: &PageLink| (link.user, link.page);
     body(words).page_links.iter().map(link).collect()
 }

@@ -7,6 +7,7 @@ use hpbuild_metadata::{Base, Rva};
 
 use super::super::effects::{self, Registers};
 use super::super::field::AddressField;
+use super::super::frame::form::{self, Form, SP};
 use super::Numbers;
 
 const PC: u32 = 0x4000_0000;
@@ -175,4 +176,92 @@ fn distances_agree() {
         compared += 1;
     }
     assert!(compared > 80_000, "only {compared} distances");
+}
+
+/// Every look at the stack pointer that capstone prints is one that is seen, and where it prints a
+/// distance, that is the place.
+#[test]
+fn no_look_at_the_stack_pointer_is_left_out() {
+    let capstone = capstone();
+    let (mut looks, mut accesses) = (0, 0);
+    let mut wrong = Vec::new();
+    for word in words()
+        .into_iter()
+        .flat_map(|word| [word | 31 << 5, word | 31])
+    {
+        let bytes = word.to_le_bytes();
+        let Ok(instructions) = capstone.disasm_count(&bytes, PC.into(), 1) else {
+            continue;
+        };
+        let Some(instruction) = instructions.iter().next() else {
+            continue;
+        };
+        let mnemonic = instruction.mnemonic().unwrap_or_default();
+        let operands = instruction.op_str().unwrap_or_default();
+        let on_stack = operands.contains("[sp");
+        let behind = operands.split_once("[sp").map_or("", |it| it.1);
+        let first = operands.split(',').next().unwrap_or_default();
+        let compares = matches!(
+            mnemonic,
+            "cmp" | "cmn" | "tst" | "cmpp" | "gmi" | "msr" | "subps"
+        );
+        // What is authenticated with the stack pointer tells nobody where it stands.
+        let signs = mnemonic.starts_with("pac")
+            || mnemonic.starts_with("aut")
+            || mnemonic.ends_with("aa")
+            || mnemonic.ends_with("ab");
+        // Registers of the system have names with the same letters.
+        let of_system = matches!(mnemonic, "msr" | "mrs");
+        let reads = operands.contains("sp") && !of_system && !(signs && !on_stack);
+        let writes =
+            matches!(first, "sp" | "wsp") && !compares && !on_stack && !mnemonic.starts_with("st")
+                || on_stack && (operands.contains("]!") || behind.contains("], "))
+                || first.contains("[sp]!");
+        if !reads {
+            continue;
+        }
+        looks += 1;
+        let seen = match form::of(word) {
+            Form::Address { to, from, .. } => (from == SP || to == SP) && (to == SP) == writes,
+            Form::Lower { .. } => writes,
+            Form::Constant { .. } => false,
+            Form::Access(access) => {
+                accesses += 1;
+                let before = behind.split(']').next().unwrap_or_default();
+                let shown = before.rsplit('#').next().unwrap_or_default();
+                let shown = number(shown).unwrap_or(0);
+                access.base == SP
+                    && on_stack
+                    && i64::from(access.offset) == shown
+                    && (writes || access.back == 0)
+                    && (!behind.ends_with('!') || access.back == access.offset)
+            }
+            Form::Other {
+                reads_sp,
+                writes_sp,
+            } => (reads_sp || writes_sp) && (writes_sp || !writes),
+        };
+        if !seen {
+            wrong.push(format!(
+                "{word:#010x} {mnemonic} {operands} {:?}",
+                form::of(word)
+            ));
+        }
+    }
+    assert!(
+        looks > 50_000 && accesses > 5_000,
+        "{looks} looks, {accesses} accesses"
+    );
+    wrong.truncate(30);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A number as capstone prints it.
+fn number(text: &str) -> Option<i64> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
+    let value = match digits.strip_prefix("0x") {
+        Some(digits) => i64::from_str_radix(digits, 16),
+        None => digits.parse(),
+    };
+    value.ok().map(|value| sign * value)
 }

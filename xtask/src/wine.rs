@@ -1,0 +1,155 @@
+//! `cargo xtask wine`: patches below a loader and an unwinder that are not ours.
+//!
+//! Wine's loader maps base and patch, a program of its own (`xtask/wine/apply.c`) applies the patch
+//! as the reference of the format describes it, and calls go through. So every patch of the x64
+//! fixtures is seen to load and to fit its base, and exceptions are thrown through patched
+//! functions and caught in them: the patched base must do what the fixed image does.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use hpbuild_fixtures::{Machine, Pair, pairs};
+
+use crate::corpus::proof::Profile;
+use crate::run;
+use crate::toolchain::{self, Toolchain};
+
+/// Where Debian puts the loader of 64-bit programs, which is not on the search path.
+const WINE: &str = "/usr/lib/wine/wine64";
+/// Definitions of what the program imports.
+const IMPORTS: [&str; 2] = ["kernel32", "msvcrt"];
+/// The pairs whose functions are called, the functions, and how many arguments from 0 on.
+const CALLED: (&str, [&str; 4], u32) = (
+    "exceptions/",
+    ["guarded", "nested", "receives", "packed"],
+    6,
+);
+
+/// Applies every patch there is; calls functions where exceptions are what it is about.
+///
+/// # Errors
+/// Wine or clang is missing and cannot be installed; a patch cannot be built, does not load, does
+/// not fit its base, or makes the base do something else than the fixed image.
+pub(crate) fn run() -> Result<()> {
+    toolchain::wine(Path::new(WINE))?;
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let wine = Wine {
+        prefix: folder.path().join("prefix"),
+        program: compile(&Toolchain::find()?, folder.path())?,
+    };
+    Profile::Dev.compile()?;
+    let patched = |pair: &Pair| {
+        let expected = &pair.expected;
+        let changed = expected.changed.len() > expected.line_number.len();
+        pair.machine == Machine::X64 && expected.hotpatchable == Some(true) && changed
+    };
+    let all: Vec<_> = pairs()?.into_iter().filter(patched).collect();
+    ensure!(!all.is_empty(), "no pair that can be hotpatched");
+    let mut called = 0;
+    for (index, pair) in all.iter().enumerate() {
+        let patch = folder.path().join(format!("{index}_hotpatch.dll"));
+        called += wine
+            .check(pair, &patch)
+            .with_context(|| pair.name.clone())?;
+    }
+    ensure!(called > 0, "no pair whose functions are called");
+    println!(
+        "{} patches applied below Wine, {called} with calls",
+        all.len()
+    );
+    Ok(())
+}
+
+/// Makes the program that applies and calls.
+fn compile(tools: &Toolchain, folder: &Path) -> Result<PathBuf> {
+    let sources = run::root().join("xtask/wine");
+    for name in IMPORTS {
+        let mut dlltool = tools.dlltool();
+        dlltool
+            .current_dir(folder)
+            .args(["-m", "i386:x86-64", "-d"]);
+        dlltool.arg(sources.join(format!("{name}.def")));
+        run::captured(dlltool.args(["-l", &format!("{name}.lib")]))?;
+    }
+    let mut clang = tools.clang();
+    clang
+        .current_dir(folder)
+        .args(["--target=x86_64-w64-windows-gnu", "-O1", "-fno-builtin"]);
+    clang.args([
+        "-nostdlibinc",
+        "-isystem",
+        "/usr/share/mingw-w64/include",
+        "-Wall",
+        "-Werror",
+    ]);
+    clang.arg("-c").arg(sources.join("apply.c"));
+    run::captured(clang.args(["-o", "apply.obj"]))?;
+    let mut link = tools.lld_link();
+    link.current_dir(folder)
+        .args(["/subsystem:console", "/entry:start", "/nodefaultlib"]);
+    link.args(["/out:apply.exe", "apply.obj"]);
+    run::captured(link.args(IMPORTS.map(|name| format!("{name}.lib"))))?;
+    Ok(folder.join("apply.exe"))
+}
+
+/// A Wine with a system folder of its own.
+struct Wine {
+    prefix: PathBuf,
+    program: PathBuf,
+}
+
+impl Wine {
+    /// Applies the patch of a pair, and calls its functions where they are known: whether they are.
+    fn check(&self, pair: &Pair, patch: &Path) -> Result<usize> {
+        let mut build = Profile::Dev.hpbuild();
+        build.arg("build").args([&pair.base.dll, &pair.fixed.dll]);
+        run::captured(build.arg("-o").arg(patch))?;
+        let (group, functions, arguments) = CALLED;
+        let calls: Vec<String> = if pair.name.starts_with(group) {
+            let of = |name: &str| {
+                let name = name.to_owned();
+                (0..arguments).map(move |argument| format!("{name}:{argument}"))
+            };
+            functions.into_iter().flat_map(of).collect()
+        } else {
+            Vec::new()
+        };
+        let patched = self.answers(&[&pair.base.dll, patch], &calls)?;
+        let applied = patched.strip_prefix("applied\n").context("not applied")?;
+        if calls.is_empty() {
+            return Ok(0);
+        }
+        let fixed = self.answers(&[&pair.fixed.dll], &calls)?;
+        ensure!(
+            fixed.lines().count() == calls.len(),
+            "fewer answers than calls: {fixed}"
+        );
+        ensure!(
+            applied == fixed,
+            "the patched base answers\n{applied}and the fixed image\n{fixed}"
+        );
+        let base = self.answers(&[&pair.base.dll], &calls)?;
+        ensure!(
+            base != fixed,
+            "base and fixed image answer alike, so nothing was seen:\n{base}"
+        );
+        Ok(1)
+    }
+
+    /// What the program prints.
+    fn answers(&self, images: &[&Path], calls: &[String]) -> Result<String> {
+        let mut wine = Command::new(WINE);
+        wine.env("WINEPREFIX", &self.prefix)
+            .env("WINEDEBUG", "-all")
+            .arg(&self.program)
+            .args(images)
+            .arg("--")
+            .args(calls);
+        let said = run::captured(&mut wine)?.replace('\r', "");
+        if said.contains("apply: ") {
+            bail!("{said}");
+        }
+        Ok(said)
+    }
+}

@@ -159,6 +159,12 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| b.in_compiland(i),
         |i| f.in_compiland(i),
     );
+    // Parts of the C++ library are compiled twice, with as many namesakes in each.
+    pairs.tier(
+        Tier::Decorated,
+        |i| b.decorated_in_compiland(i),
+        |i| f.decorated_in_compiland(i),
+    );
     pairs.tier(
         Tier::NameTypeCompiland,
         |i| b.with_type(i),
@@ -295,6 +301,10 @@ impl<'a, S: Side> Names<'a, S> {
 
     fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
         Some((self.lasting_name(index)?, self.compiland(index)?))
+    }
+
+    fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.decorated(index)?, self.compiland(index)?))
     }
 
     fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {

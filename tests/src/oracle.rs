@@ -16,8 +16,8 @@
 //! function itself, and needs no rule of its own.
 //!
 //! The differ works on linked images, where none of this is left, and so the two share no code.
-//! What the oracle cannot see is what the linker does: functions that it drops or folds are
-//! functions here. Exception data (`.xdata`) is part of the function that it serves alone, by what
+//! What the linker does, dropping and folding functions, is told apart in `linked`, by its maps.
+//! Exception data (`.xdata`) is part of the function that it serves alone, by what
 //! it holds: a `catch` of another type is a change. Constants made by `__LINE__` are constants.
 //!
 //! Names of Rust are compared without the hashes in them (`oracle/rust.rs`). Where several functions of
@@ -30,6 +30,7 @@
 mod arm64;
 mod code_view;
 mod compare;
+mod linked;
 mod linker_map;
 mod meaning;
 mod names;
@@ -39,6 +40,7 @@ mod rust;
 mod x64;
 
 pub use compare::{Comparison, Difference, compare};
+pub use linked::{InImages, Missing, in_images};
 pub use linker_map::LinkerMap;
 pub use object_file::{Error, ObjectFile, members};
 pub use program::{FunctionName, Program};

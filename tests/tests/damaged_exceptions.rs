@@ -17,13 +17,24 @@ const MAGIC: u32 = 0x1993_0522;
 
 /// The patch from the base to an image with these bytes: the functions in it.
 fn patch(machine: &str, fixed: &[u8]) -> Option<usize> {
+    let base = std::fs::read(
+        Path::new(PREBUILT)
+            .join(machine)
+            .join("base/hp_exceptions.dll"),
+    );
+    patch_of(machine, &base.unwrap(), fixed)
+}
+
+fn patch_of(machine: &str, base: &[u8], fixed: &[u8]) -> Option<usize> {
     let prebuilt = Path::new(PREBUILT).join(machine);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fixed.dll");
     std::fs::write(&path, fixed).unwrap();
+    let base_path = folder.path().join("base.dll");
+    std::fs::write(&base_path, base).unwrap();
     let differ = Differ {
         base: Input {
-            pe: prebuilt.join("base/hp_exceptions.dll"),
+            pe: base_path,
             pdb: Some(prebuilt.join("base/hp_exceptions.pdb")),
         },
         fixed: Input {
@@ -91,6 +102,26 @@ fn what_is_not_understood_is_refused() {
             );
         }
     }
+}
+
+/// With /guard:ehcont the system asks a table whether code may go on where a handler says.
+#[test]
+fn a_base_that_lists_continuations_is_refused() {
+    let mut base = std::fs::read(Path::new(PREBUILT).join("x64/base/hp_exceptions.dll")).unwrap();
+    assert_eq!(patch_of("x64", &base, &fixed("x64")), Some(3));
+    let flags = guard_flags(&base);
+    base[flags + 2] |= 0x40;
+    assert_eq!(patch_of("x64", &base, &fixed("x64")), None);
+}
+
+/// Where the guard flags of the load config stand in the file.
+fn guard_flags(image: &[u8]) -> usize {
+    let file = object::read::pe::PeFile64::parse(image).unwrap();
+    let directory = file
+        .data_directory(object::pe::IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG)
+        .unwrap();
+    let (offset, _) = directory.file_range(&file.section_table()).unwrap();
+    offset as usize + 0x90
 }
 
 proptest! {

@@ -8,6 +8,8 @@
 mod names;
 mod places;
 mod report;
+mod seeded;
+mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,12 +19,15 @@ use anyhow::{Context, Result, bail};
 use hpbuild_tests::oracle::{self, LinkerMap, ObjectFile, Program};
 use serde::Deserialize;
 
+use crate::compile::Objects;
 use crate::corpus::proof::Profile;
 use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
-use crate::{compile, corpus, run};
+use crate::ways::Linked;
+use crate::{corpus, run};
 use places::Places;
-use report::{Names, Totals};
+use report::Names;
+use totals::Totals;
 
 /// What can be asked of this chore.
 #[derive(clap::Args)]
@@ -30,6 +35,9 @@ pub(crate) struct Arguments {
     /// Only pairs whose name contains this text
     #[arg(value_name = "TEXT")]
     only: Option<String>,
+    /// Only our own pairs: not the corpus, where it is built
+    #[arg(long)]
+    own: bool,
     /// Hold the oracle against the fixtures, and do not run hpbuild
     #[arg(long)]
     oracle_only: bool,
@@ -42,6 +50,17 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// What continuous integration asks for.
+    pub(crate) const fn ci() -> Self {
+        Arguments {
+            only: None,
+            own: true,
+            oracle_only: false,
+            explain: false,
+            dev: true,
+        }
+    }
+
     const fn profile(&self) -> Profile {
         if self.dev {
             Profile::Dev
@@ -61,7 +80,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let mut totals = Totals::default();
     fixtures(arguments, &mut totals)?;
-    built(arguments, &mut totals)?;
+    seeded::compare(arguments, &mut totals)?;
+    if !arguments.own {
+        built(arguments, &mut totals)?;
+    }
     totals.print();
     if totals.wrong() {
         bail!("not all findings are true");
@@ -137,8 +159,8 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         let truth = expected.names(build.machine);
 
         let pairs = folder.join("pairs");
-        let [one, other] = [base, build]
-            .map(|it| -> Result<Program> { program(compile::objects(&tools, it, &pairs)?) });
+        let [one, other] =
+            [base, build].map(|it| program(Objects::compile(&tools, it, &pairs, &[])?.read()?));
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
         totals.oracle(&title, &truth, &names::readable(&comparison));
@@ -171,6 +193,7 @@ fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
 /// Holds the differ against the oracle over the corpus, as far as it is built.
 fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     let tools = Toolchain::find()?;
+    let again = corpus::Again::read()?;
     for pair in corpus::pairs()? {
         let title = pair.title();
         if arguments
@@ -188,22 +211,86 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         let ((base, base_map), (fixed, fixed_map)) = (base?, fixed?);
         let comparison = oracle::compare(&base, &fixed);
         explain(arguments, &title, &comparison);
+        let sides = Sides {
+            comparison: &comparison,
+            base: &base,
+            fixed: &fixed,
+        };
+        let images = ["base", "fixed"].map(|side| pair.image(side));
         let places = Places::new(base_map, fixed_map);
-        let truth = places.truth(&base, &fixed, &comparison);
-        totals.corpus(&title, &truth);
-        if !arguments.oracle_only {
-            let profile = arguments.profile();
-            let found = report::diff(profile, &pair.image("base"), &pair.image("fixed"))?;
-            // A jump to an import is made from the import library, and is in no object.
-            let names = places.found(&found, &truth, &comparison.elsewhere);
-            totals.against_oracle(&title, &truth, &names, &found);
-            for again in corpus::relinked(&pair, &tools)? {
-                let found = report::diff(profile, &pair.image("base"), &again.image)?;
-                totals.relinked(&format!("{title}, linked again: {}", again.way), &found);
+        totals.corpus(&title, &places.truth(&base, &fixed, &comparison, false));
+        if arguments.oracle_only {
+            continue;
+        }
+        sides.judge(arguments, &title, &places, [&images[0], &images[1]], totals)?;
+        if let Some(way) = again.folded(&pair) {
+            let [one, other] = ["base", "fixed"].map(|side| again.link(&pair, side, &way, &tools));
+            let title = format!("{title}, {}", way.name);
+            sides.judge_linked(arguments, &title, [&one?, &other?], totals)?;
+        }
+        if again.is_relinked(&pair) {
+            let mut images = vec![
+                ("itself", pair.image("base")),
+                ("rebuilt", again.rebuild(&pair, &tools)?),
+            ];
+            for way in again.ways(&pair) {
+                let linked = again.link(&pair, "base", &way, &tools)?;
+                images.push((way.name, linked.image));
+            }
+            for (way, image) in images {
+                let found = report::diff(arguments.profile(), &pair.image("base"), &image)?;
+                totals.relinked(&format!("{title}, beside {way}"), &found);
             }
         }
     }
     Ok(())
+}
+
+/// What the oracle has read of a pair.
+struct Sides<'a> {
+    comparison: &'a oracle::Comparison,
+    base: &'a Program,
+    fixed: &'a Program,
+}
+
+impl Sides<'_> {
+    /// Holds the differ against the oracle on two images linked from what it read.
+    fn judge(
+        &self,
+        arguments: &Arguments,
+        title: &str,
+        places: &Places,
+        images: [&Path; 2],
+        totals: &mut Totals,
+    ) -> Result<()> {
+        if arguments.explain {
+            println!("{title}:");
+        }
+        let truth = places.truth(self.base, self.fixed, self.comparison, arguments.explain);
+        let found = report::diff(arguments.profile(), images[0], images[1])?;
+        // A jump to an import is made from the import library, and is in no object.
+        let names = places.found(&found, &truth, &self.comparison.elsewhere);
+        totals.against_oracle(title, &truth, &names, &found);
+        Ok(())
+    }
+
+    /// The same, with the maps read.
+    fn judge_linked(
+        &self,
+        arguments: &Arguments,
+        title: &str,
+        linked: [&Linked; 2],
+        totals: &mut Totals,
+    ) -> Result<()> {
+        let [base, fixed] = linked.map(|it| -> Result<LinkerMap> {
+            let text = fs::read_to_string(&it.map)
+                .with_context(|| format!("cannot read {}", it.map.display()))?;
+            Ok(LinkerMap::read(&text))
+        });
+        let places = Places::new(base?, fixed?);
+        let images = linked.map(|it| it.image.as_path());
+        self.judge(arguments, title, &places, images, totals)
+    }
 }
 
 /// One side of a corpus pair: its objects in the order in which they were linked, and the map.

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::corpus::proof::Profile;
 use crate::run;
 
 /// The version of `playwright-core` that drives the browser.
@@ -59,15 +60,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn report(page: &Path) -> Result<()> {
     let images = run::root().join("fixtures/prebuilt/edits/x64");
-    run::checked(
-        Command::new("cargo")
-            .current_dir(run::root())
-            .args(["run", "--quiet", "--package", "hpbuild", "--", "diff"])
-            .arg(images.join("base/hp_edits.dll"))
-            .arg(images.join("inlined-callee/hp_edits.dll"))
-            .args(["--format", "html", "-o"])
-            .arg(page),
-    )
+    Profile::Dev.compile()?;
+    let mut diff = Profile::Dev.hpbuild();
+    diff.arg("diff")
+        .arg(images.join("base/hp_edits.dll"))
+        .arg(images.join("inlined-callee/hp_edits.dll"))
+        .args(["--format", "html", "-o"])
+        .arg(page);
+    run::checked(&mut diff)
 }
 
 /// The page with its first function many times over, each under a name of its own.

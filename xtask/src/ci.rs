@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::{deny, fixtures, run, tidy, toolchain, wine};
+use crate::{accuracy, deny, fixtures, run, tidy, toolchain, wine};
 
 /// Runs every check; the first failure ends the run.
 ///
@@ -14,7 +14,7 @@ use crate::{deny, fixtures, run, tidy, toolchain, wine};
 /// A check fails.
 pub(crate) fn run() -> Result<()> {
     type Check = fn() -> Result<()>;
-    let steps: [(&str, Check); 9] = [
+    let steps: [(&str, Check); 10] = [
         ("tools that tests use as oracles", toolchain::tools),
         ("cargo fmt --check", format),
         (
@@ -28,6 +28,9 @@ pub(crate) fn run() -> Result<()> {
         ("cargo clippy, warnings denied", clippy),
         ("cargo doc, warnings denied", document),
         ("cargo test --workspace", || test(&[])),
+        ("seeded edits at every level, against the oracle", || {
+            accuracy::run(&accuracy::Arguments::ci())
+        }),
         ("patches below Wine's loader", wine::run),
     ];
     for (name, check) in steps {

@@ -1,7 +1,7 @@
 //! One image from its sources, in a folder where nothing of this machine can get into it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -10,6 +10,7 @@ use crate::msf;
 use crate::recipe::Build;
 use crate::run;
 use crate::toolchain::Toolchain;
+use crate::ways::{Linked, Way};
 
 /// Sources that every image gets: its entry point and its load config.
 const PLATFORM: [&str; 2] = ["platform/entry.c", "platform/load_config.c"];
@@ -36,24 +37,7 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let folder = folder.path();
     let objects = compile(tools, build, pairs, folder, &[])?;
-    let mut imports = Vec::new();
-    for definition in further_imports(build) {
-        let library = format!("{}.lib", stem(file_name(definition)));
-        imports.push(import_library(
-            tools,
-            build,
-            (pairs, folder),
-            definition,
-            &library,
-        )?);
-    }
-    imports.push(import_library(
-        tools,
-        build,
-        (pairs, folder),
-        IMPORTS,
-        "imports.lib",
-    )?);
+    let imports = imports(tools, build, pairs, folder)?;
     let (dll, pdb) = (format!("{}.dll", build.stem), format!("{}.pdb", build.stem));
     run::captured(
         tools
@@ -81,25 +65,110 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
     })
 }
 
-/// The objects of one build as the oracle reads them, by name: every datum in its own section,
-/// every label kept.
-///
-/// # Errors
-/// A source is missing, or the compiler fails.
-pub(crate) fn objects(
-    tools: &Toolchain,
-    build: &Build,
-    pairs: &Path,
-) -> Result<Vec<(String, Vec<u8>)>> {
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let names = compile(tools, build, pairs, folder.path(), &FOR_THE_ORACLE)?;
-    names
-        .into_iter()
-        .map(|name| {
-            let bytes = fs::read(folder.path().join(&name))?;
-            Ok((name, bytes))
+/// The objects of one build as the oracle reads them, every datum in its own section and every
+/// label kept, in a folder that goes when they do.
+pub(crate) struct Objects<'a> {
+    tools: &'a Toolchain,
+    build: &'a Build,
+    pairs: PathBuf,
+    flags: Vec<String>,
+    folder: tempfile::TempDir,
+    names: Vec<String>,
+    others: Vec<String>,
+}
+
+impl<'a> Objects<'a> {
+    /// Compiles them, with `flags` behind those of the recipe.
+    ///
+    /// # Errors
+    /// A source is missing, or a tool fails.
+    pub(crate) fn compile(
+        tools: &'a Toolchain,
+        build: &'a Build,
+        pairs: &Path,
+        flags: &[&str],
+    ) -> Result<Self> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let all = [&FOR_THE_ORACLE[..], flags].concat();
+        let names = compile(tools, build, pairs, folder.path(), &all)?;
+        let mut others = resources(tools, build, pairs, folder.path())?;
+        others.extend(imports(tools, build, pairs, folder.path())?);
+        Ok(Objects {
+            tools,
+            build,
+            pairs: pairs.to_owned(),
+            flags: flags.iter().map(|it| (*it).to_owned()).collect(),
+            folder,
+            names,
+            others,
         })
-        .collect()
+    }
+
+    /// Compiles the same once more, in another folder.
+    ///
+    /// # Errors
+    /// As for [`Objects::compile`].
+    pub(crate) fn again(&self) -> Result<Self> {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        Objects::compile(self.tools, self.build, &self.pairs, &flags)
+    }
+
+    /// Their bytes, by name.
+    ///
+    /// # Errors
+    /// A file is gone.
+    pub(crate) fn read(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let read = |name: &String| {
+            let bytes = fs::read(self.folder.path().join(name))?;
+            Ok((name.clone(), bytes))
+        };
+        self.names.iter().map(read).collect()
+    }
+
+    /// Links them.
+    ///
+    /// # Errors
+    /// The linker fails.
+    pub(crate) fn link(&self, way: &Way) -> Result<Linked> {
+        let folder = self.folder.path();
+        let out = folder.join(way.name);
+        fs::create_dir_all(&out)?;
+        let stem = &self.build.stem;
+        let mut objects: Vec<&String> = self.names.iter().collect();
+        if way.reversed {
+            objects.reverse();
+        }
+        let place = |extension: &str| format!("{}/{stem}.{extension}", way.name);
+        run::captured(
+            self.tools
+                .lld_link()
+                .current_dir(folder)
+                .args(&way.flags)
+                .arg(format!("/pdbsourcepath:C:\\{stem}"))
+                .arg(format!("/out:{}", place("dll")))
+                .arg(format!("/map:{}", place("map")))
+                .args(self.build.pdb.then(|| format!("/pdb:{}", place("pdb"))))
+                .args(objects)
+                .args(&self.others),
+        )?;
+        Ok(Linked {
+            image: out.join(format!("{stem}.dll")),
+            map: out.join(format!("{stem}.map")),
+        })
+    }
+}
+
+/// Makes the libraries to link imports from, and gives their names.
+fn imports(tools: &Toolchain, build: &Build, pairs: &Path, folder: &Path) -> Result<Vec<String>> {
+    let further = further_imports(build).map(|definition| {
+        let library = format!("{}.lib", stem(file_name(definition)));
+        (definition.as_str(), library)
+    });
+    let all = further.chain([(IMPORTS, "imports.lib".to_owned())]);
+    all.map(|(definition, library)| {
+        import_library(tools, build, (pairs, folder), definition, &library)
+    })
+    .collect()
 }
 
 /// What a single image may import, too: definitions among its sources.

@@ -18,8 +18,9 @@ use anyhow::{Context, Result, bail};
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
+use crate::ways::{Linked, Way};
+use build::Side;
 pub(crate) use build::{MAP, ORDER};
-use build::{Relinked, Side};
 use proof::Profile;
 use recipe::{Corpus, Project};
 
@@ -160,31 +161,90 @@ pub(crate) fn pairs() -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-/// The base of a built pair, linked in other ways; nothing where the recipe does not ask for it.
-///
-/// # Errors
-/// The recipe cannot be read, or the linker fails.
-pub(crate) fn relinked(pair: &Pair, tools: &Toolchain) -> Result<Vec<Relinked>> {
-    let fixtures = run::root().join("fixtures");
-    let corpus = Corpus::read(&fixtures.join("corpus/recipes.toml"))?;
-    let project = corpus.project.iter().find(|it| it.name == pair.project);
-    let project = project.context("a pair of no project")?;
-    if !project.relink || corpus.optimisations.first() != Some(&pair.optimisation) {
-        return Ok(Vec::new());
+/// What the images of built pairs can be made from once more.
+pub(crate) struct Again {
+    corpus: Corpus,
+}
+
+impl Again {
+    /// Reads the recipe.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read() -> Result<Again> {
+        let corpus = Corpus::read(&run::root().join("fixtures/corpus/recipes.toml"))?;
+        Ok(Again { corpus })
     }
-    let none = BTreeMap::new();
-    let pins = project.rust.as_ref().map_or(&none, |it| &it.pins);
-    let sources = sources::prepare(&project.base, pins, &folder())?;
-    let side = Side {
-        corpus: &corpus,
-        project,
-        version: &project.base,
-        sources: &sources,
-        optimisation: &pair.optimisation,
-        machine: pair.machine,
-        out: pair.folder.join("base"),
-    };
-    side.relink(tools, &fixtures)
+
+    /// How to fold a pair; nothing for one of Rust. The linker drops the debug records of a static
+    /// function that it folds, and with them the only name that Rust's have: one that is gone is
+    /// rightly called removed.
+    pub(crate) fn folded(&self, pair: &Pair) -> Option<Way> {
+        let project = self.project(pair).ok()?;
+        let folded = Way::folded(&self.corpus.link);
+        project.rust.is_none().then_some(folded)
+    }
+
+    /// The ways in which the base of a pair may be linked, all meaning the same.
+    pub(crate) fn ways(&self, pair: &Pair) -> Vec<Way> {
+        let mut ways = Way::all(&self.corpus.link);
+        ways.retain(|way| way.name != "folded" || self.folded(pair).is_some());
+        ways
+    }
+
+    /// Links one side, `base` or `fixed`, from the objects that are there.
+    ///
+    /// # Errors
+    /// The pair is of no project, or the linker fails.
+    pub(crate) fn link(
+        &self,
+        pair: &Pair,
+        side: &str,
+        way: &Way,
+        tools: &Toolchain,
+    ) -> Result<Linked> {
+        let side = self.side(pair, Path::new(""), pair.folder.join(side))?;
+        side.link_again(tools, way)
+    }
+
+    /// Whether the recipe asks for more ways than those in which pairs are compared.
+    pub(crate) fn is_relinked(&self, pair: &Pair) -> bool {
+        let first = self.corpus.optimisations.first();
+        self.project(pair).is_ok_and(|it| it.relink) && first == Some(&pair.optimisation)
+    }
+
+    /// Compiles and links the base of a pair once more, in a folder of its own.
+    ///
+    /// # Errors
+    /// A tool fails.
+    pub(crate) fn rebuild(&self, pair: &Pair, tools: &Toolchain) -> Result<PathBuf> {
+        let project = self.project(pair)?;
+        let none = BTreeMap::new();
+        let pins = project.rust.as_ref().map_or(&none, |it| &it.pins);
+        let sources = sources::prepare(&project.base, pins, &folder())?;
+        let side = self.side(pair, &sources, pair.folder.join("rebuilt"))?;
+        side.build(tools, &run::root().join("fixtures"))?;
+        Ok(side.out.join(format!("{}.dll", pair.project)))
+    }
+
+    fn project(&self, pair: &Pair) -> Result<&Project> {
+        let mut projects = self.corpus.project.iter();
+        let project = projects.find(|it| it.name == pair.project);
+        project.context("a pair of no project")
+    }
+
+    fn side<'a>(&'a self, pair: &'a Pair, sources: &'a Path, out: PathBuf) -> Result<Side<'a>> {
+        let project = self.project(pair)?;
+        Ok(Side {
+            corpus: &self.corpus,
+            project,
+            version: &project.base,
+            sources,
+            optimisation: &pair.optimisation,
+            machine: pair.machine,
+            out,
+        })
+    }
 }
 
 /// Where everything that is fetched and built goes.

@@ -19,6 +19,7 @@ mod recipe;
 mod run;
 mod tidy;
 mod toolchain;
+mod ways;
 mod wine;
 
 use std::process::ExitCode;

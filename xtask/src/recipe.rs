@@ -47,6 +47,9 @@ struct Group {
     /// Whether the oracle, which reads objects function by function, can speak of it.
     #[serde(default = "yes")]
     oracle: bool,
+    /// Whether it can together with what the linker says.
+    #[serde(default)]
+    linked: bool,
     variant: BTreeMap<String, Variant>,
 }
 
@@ -173,6 +176,8 @@ pub(crate) struct Build {
     pub(crate) pdb: bool,
     /// Whether the oracle can speak of it.
     pub(crate) oracle: bool,
+    /// Whether it can, where it knows what the linker made of the objects.
+    pub(crate) linked: bool,
     /// Whether the header is made to say that the image is managed code.
     pub(crate) com_descriptor: bool,
 }
@@ -231,6 +236,7 @@ impl Recipes {
                         link: kept(link),
                         pdb: !group.no_pdb && !variant.no_pdb,
                         oracle: group.oracle,
+                        linked: group.oracle || group.linked,
                         com_descriptor: variant.com_descriptor,
                     });
                 }

@@ -299,7 +299,8 @@ enum Unknown {
     Data(RawData),
 }
 
-/// Adds external symbols to the publics, and returns static ones of places without a name.
+/// Adds external symbols to the publics, and the linkage names of static functions, which GCC leaves
+/// out of the DWARF; returns static symbols of places without a name.
 fn add_coff_symbols<S: Side>(
     pe: &Pe<S>,
     symbols: Vec<CoffSymbol>,
@@ -315,6 +316,19 @@ fn add_coff_symbols<S: Side>(
         known.extend(module.procedures.iter().map(|procedure| procedure.place));
         known.extend(module.separated.iter().map(|part| part.place));
         known.extend(module.data.iter().map(|data| data.place));
+    }
+    let mut unlinked: FxHashSet<SectionOffset> = modules
+        .iter()
+        .flat_map(|module| &module.procedures)
+        .map(|procedure| procedure.place)
+        .collect();
+    for public in &publics.list {
+        unlinked.remove(&public.place);
+    }
+    for symbol in symbols.iter().filter(|symbol| !symbol.global) {
+        if crate::names::is_mangled(&symbol.name) && unlinked.remove(&symbol.place) {
+            publics.add(symbol.place, &symbol.name);
+        }
     }
     let unknown = |symbol: CoffSymbol| {
         let rva = pe.rva_of_place(symbol.place)?;

@@ -181,6 +181,7 @@ impl Extraction<'_> {
         source: CxxTable,
         count: u32,
     ) -> Result<(), Refused> {
+        self.check_continuations()?;
         for _ in 0..count {
             for _ in 0..3 {
                 table.next_word()?;
@@ -320,6 +321,7 @@ impl Extraction<'_> {
 
     /// Three states and the handlers.
     fn tries4(&mut self, table: &mut Table<'_>, source: CxxTable) -> Result<(), Refused> {
+        self.check_continuations()?;
         for _ in 0..next_packed_count(table)? {
             for _ in 0..3 {
                 table.next_packed()?;

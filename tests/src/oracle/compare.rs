@@ -57,6 +57,7 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
         variables: &variables,
         renamed: &none,
         namesakes: &nobody,
+        folded: &none,
     };
     // Each function that is recognised may let another one be.
     loop {

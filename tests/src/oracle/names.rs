@@ -20,6 +20,9 @@ pub(super) struct Names<'a> {
     pub(super) renamed: &'a Renamed,
     /// Functions whose numbers mean nothing on the other side; empty for the base.
     pub(super) namesakes: &'a Namesakes,
+    /// Functions that another one stands for, which has the same body after linking; by names as
+    /// they are told without this. Empty where it is the objects that count.
+    pub(super) folded: &'a Renamed,
 }
 
 /// Names, with their objects, that several functions of one side have in common.
@@ -27,6 +30,11 @@ pub(super) type Namesakes = BTreeSet<(String, Option<String>)>;
 
 impl Names<'_> {
     pub(super) fn function(&self, name: &FunctionName) -> FunctionName {
+        let known = self.unfolded(name);
+        self.folded.get(&known).cloned().unwrap_or(known)
+    }
+
+    fn unfolded(&self, name: &FunctionName) -> FunctionName {
         let mut plain = self.functions.plain(name);
         if let Some(known) = self.renamed.get(&plain) {
             return known.clone();

@@ -231,6 +231,18 @@ impl Program {
         symbols.find_map(|it| map.place(&object.file, &it.linkage, it.global))
     }
 
+    /// The addresses that the linker gave to more than one function.
+    pub(super) fn shared(&self, map: &LinkerMap) -> BTreeSet<u64> {
+        let mut owners = BTreeMap::<u64, BTreeSet<SectionId>>::new();
+        for (name, id) in &self.functions {
+            if let Some(at) = self.place(name, map) {
+                owners.entry(at).or_default().insert(*id);
+            }
+        }
+        owners.retain(|_, ids| ids.len() > 1);
+        owners.into_keys().collect()
+    }
+
     /// The datum that holds this place.
     pub(super) fn datum(&self, id: SectionId, offset: u32) -> Datum {
         let labels = self.labels.get(&id).map_or(&[][..], Vec::as_slice);

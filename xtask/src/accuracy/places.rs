@@ -1,4 +1,4 @@
-//! Functions of the corpus by where they are: the one name that objects, debug information and
+//! Functions by where they are: the one name that objects, debug information and
 //! reports agree on.
 //!
 //! The oracle speaks of symbols in objects, a report of procedure records in an image, and neither
@@ -7,9 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use hpbuild_tests::oracle::{Comparison, LinkerMap, Program};
+use hpbuild_tests::oracle::{Comparison, LinkerMap, Missing, Program, in_images};
 
 use super::report::{Found, Names, Reported};
+use super::totals::Fate;
 
 /// One pair: both sides of it as the linker left them.
 pub(super) struct Places {
@@ -24,13 +25,26 @@ pub(super) struct Truth {
     pub(super) names: Names,
     /// How many are the same.
     pub(super) same: usize,
-    /// How many functions of the objects the linker left out of both images.
-    pub(super) dropped: usize,
+    /// Functions of the objects that the linker left out of an image.
+    pub(super) dropped: Fate,
+    /// Functions that the linker made one body of with others.
+    pub(super) folded: Fate,
+    /// Bodies of which the oracle says two things.
+    pub(super) contradictions: Vec<String>,
     /// How many the oracle cannot tell from their namesakes.
     pub(super) ambiguous: usize,
     /// Their places.
-    base: BTreeSet<u64>,
-    fixed: BTreeSet<u64>,
+    pub(super) base: BTreeSet<u64>,
+    pub(super) fixed: BTreeSet<u64>,
+}
+
+impl Fate {
+    fn of(missing: &[Missing]) -> Fate {
+        Fate {
+            functions: missing.len(),
+            unseen: missing.iter().filter(|it| it.unseen).count(),
+        }
+    }
 }
 
 impl Places {
@@ -39,50 +53,46 @@ impl Places {
     }
 
     /// What differs between the images: of what differs between the objects, that which the linker
-    /// kept, and what it kept in one of them alone.
-    pub(super) fn truth(&self, base: &Program, fixed: &Program, all: &Comparison) -> Truth {
-        let mut truth = Truth::default();
-        let mut same = BTreeSet::new();
-        let (mut in_base, mut in_fixed) = (BTreeSet::new(), BTreeSet::new());
-        let pairs = all.same.iter().map(|(one, other)| (one, other, false));
-        let changed = all
-            .changed
-            .iter()
-            .map(|it| (&it.function, &it.in_fixed, true));
-        for (one, other, is_changed) in pairs.chain(changed) {
-            let places = (base.place(one, &self.base), fixed.place(other, &self.fixed));
-            in_base.extend(places.0);
-            in_fixed.extend(places.1);
-            match places {
-                (Some(one), Some(other)) if is_changed => {
-                    truth.names.changed.insert(self.both(one, other));
-                }
-                (Some(one), Some(other)) => {
-                    same.insert((one, other));
-                }
-                (Some(one), None) => {
-                    truth.names.removed.insert(name(&self.base, one));
-                }
-                (None, Some(other)) => {
-                    truth.names.added.insert(name(&self.fixed, other));
-                }
-                (None, None) => truth.dropped += 1,
-            }
-        }
-        truth.same = same.len();
-        let (removed, added) = (&mut truth.names.removed, &mut truth.names.added);
-        for (list, program, map, to, paired) in [
-            (&all.removed, base, &self.base, removed, in_base),
-            (&all.added, fixed, &self.fixed, added, in_fixed),
-        ] {
-            for function in list {
-                match program.place(function, map) {
-                    // One name more for a function of the other side is no function more.
-                    Some(rva) if paired.contains(&rva) => {}
-                    Some(rva) => {
-                        to.insert(name(map, rva));
-                    }
-                    None => truth.dropped += 1,
+    /// kept, and what it kept in one of them alone. With `explain` it says what the linker did.
+    pub(super) fn truth(
+        &self,
+        base: &Program,
+        fixed: &Program,
+        all: &Comparison,
+        explain: bool,
+    ) -> Truth {
+        let images = in_images(all, (base, &self.base), (fixed, &self.fixed));
+        let both = |at: &(u64, u64)| self.both(at.0, at.1);
+        let mut truth = Truth {
+            names: Names {
+                changed: images.changed.keys().map(both).collect(),
+                added: images
+                    .added
+                    .keys()
+                    .map(|at| name(&self.fixed, *at))
+                    .collect(),
+                removed: images
+                    .removed
+                    .keys()
+                    .map(|at| name(&self.base, *at))
+                    .collect(),
+            },
+            same: images.same.len(),
+            dropped: Fate::of(&images.dropped),
+            folded: Fate::of(&images.folded),
+            ..Truth::default()
+        };
+        let contradictions = images.changed.keys().filter(|at| images.same.contains(at));
+        truth.contradictions = contradictions.map(both).collect();
+        if explain {
+            for (what, list) in [("dropped", &images.dropped), ("folded", &images.folded)] {
+                for it in list {
+                    let change = if it.unseen {
+                        ", and changed unseen"
+                    } else {
+                        ""
+                    };
+                    println!("{what}{change}: {}", it.function.name);
                 }
             }
         }

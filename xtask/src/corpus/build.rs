@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::recipe::{Corpus, Project, Version};
 use super::{rust, sources};
@@ -13,6 +13,7 @@ use crate::compile::FOR_THE_ORACLE;
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
+use crate::ways::{Linked, Way};
 
 /// Where Debian keeps the C headers for Windows programs.
 const HEADERS: &str = "/usr/share/mingw-w64/include";
@@ -50,14 +51,6 @@ pub(crate) struct Side<'a> {
     pub(crate) machine: Machine,
     /// Where the results go: `NAME.dll`, `NAME.pdb`, and `obj/` with the objects.
     pub(crate) out: PathBuf,
-}
-
-/// An image that was linked once more.
-pub(crate) struct Relinked {
-    /// In what way it was linked, in a word.
-    pub(crate) way: &'static str,
-    /// Its file.
-    pub(crate) image: PathBuf,
 }
 
 impl Side<'_> {
@@ -247,67 +240,32 @@ impl Side<'_> {
         Ok(())
     }
 
-    /// Links the objects that are there in every way that means nothing, into `relinked/WAY/`.
+    /// Links the objects that are there in some way, into `linked/WAY/`.
     ///
     /// # Errors
     /// The side is not built, or the linker fails.
-    pub(crate) fn relink(&self, tools: &Toolchain, fixtures: &Path) -> Result<Vec<Relinked>> {
-        let (_, mut objects) = self.compiles(tools, fixtures)?;
-        objects.extend(self.project.rust.as_ref().map(|_| rust::library()));
-        let mut reversed = objects.clone();
-        reversed.reverse();
-        let kept = |without: &[&str]| -> Vec<String> {
-            let flags = self.corpus.link.iter();
-            flags
-                .filter(|it| !without.contains(&it.as_str()))
-                .cloned()
-                .collect()
+    pub(crate) fn link_again(&self, tools: &Toolchain, way: &Way) -> Result<Linked> {
+        let place = format!("linked/{}/", way.name);
+        let folder = self.out.join(&place);
+        let linked = Linked {
+            image: folder.join(format!("{}.dll", self.project.name)),
+            map: folder.join(MAP),
         };
-        let with = |mut flags: Vec<String>, flag: &str| {
-            flags.push(flag.to_owned());
-            flags
-        };
-        let ways = [
-            ("order", kept(&[]), &reversed),
-            ("image-base", with(kept(&[]), "/base:0x270000000"), &objects),
-            (
-                "padding",
-                with(kept(&["/functionpadmin:16"]), "/functionpadmin:64"),
-                &objects,
-            ),
-            (
-                "no-padding",
-                kept(&["/functionpadmin:16", "/hotpatchcompatible"]),
-                &objects,
-            ),
-            (
-                "time",
-                with(kept(&["/brepro"]), "/timestamp:1700000000"),
-                &objects,
-            ),
-            (
-                "folded",
-                with(kept(&["/opt:ref,noicf"]), "/opt:ref,icf"),
-                &objects,
-            ),
-        ];
-        let mut relinked = Vec::new();
-        for (way, flags, objects) in ways {
-            // The linker drops the debug records of a static function that it folds, and with them
-            // the only name that Rust's have: one that is gone is rightly called removed.
-            if way == "folded" && self.project.rust.is_some() {
-                continue;
+        // A side that is compiled anew loses its folder.
+        if !linked.image.exists() || !linked.map.exists() {
+            let order = self.out.join(ORDER);
+            let order = fs::read_to_string(&order)
+                .with_context(|| format!("cannot read {}", order.display()))?;
+            let mut objects: Vec<PathBuf> =
+                order.lines().map(|it| Path::new("obj").join(it)).collect();
+            if way.reversed {
+                objects.reverse();
             }
-            let folder = self.out.join("relinked").join(way);
-            let image = folder.join(format!("{}.dll", self.project.name));
-            if !image.exists() {
-                fs::create_dir_all(&folder)?;
-                let place = format!("relinked/{way}/");
-                run::captured(&mut self.link(tools, &flags, &place, objects))?;
-            }
-            relinked.push(Relinked { way, image });
+            fs::create_dir_all(&folder)?;
+            let mut link = self.link(tools, &way.flags, &place, &objects);
+            run::captured(link.arg(format!("/map:{place}{MAP}")))?;
         }
-        Ok(relinked)
+        Ok(linked)
     }
 
     fn link(

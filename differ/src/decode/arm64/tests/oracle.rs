@@ -212,7 +212,7 @@ fn no_look_at_the_stack_pointer_is_left_out() {
             || mnemonic.ends_with("ab");
         // Registers of the system have names with the same letters.
         let of_system = matches!(mnemonic, "msr" | "mrs");
-        let reads = operands.contains("sp") && !of_system && !(signs && !on_stack);
+        let reads = operands.contains("sp") && !of_system && (on_stack || !signs);
         let writes =
             matches!(first, "sp" | "wsp") && !compares && !on_stack && !mnemonic.starts_with("st")
                 || on_stack && (operands.contains("]!") || behind.contains("], "))
@@ -239,7 +239,7 @@ fn no_look_at_the_stack_pointer_is_left_out() {
             Form::Other {
                 reads_sp,
                 writes_sp,
-            } => (reads_sp || writes_sp) && (writes_sp || !writes),
+            } => writes_sp || reads_sp && !writes,
         };
         if !seen {
             wrong.push(format!(

@@ -1,99 +1,11 @@
 //! The oracle on objects made by hand: each rule that it follows, and the near miss beside it.
 
 use hpbuild_tests::oracle::{Comparison, ObjectFile, Program, compare};
-use object::write::{Object, Relocation, SectionId, Symbol, SymbolFlags, SymbolId, SymbolSection};
-use object::{
-    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionKind, SymbolKind, SymbolScope,
-    pe,
-};
+use object::{SectionKind, SymbolKind, SymbolScope, pe};
 
-/// An object under construction.
-struct Maker(Object<'static>);
+mod maker;
 
-impl Maker {
-    fn new() -> Maker {
-        Maker(Object::new(
-            BinaryFormat::Coff,
-            Architecture::X86_64,
-            Endianness::Little,
-        ))
-    }
-
-    fn symbol(&mut self, name: &str, section: SectionId, kind: SymbolKind) -> SymbolId {
-        let scope = if name.starts_with('.') {
-            SymbolScope::Compilation
-        } else {
-            SymbolScope::Linkage
-        };
-        self.0.add_symbol(Symbol {
-            name: name.as_bytes().to_vec(),
-            value: 0,
-            size: 0,
-            kind,
-            scope,
-            weak: false,
-            section: SymbolSection::Section(section),
-            flags: SymbolFlags::None,
-        })
-    }
-
-    fn section(&mut self, name: &str, kind: SectionKind, bytes: &[u8]) -> SectionId {
-        let id = self
-            .0
-            .add_section(Vec::new(), name.as_bytes().to_vec(), kind);
-        self.0.append_section_data(id, bytes, 16);
-        id
-    }
-
-    /// A function that is one load of an address, `lea rax, [rip + ...]`, and a return.
-    fn function(&mut self, name: &str) -> SectionId {
-        let code = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
-        let id = self.section(&format!(".text${name}"), SectionKind::Text, &code);
-        self.symbol(name, id, SymbolKind::Text);
-        id
-    }
-
-    fn constant(&mut self, name: &str, bytes: &[u8]) -> (SectionId, SymbolId) {
-        let id = self.section(&format!(".rdata${name}"), SectionKind::ReadOnlyData, bytes);
-        (id, self.symbol(name, id, SymbolKind::Data))
-    }
-
-    fn relocate(
-        &mut self,
-        section: SectionId,
-        offset: u64,
-        symbol: SymbolId,
-        typ: u16,
-        addend: i64,
-    ) {
-        let flags = RelocationFlags::Coff {
-            typ: pe::RelocationType(typ),
-        };
-        self.0
-            .add_relocation(
-                section,
-                Relocation {
-                    offset,
-                    symbol,
-                    addend,
-                    flags,
-                },
-            )
-            .expect("a relocation that COFF has");
-    }
-
-    fn lea(&mut self, section: SectionId, symbol: SymbolId) {
-        self.relocate(section, 3, symbol, pe::IMAGE_REL_AMD64_REL32.0, -4);
-    }
-
-    fn pointer(&mut self, section: SectionId, offset: u64, symbol: SymbolId) {
-        self.relocate(section, offset, symbol, pe::IMAGE_REL_AMD64_ADDR64.0, 0);
-    }
-
-    fn bytes(self) -> Vec<u8> {
-        self.0.write().expect("an object")
-    }
-}
+use maker::Maker;
 
 fn compared(base: Maker, fixed: Maker) -> Comparison {
     let [base, fixed] = [base, fixed].map(|it| {
@@ -408,6 +320,49 @@ fn a_funclet_is_a_part_of_its_function() {
     let comparison = compare(&program(0xc3), &program(0xcc));
     assert_eq!(changed(&comparison), ["thrower"]);
     assert!(Program::new(vec![build("another", 0xc3)]).is_err());
+}
+
+/// Instances of one generic function, as the older names of rustc have them: by the hash alone.
+fn instances(bodies: &[(&str, &[u8])]) -> Maker {
+    let mut it = Maker::new();
+    for (hash, text) in bodies {
+        let code = it.function(&format!("_ZN4core3fmt5write17h{hash:0>16}E"));
+        let (_, symbol) = it.constant(&format!(".text{hash}"), text);
+        it.lea(code, symbol);
+    }
+    it
+}
+
+#[test]
+fn instances_of_one_name_are_told_apart_by_what_they_mean() {
+    let base = || instances(&[("a1", b"one"), ("a2", b"two"), ("a3", b"three")]);
+    let moved = instances(&[("b9", b"three"), ("b8", b"one"), ("b7", b"two")]);
+    let comparison = compared(base(), moved);
+    assert_eq!((comparison.same.len(), comparison.changed.len()), (3, 0));
+    // What is left alone with the name is the one that changed.
+    let mended = instances(&[("b9", b"three"), ("b8", b"one"), ("b7", b"TWO")]);
+    let comparison = compared(base(), mended);
+    assert_eq!((comparison.same.len(), comparison.changed.len()), (2, 1));
+    assert!(comparison.added.is_empty() && comparison.removed.is_empty());
+    let further = instances(&[
+        ("b9", b"three"),
+        ("b8", b"one"),
+        ("b7", b"two"),
+        ("b6", b"four"),
+    ]);
+    let comparison = compared(base(), further);
+    assert_eq!((comparison.same.len(), comparison.added.len()), (3, 1));
+}
+
+#[test]
+fn instances_that_nothing_tells_apart_are_ambiguous() {
+    let base = instances(&[("a1", b"one"), ("a2", b"two"), ("a3", b"three")]);
+    let fixed = instances(&[("b9", b"ONE"), ("b8", b"TWO"), ("b7", b"three")]);
+    let comparison = compared(base, fixed);
+    assert_eq!((comparison.same.len(), comparison.changed.len()), (1, 0));
+    assert_eq!(comparison.ambiguous.0.len(), 2);
+    assert_eq!(comparison.ambiguous.1.len(), 2);
+    assert!(comparison.added.is_empty() && comparison.removed.is_empty());
 }
 
 #[test]

@@ -1,0 +1,219 @@
+//! Findings beside the truth, and what is wrong with them.
+
+use std::collections::BTreeSet;
+
+use super::places::Truth;
+use super::report::{Found, Names};
+
+/// Sums over all pairs.
+#[derive(Default)]
+pub(super) struct Totals {
+    pairs: usize,
+    functions: usize,
+    changed: usize,
+    oracle_wrong: usize,
+    missed: usize,
+    false_changes: usize,
+    unmatched: usize,
+    unknown: usize,
+    untold: usize,
+    skipped: usize,
+    dropped: Fate,
+    folded: Fate,
+}
+
+/// Functions that the linker did something to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fate {
+    pub(super) functions: usize,
+    /// How many of them changed, and no image shows it.
+    pub(super) unseen: usize,
+}
+
+impl Fate {
+    fn add(&mut self, other: Fate) {
+        self.functions += other.functions;
+        self.unseen += other.unseen;
+    }
+}
+
+impl Totals {
+    /// The oracle on a fixture.
+    pub(super) fn oracle(&mut self, title: &str, truth: &Names, found: &Names) {
+        let wrong = self.compare(title, "oracle", truth, found);
+        self.oracle_wrong += wrong.0 + wrong.1;
+    }
+
+    /// The oracle on the data of a fixture.
+    pub(super) fn data(&mut self, title: &str, truth: &BTreeSet<String>, found: &BTreeSet<String>) {
+        for name in truth.symmetric_difference(found) {
+            self.oracle_wrong += 1;
+            let which = if truth.contains(name) {
+                "missed"
+            } else {
+                "wrongly"
+            };
+            println!("{title}: oracle: data {which} changed: {name}");
+        }
+    }
+
+    /// The oracle on a corpus pair, where it is the truth.
+    pub(super) fn corpus(&mut self, title: &str, truth: &Truth) {
+        let Names {
+            changed,
+            added,
+            removed,
+        } = &truth.names;
+        println!(
+            "{title}: {} same, {} changed, {} added, {} removed; {} not linked, {} that the oracle \
+             cannot tell from namesakes",
+            truth.same,
+            changed.len(),
+            added.len(),
+            removed.len(),
+            truth.dropped.functions,
+            truth.ambiguous
+        );
+        self.functions += truth.same + changed.len();
+    }
+
+    /// A pair that nobody built here.
+    pub(super) fn not_built(&mut self, title: &str) {
+        println!("{title}: skipped, because it is not built\nhint: cargo xtask corpus");
+        self.skipped += 1;
+    }
+
+    /// The differ on a fixture.
+    pub(super) fn fixture(&mut self, title: &str, truth: &Names, found: &Found) {
+        self.differ(title, truth, &found.names, found);
+    }
+
+    /// The differ on two images of which the oracle knows where everything is.
+    pub(super) fn against_oracle(
+        &mut self,
+        title: &str,
+        truth: &Truth,
+        names: &Names,
+        found: &Found,
+    ) {
+        self.untold += truth.ambiguous;
+        self.dropped.add(truth.dropped);
+        self.folded.add(truth.folded);
+        for at in &truth.contradictions {
+            self.oracle_wrong += 1;
+            println!("{title}: oracle: changed, and the same for another function: {at}");
+        }
+        self.differ(title, &truth.names, names, found);
+    }
+
+    /// The differ on one set of objects, linked twice.
+    pub(super) fn relinked(&mut self, title: &str, found: &Found) {
+        self.differ(title, &Names::default(), &found.names, found);
+    }
+
+    fn differ(&mut self, title: &str, truth: &Names, names: &Names, found: &Found) {
+        self.pairs += 1;
+        self.changed += truth.changed.len();
+        let (missed, wrongly) = self.compare(title, "hpbuild", truth, names);
+        self.missed += missed;
+        self.false_changes += wrongly;
+        self.unmatched += found.unmatched.len();
+        self.unknown += found.unknown.len();
+        for (what, list) in [("unmatched", &found.unmatched), ("unknown", &found.unknown)] {
+            for name in list {
+                println!("{title}: hpbuild: {what}: {name}");
+            }
+        }
+    }
+
+    /// Prints what is missing and what is too much, and counts both.
+    fn compare(&self, title: &str, who: &str, truth: &Names, found: &Names) -> (usize, usize) {
+        let (mut missed, mut wrongly) = (0, 0);
+        for (kind, truth, found) in [
+            ("changed", &truth.changed, &found.changed),
+            ("added", &truth.added, &found.added),
+            ("removed", &truth.removed, &found.removed),
+        ] {
+            for name in truth.difference(found) {
+                missed += 1;
+                println!("{title}: {who}: missed {kind}: {name}");
+            }
+            for name in found.difference(truth) {
+                wrongly += 1;
+                println!("{title}: {who}: wrongly {kind}: {name}");
+            }
+        }
+        (missed, wrongly)
+    }
+
+    pub(super) fn print(&self) {
+        let (dropped, folded) = (self.dropped, self.folded);
+        println!(
+            "linker: {} functions dropped, {} of them changed; {} folded with others, and of {} \
+             changed ones nothing is left to see",
+            dropped.functions, dropped.unseen, folded.functions, folded.unseen
+        );
+        println!("oracle against fixtures: {} wrong", self.oracle_wrong);
+        println!(
+            "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \
+             {} unmatched, {} unknown; {} not told by the oracle; {} pairs skipped",
+            self.pairs,
+            self.functions,
+            self.changed,
+            self.missed,
+            self.false_changes,
+            self.unmatched,
+            self.unknown,
+            self.untold,
+            self.skipped
+        );
+    }
+
+    /// Whether anything is not as it should be.
+    pub(super) fn wrong(&self) -> bool {
+        self.oracle_wrong + self.missed + self.false_changes + self.unmatched > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(changed: &[&str]) -> Names {
+        Names {
+            changed: changed.iter().map(|it| (*it).to_owned()).collect(),
+            ..Names::default()
+        }
+    }
+
+    /// What is in the image and changed must be reported, and nothing else.
+    #[test]
+    fn what_is_missing_and_what_is_too_much_counts() {
+        let truth = Truth {
+            names: names(&["one at 0x1000, 0x1010"]),
+            ..Truth::default()
+        };
+        let count = |found: &[&str]| {
+            let mut totals = Totals::default();
+            totals.against_oracle("test", &truth, &names(found), &Found::default());
+            (totals.missed, totals.false_changes, totals.wrong())
+        };
+        assert_eq!(count(&["one at 0x1000, 0x1010"]), (0, 0, false));
+        assert_eq!(count(&[]), (1, 0, true));
+        assert_eq!(count(&["one at 0x1000, 0x1020"]), (1, 1, true));
+        let both = ["one at 0x1000, 0x1010", "other at 0x1020, 0x1030"];
+        assert_eq!(count(&both), (0, 1, true));
+    }
+
+    /// A body cannot be the same for one of its functions and changed for another.
+    #[test]
+    fn an_oracle_that_contradicts_itself_is_wrong() {
+        let truth = Truth {
+            contradictions: vec!["one at 0x1000, 0x1010".to_owned()],
+            ..Truth::default()
+        };
+        let mut totals = Totals::default();
+        totals.against_oracle("test", &truth, &Names::default(), &Found::default());
+        assert!(totals.wrong());
+    }
+}

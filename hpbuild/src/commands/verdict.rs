@@ -14,6 +14,9 @@ use super::build::build;
 /// only when there is an image that holds it. That is tried where the judge refuses, too, because
 /// no refusal hides another.
 pub(crate) fn report(diff: &Diff, with_line_numbers: bool, stages: &mut Vec<Stage>) -> Report {
+    if Verdict::of(diff, with_line_numbers) == Verdict::Same {
+        return Report::new(diff, with_line_numbers);
+    }
     let start = Instant::now();
     let options = Options {
         with_line_numbers,
@@ -23,9 +26,6 @@ pub(crate) fn report(diff: &Diff, with_line_numbers: bool, stages: &mut Vec<Stag
         || Report::new(diff, with_line_numbers),
         || build(diff, &options),
     );
-    if report.verdict == Verdict::Same {
-        return report;
-    }
     match built {
         Ok(_) => {}
         Err(NoPatch::Refused(found)) => {

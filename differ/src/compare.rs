@@ -303,8 +303,11 @@ impl Leftover {
             .function_ids()
             .filter(|id| pairing.base_functions(*id).next().is_none())
             .collect();
-        // The same number for another part says nothing.
-        let tells = |name: &&str| !crate::names::is_only_numbered(name);
+        // The same number for another part says nothing. And which of several funclets of one name
+        // this was matters to nobody but their functions, which changed.
+        let tells = |name: &&str| {
+            !crate::names::is_only_numbered(name) && !crate::pair::funclet::is_funclet(name)
+        };
         let base_names: FxHashSet<&str> = lonely_base
             .iter()
             .flat_map(|id| base.procedures_of(*id))

@@ -23,6 +23,9 @@ pub struct Body<S: Side> {
     /// Tables of RVAs that the code jumps through and that no symbol may tell of (x64; each table
     /// once).
     pub jump_tables: Vec<JumpTable<S>>,
+    /// Whether some instruction widens a signed word, as code does that reads distances from a table
+    /// (x64).
+    pub(crate) widens_words: bool,
 }
 
 /// A table of RVAs of blocks that code jumps through.
@@ -43,6 +46,7 @@ impl<S: Side> Default for Body<S> {
             instructions: Vec::new(),
             page_links: Vec::new(),
             jump_tables: Vec::new(),
+            widens_words: false,
         }
     }
 }
@@ -277,6 +281,7 @@ pub fn decode<S: Side>(machine: Machine, code: Code<'_, S>, body: &mut Body<S>) 
     body.instructions.clear();
     body.page_links.clear();
     body.jump_tables.clear();
+    body.widens_words = false;
     match machine {
         Machine::X64 => x64::decode(code, body),
         Machine::Arm64 => arm64::decode(code, body),

@@ -108,10 +108,14 @@ impl<'a, S: Side> Listing<'a, S> {
         (index, instruction): (usize, &Instruction<S>),
         canonical: &dyn Fn(&Instruction<S>, &mut FxHasher),
     ) -> u64 {
-        let mut bytes = self.bytes(instruction).to_vec();
+        // No instruction is longer; what is none is cut into pieces that are not.
+        let mut longest = [0; 16];
+        let length = self.bytes(instruction).len().min(longest.len());
+        let bytes = &mut longest[..length];
+        bytes.copy_from_slice(&self.bytes(instruction)[..length]);
         let mut hash = FxHasher::default();
         if let Some(reference) = instruction.reference {
-            reference.field.clear(&mut bytes);
+            reference.field.clear(bytes);
             // A page that others complete means nothing by itself.
             let is_page = reference.kind == ReferenceKind::Page
                 && crate::decode::is_completed(&self.body, index);
@@ -211,7 +215,7 @@ fn base_meaning(comparer: &Comparer<'_>, instruction: &Instruction<Base>, hash: 
         return;
     };
     let image = comparer.base;
-    match resolve(image, reference.target) {
+    match comparer.in_base(reference.target) {
         Target::Function { id, offset } => (1_u8, id.index(), offset).hash(hash),
         Target::Data { id, offset } => (2_u8, id.index(), offset).hash(hash),
         other => shared_meaning(image, other, instruction, hash),
@@ -224,7 +228,7 @@ fn fixed_meaning(comparer: &Comparer<'_>, instruction: &Instruction<Fixed>, hash
         return;
     };
     let image = comparer.fixed;
-    match resolve(image, reference.target) {
+    match comparer.in_fixed(reference.target) {
         Target::Function { id, offset } => match comparer.pairing.base_function(id) {
             Some(base) => (1_u8, base.index(), offset).hash(hash),
             None => (3_u8, id.index(), offset).hash(hash),

@@ -355,9 +355,11 @@ impl Known {
                 Known::Scopes { cookie: true }
             }
             "__GSHandlerCheck" => Known::Cookie,
-            "__gxx_personality_seh0" | "__gcc_personality_seh0" | "rust_eh_personality" => {
-                Known::Itanium
-            }
+            "__gxx_personality_seh0"
+            | "__gcc_personality_seh0"
+            | "__gnat_personality_seh0"
+            | "__gnu_objc_personality_seh0"
+            | "rust_eh_personality" => Known::Itanium,
             _ => return None,
         })
     }

@@ -1,15 +1,22 @@
 //! One image as the later stages see it: what its PE says, and the functions and data that its
 //! symbols name, sorted by address.
 
+mod references;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
-use crate::decode::Reference;
-use crate::inline::InlineSites;
 use crate::lines::LineRecords;
 use crate::pe::Pe;
+use crate::records::CompilandStreams;
 use crate::types::Types;
+
+pub use references::PlacedReference;
+pub(crate) use references::References;
 
 /// One side of a pair, read and ordered. Nothing in it changes after `read`.
 #[derive(Debug)]
@@ -24,6 +31,8 @@ pub struct Image<S: Side> {
     pub functions: Vec<Function<S>>,
     /// Names of functions, grouped by body: see [`Function::procedures`].
     pub procedures: Vec<Procedure>,
+    /// What the procedures mention: see [`Image::add_mentioned`].
+    pub(crate) mentions: Vec<Mention>,
     /// Named data, sorted by address.
     pub data: Vec<DataSymbol<S>>,
     /// Object files, in the PDB's order.
@@ -49,17 +58,15 @@ pub struct Image<S: Side> {
     pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
     /// Types of functions and data.
     pub types: Types,
-    /// Calls that were replaced by the callee's body.
-    pub(crate) inline_sites: InlineSites<S>,
+    /// Where records of compilands are read that few ask for; none without a PDB.
+    pub(crate) streams: Option<Arc<CompilandStreams>>,
     /// Names of source files, as line records refer to them: each ends with a zero.
     pub(crate) source_names: Box<[u8]>,
     /// (address, source line) from DWARF, sorted by address; line 0 where nothing has one. Empty
     /// where symbols come from a PDB: then each compiland has its own.
     pub(crate) lines: Vec<(Rva<S>, u32)>,
-    /// Every pointing operand of every function, function by function.
-    pub(crate) references: Vec<PlacedReference<S>>,
-    /// For each function the index in `references` where its own begin; one more at the end.
-    pub(crate) reference_starts: Vec<u32>,
+    /// Every pointing operand of every function.
+    pub(crate) references: References<S>,
 }
 
 /// Where the symbols of an image come from.
@@ -94,19 +101,6 @@ impl SymbolSource {
             SymbolSource::Dwarf => "dwarf",
         }
     }
-}
-
-/// A pointing operand and the instruction it stands in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlacedReference<S: Side> {
-    /// Bytes from the start of the function to the instruction.
-    pub offset: u32,
-    /// Bytes of the instruction.
-    pub length: u8,
-    /// Whether other instructions complete the address (Arm64 pages): then they stand for it.
-    pub completed_elsewhere: bool,
-    /// The operand.
-    pub reference: Reference<S>,
 }
 
 /// A place that the linker filled with an address.
@@ -144,7 +138,7 @@ pub struct Function<S: Side> {
     pub compiland: Option<CompilandId<S>>,
     /// Its names as a range of [`Image::procedures`]; several where bodies were folded, none where
     /// only an unwind entry told of it.
-    pub procedures: std::ops::Range<u32>,
+    pub procedures: Range<u32>,
     /// What kind of code this is.
     pub kind: FunctionKind,
 }
@@ -176,8 +170,27 @@ pub struct Procedure {
     /// Index of the function's type in [`Image::types`], 0 for none.
     pub type_index: u32,
     /// Types of its variables, of what is inlined into it and of what it calls, as far as its
-    /// records tell: structures, unions and enumerations as indexes of [`Image::types`].
-    pub(crate) mentions: Box<[u32]>,
+    /// records tell: a range of [`Image::mentions`].
+    pub(crate) mentions: Range<u32>,
+    /// Where its record and those inside it are.
+    pub(crate) records: RecordPlace,
+}
+
+/// Where the records of a procedure are: a compiland, and a range of its symbol records. Empty
+/// where it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecordPlace {
+    pub(crate) compiland: u32,
+    pub(crate) range: Range<u32>,
+}
+
+/// A type that a record of a procedure mentions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mention {
+    /// Its index, or that of an item that leads to it.
+    pub(crate) index: u32,
+    /// Whether it is that of an item.
+    pub(crate) is_item: bool,
 }
 
 impl Procedure {
@@ -290,11 +303,7 @@ impl<S: Side> Image<S> {
 
     /// As [`Image::function_at`], where it is known that the functions before `among` start before
     /// `rva` and those behind start behind it.
-    pub(crate) fn function_among(
-        &self,
-        among: std::ops::Range<usize>,
-        rva: Rva<S>,
-    ) -> Option<FunctionId<S>> {
+    pub(crate) fn function_among(&self, among: Range<usize>, rva: Rva<S>) -> Option<FunctionId<S>> {
         let first = among.start;
         let behind = first + self.functions[among].partition_point(|f| f.rva <= rva);
         let index = behind.checked_sub(1)?;
@@ -309,11 +318,7 @@ impl<S: Side> Image<S> {
 
     /// As [`Image::data_at`], where it is known that the symbols before `among` start before `rva`
     /// and those behind start behind it.
-    pub(crate) fn data_among(
-        &self,
-        among: std::ops::Range<usize>,
-        rva: Rva<S>,
-    ) -> Option<DataId<S>> {
+    pub(crate) fn data_among(&self, among: Range<usize>, rva: Rva<S>) -> Option<DataId<S>> {
         let first = among.start;
         let behind = first + self.data[among].partition_point(|d| d.rva <= rva);
         let index = behind.checked_sub(1)?;
@@ -330,7 +335,7 @@ impl<S: Side> Image<S> {
 
     /// The data symbols of the address that the one at `index` has. Most have one name, and that
     /// is told without searching.
-    fn names_around(&self, index: usize) -> std::ops::Range<usize> {
+    fn names_around(&self, index: usize) -> Range<usize> {
         let rva = self.data[index].rva;
         let is_here = |symbol: Option<&DataSymbol<S>>| symbol.is_some_and(|s| s.rva == rva);
         let before = index
@@ -375,11 +380,27 @@ impl<S: Side> Image<S> {
         &self.procedures[range.start as usize..range.end as usize]
     }
 
+    /// The structures, unions and enumerations that the records of a procedure lead to directly, as
+    /// indexes of [`Image::types`], are added to `found`.
+    pub(crate) fn add_mentioned(&self, procedure: &Procedure, found: &mut BTreeSet<u32>) {
+        let range = procedure.mentions.start as usize..procedure.mentions.end as usize;
+        for mention in self.mentions.get(range).unwrap_or_default() {
+            self.types.add_mentioned(*mention, found);
+        }
+    }
+
+    /// The symbol records of a procedure, read from its PDB.
+    pub(crate) fn records_of(&self, procedure: &Procedure) -> Vec<u8> {
+        let RecordPlace { compiland, range } = &procedure.records;
+        match &self.streams {
+            Some(streams) if !range.is_empty() => streams.symbols(*compiland, range),
+            _ => Vec::new(),
+        }
+    }
+
     /// The pointing operands of a function, in address order.
     pub fn references_of(&self, id: FunctionId<S>) -> &[PlacedReference<S>] {
-        let start = self.reference_starts[id.index()] as usize;
-        let end = self.reference_starts[id.index() + 1] as usize;
-        &self.references[start..end]
+        self.references.of(id.index())
     }
 
     /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and

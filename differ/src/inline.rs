@@ -10,36 +10,16 @@
 
 use std::ops::Range;
 
-use hpbuild_metadata::{FunctionId, Rva, Side};
+use hpbuild_metadata::{FunctionId, Side};
+use ms_pdb::syms::{Sym, SymKind};
 use serde::Serialize;
 
 use crate::explain::{DiffLine, Tag};
 use crate::image::Image;
+use crate::records::SymbolRecords;
 
 /// Ranges of one site that are looked at; real ones have a few.
 const MAX_RANGES: usize = 1 << 16;
-
-/// The inline sites of one image.
-#[derive(Debug)]
-pub(crate) struct InlineSites<S: Side> {
-    /// Sorted by function; those of one function in the order of their records.
-    pub(crate) sites: Vec<InlineSite<S>>,
-    /// The binary annotations of all sites.
-    pub(crate) annotations: Vec<u8>,
-}
-
-/// A call that was replaced by the callee's body.
-#[derive(Clone, Debug)]
-pub(crate) struct InlineSite<S: Side> {
-    /// The function that it was inlined into.
-    pub(crate) function: Rva<S>,
-    /// How many sites it lies in.
-    pub(crate) depth: u16,
-    /// The callee, as an index of the item stream.
-    pub(crate) inlinee: u32,
-    /// Its part of [`InlineSites::annotations`].
-    pub(crate) annotations: Range<u32>,
-}
 
 /// A function some of whose inlined instructions changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -59,31 +39,41 @@ struct Site {
     ranges: Vec<Range<u32>>,
 }
 
-impl<S: Side> Default for InlineSites<S> {
-    fn default() -> Self {
-        Self {
-            sites: Vec::new(),
-            annotations: Vec::new(),
-        }
-    }
+/// The calls in a function that were replaced by the callee's body.
+fn sites_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Vec<Site> {
+    let procedures = image.procedures_of(id).iter();
+    let records = procedures.map(|procedure| image.records_of(procedure));
+    records.flat_map(|records| sites(&records)).collect()
 }
 
-impl<S: Side> InlineSites<S> {
-    fn of(&self, function: Rva<S>) -> Vec<Site> {
-        let start = self.sites.partition_point(|site| site.function < function);
-        let sites = self.sites[start..].iter();
-        sites
-            .take_while(|site| site.function == function)
-            .map(|site| {
-                let range = site.annotations.start as usize..site.annotations.end as usize;
-                Site {
-                    depth: site.depth,
-                    inlinee: site.inlinee,
-                    ranges: ranges(self.annotations.get(range).unwrap_or_default()),
-                }
-            })
-            .collect()
+/// The inline sites among the records of one procedure, up to the first that is cut short.
+///
+/// `INLINESITESYM`: parent, end, inlinee, and in `INLINESITESYM2` the number of invocations; then
+/// binary annotations (`cvinfo.h`).
+fn sites(records: &[u8]) -> Vec<Site> {
+    let mut found = Vec::new();
+    let mut depth = 0_u16;
+    for Sym { kind, data } in SymbolRecords::new(records) {
+        let header = match kind {
+            SymKind::S_INLINESITE => 12,
+            SymKind::S_INLINESITE2 => 16,
+            SymKind::S_INLINESITE_END => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            _ => continue,
+        };
+        let inlinee = data.get(8..).and_then(|rest| rest.first_chunk());
+        if let (Some(inlinee), Some(annotations)) = (inlinee, data.get(header..)) {
+            found.push(Site {
+                depth,
+                inlinee: u32::from_le_bytes(*inlinee),
+                ranges: ranges(annotations),
+            });
+        }
+        depth = depth.saturating_add(1);
     }
+    found
 }
 
 /// The inlined functions that changed lines of a diff came from, those with most lines first.
@@ -92,8 +82,7 @@ pub(crate) fn inlined<B: Side, F: Side>(
     (fixed, fixed_id): (&Image<F>, FunctionId<F>),
     lines: &[DiffLine],
 ) -> Vec<Inlined> {
-    let base_sites = base.inline_sites.of(base.function(base_id).rva);
-    let fixed_sites = fixed.inline_sites.of(fixed.function(fixed_id).rva);
+    let (base_sites, fixed_sites) = (sites_of(base, base_id), sites_of(fixed, fixed_id));
     let mut found: Vec<Inlined> = Vec::new();
     for line in lines {
         let name = match (line.tag, line.base_offset, line.fixed_offset) {
@@ -234,6 +223,35 @@ mod tests {
         assert_eq!(ranges(&[12, 6, 0x81, 0x00]), vec![0x100..0x106]);
         // What a piece lacks is not made up.
         assert_eq!(ranges(&[3, 4]), []);
+    }
+
+    #[test]
+    fn sites_nest() {
+        let mut records = Vec::new();
+        let mut record = |kind: SymKind, data: &[u8]| {
+            records.extend((data.len() as u16 + 2).to_le_bytes());
+            records.extend(kind.0.to_le_bytes());
+            records.extend(data);
+        };
+        let site = |inlinee: u8, behind: &[u8]| [&[0; 8][..], &[inlinee, 0, 0, 0], behind].concat();
+        record(SymKind::S_GPROC32, &[0; 40]);
+        record(SymKind::S_INLINESITE, &site(1, &[3, 4, 4, 8]));
+        record(SymKind::S_INLINESITE2, &site(2, &[9, 0, 0, 0, 3, 6, 4, 2]));
+        record(SymKind::S_INLINESITE_END, &[]);
+        record(SymKind::S_INLINESITE_END, &[]);
+        record(SymKind::S_INLINESITE, &site(3, &[3, 0x20, 4, 1]));
+        let found = |records: &[u8]| -> Vec<_> {
+            let all = sites(records).into_iter();
+            all.map(|it| (it.depth, it.inlinee, it.ranges[0].clone()))
+                .collect()
+        };
+        let all = [(0, 1, 4..12), (1, 2, 6..8), (0, 3, 32..33)];
+        assert_eq!(found(&records), all);
+        // What is cut short is left out, and so is what comes behind.
+        for length in 0..records.len() {
+            let some = found(&records[..length]);
+            assert!(some.len() < 3 && all.starts_with(&some), "{length}");
+        }
     }
 
     #[test]

@@ -86,10 +86,17 @@ pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) 
         comparison,
         redirected,
     };
-    let mut refusals = image::judge(&case);
-    refusals.extend(entry::judge(&case));
-    refusals.extend(function::judge(&case));
-    refusals.extend(data::judge(&case));
+    let (mut refusals, (of_functions, of_data)) = rayon::join(
+        || image::judge(&case),
+        || {
+            rayon::join(
+                || [entry::judge(&case), function::judge(&case)],
+                || data::judge(&case),
+            )
+        },
+    );
+    refusals.extend(of_functions.into_iter().flatten());
+    refusals.extend(of_data);
     let mut refusals = policy.apply(refusals);
     refusals.sort_by_key(|refusal| refusal.code);
     refusals

@@ -5,12 +5,13 @@
 //! Microsoft's published PDB sources. It is read here and not by a library, because it is read
 //! while functions are compared, where nothing stands by to catch a panic.
 
-use std::ops::Deref;
-use std::sync::OnceLock;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 use hpbuild_metadata::{FunctionId, SectionOffset, Side};
 
 use crate::image::{Function, Image};
+use crate::records::CompilandStreams;
 
 /// `DEBUG_S_FILECHKSMS`.
 const FILE_CHECKSUMS: u32 = 0xf4;
@@ -21,7 +22,7 @@ pub(crate) const LINES_HEADER: usize = 12;
 /// Bytes in front of the lines of a block: file, number of lines, bytes of the block.
 const BLOCK_HEADER: usize = 12;
 /// Line numbers that tell a debugger where not to stop and name no line.
-pub(crate) const NO_LINES: [u32; 2] = [0x00f0_0f00, 0x00fe_efee];
+const NO_LINES: [u32; 2] = [0x00f0_0f00, 0x00fe_efee];
 
 /// Source lines of a function, by offset from its start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,13 +42,23 @@ impl Lines {
     }
 }
 
-/// The line records of a compiland, as the PDB stores them.
+/// The line records of a compiland. Nothing is read before it is asked for: in most compilands
+/// nothing changed, and nobody asks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LineRecords {
+    /// Where they are read from, and of which compiland of it; none where the PDB has none.
+    source: Option<(Arc<CompilandStreams>, u32)>,
+    read: OnceLock<Subsections>,
+}
+
+/// Line records as the PDB stores them.
+#[derive(Clone, Debug)]
+struct Subsections {
     bytes: Box<[u8]>,
-    /// Lines subsections by the code they are about, once they are asked for: in most compilands
-    /// nothing changed, and nobody asks.
-    index: OnceLock<Vec<Covered>>,
+    /// Lines subsections by the code they are about.
+    index: Vec<Covered>,
+    /// Where the subsection of file checksums is.
+    checksums: Range<usize>,
 }
 
 /// The code that a lines subsection is about.
@@ -61,27 +72,35 @@ struct Covered {
     contents: (usize, usize),
 }
 
-impl From<&[u8]> for LineRecords {
-    fn from(bytes: &[u8]) -> Self {
+impl LineRecords {
+    /// Those of a compiland, by its index in the PDB.
+    pub(crate) fn new(streams: Arc<CompilandStreams>, compiland: u32) -> Self {
         Self {
-            bytes: bytes.into(),
-            index: OnceLock::new(),
+            source: Some((streams, compiland)),
+            read: OnceLock::new(),
         }
     }
-}
 
-impl Deref for LineRecords {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+    fn subsections(&self) -> &Subsections {
+        self.read.get_or_init(|| {
+            let source = self.source.as_ref();
+            let bytes = source.map(|(streams, compiland)| streams.lines(*compiland));
+            let bytes = bytes.unwrap_or_default().into_boxed_slice();
+            let checksums = subsections(&bytes, FILE_CHECKSUMS).next();
+            Subsections {
+                index: index(&bytes),
+                checksums: checksums.map_or(0..0, |(at, found)| at..at + found.len()),
+                bytes,
+            }
+        })
     }
-}
 
-impl LineRecords {
     /// Where in the image's names of source files the name of a file begins.
     pub(crate) fn file_name(&self, file: u32) -> Option<usize> {
-        let (_, checksums) = subsections(&self.bytes, FILE_CHECKSUMS).next()?;
+        let Subsections {
+            bytes, checksums, ..
+        } = self.subsections();
+        let checksums = bytes.get(checksums.clone())?;
         let entry = checksums.get(usize::try_from(file).ok()?..)?;
         let name = u32::from_le_bytes(*entry.first_chunk()?);
         name.try_into().ok()
@@ -94,7 +113,7 @@ impl LineRecords {
         from: Option<SectionOffset>,
         size: u32,
     ) -> impl Iterator<Item = (SectionOffset, &[u8])> {
-        let index = self.index.get_or_init(|| index(&self.bytes));
+        let Subsections { bytes, index, .. } = self.subsections();
         let (section, from) = from.map_or((0, 0), |place| (place.section, place.offset));
         let first = index.partition_point(|it| (it.section, it.reach) <= (section, from));
         let is_near =
@@ -105,7 +124,7 @@ impl LineRecords {
                 offset: it.start,
             };
             let (at, length) = it.contents;
-            (place, &self.bytes[at..at + length])
+            (place, &bytes[at..at + length])
         })
     }
 }
@@ -213,24 +232,44 @@ fn subsections(bytes: &[u8], kind: u32) -> impl Iterator<Item = (usize, &[u8])> 
 
 /// The lines of all blocks as (bytes from the start of the code, line).
 fn numbers(blocks: &[u8]) -> impl Iterator<Item = (u32, u32)> {
-    entries(blocks).map(|(_, at, number)| (at, number))
+    let lines = block_lines(blocks).flat_map(|(_, lines)| lines.chunks_exact(8));
+    lines.map(|entry| (word(entry, 0), number(entry)))
 }
 
-/// The lines of all blocks as (file, bytes from the start of the code, line), up to the first block
-/// that is cut short. A file is an offset in the compiland's file checksums.
-pub(crate) fn entries(mut blocks: &[u8]) -> impl Iterator<Item = (u32, u32, u32)> {
-    let block = move || {
+/// For each block its last line that starts at or before `at`, as (bytes from the start of the
+/// code, file, line). A file is an offset in the compiland's file checksums. The lines of a block
+/// are sorted, and there can be very many.
+pub(crate) fn last_before(blocks: &[u8], at: u32) -> impl Iterator<Item = (u32, u32, u32)> {
+    block_lines(blocks).filter_map(move |(file, lines)| {
+        let (lines, _) = lines.as_chunks::<8>();
+        let before = lines.partition_point(|entry| word(entry, 0) <= at);
+        let mut named = lines[..before]
+            .iter()
+            .rev()
+            .map(|it| (word(it, 0), number(it)));
+        let is_named = |line: &(u32, u32)| line.1 > 0 && !NO_LINES.contains(&line.1);
+        let (start, number) = named.find(is_named)?;
+        Some((start, file, number))
+    })
+}
+
+/// The number is in the lower 24 bits; how many lines a statement has, above.
+fn number(entry: &[u8]) -> u32 {
+    word(entry, 4) & 0x00ff_ffff
+}
+
+/// The file and the lines, eight bytes each, of all blocks, up to the first that is cut short.
+fn block_lines(mut blocks: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    std::iter::from_fn(move || {
         let (count, size) = (word(blocks, 4) as usize, word(blocks, 8) as usize);
         let file = word(blocks, 0);
         let block = blocks.get(..size).filter(|_| size >= BLOCK_HEADER)?;
         blocks = &blocks[size..];
         // Columns may follow the lines.
         let lines = &block[BLOCK_HEADER..];
-        // The number is in the lower 24 bits; how many lines a statement has, above.
-        let line = move |entry: &[u8]| (file, word(entry, 0), word(entry, 4) & 0x00ff_ffff);
-        Some(lines.chunks_exact(8).take(count).map(line))
-    };
-    std::iter::from_fn(block).flatten()
+        let end = count.saturating_mul(8).min(lines.len());
+        Some((file, &lines[..end]))
+    })
 }
 
 #[cfg(test)]
@@ -262,6 +301,10 @@ mod tests {
         ]);
         let found: Vec<_> = numbers(&blocks).collect();
         assert_eq!(found, [(0, 7), (5, 8), (9, 3)]);
+        let at = |at| last_before(&blocks, at).collect::<Vec<_>>();
+        assert_eq!(at(4), [(0, 0, 7)]);
+        assert_eq!(at(8), [(5, 0, 8)]);
+        assert_eq!(at(9), [(5, 0, 8), (9, 8, 3)]);
     }
 
     #[test]

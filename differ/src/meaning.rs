@@ -159,8 +159,14 @@ pub struct Comparer<'a> {
     /// For each base data symbol whether its contents, and all that they lead to, are the same in
     /// its fixed partner.
     data_same: Arc<[bool]>,
-    base_lookup: Lookup,
-    fixed_lookup: Lookup,
+    lookups: Arc<(Lookup, Lookup)>,
+}
+
+/// What a comparer found out, for another one of the same images.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    data_same: Arc<[bool]>,
+    lookups: Arc<(Lookup, Lookup)>,
 }
 
 impl<'a> Comparer<'a> {
@@ -171,33 +177,44 @@ impl<'a> Comparer<'a> {
             fixed,
             pairing,
             data_same: Arc::default(),
-            base_lookup: Lookup::new(base),
-            fixed_lookup: Lookup::new(fixed),
+            lookups: Arc::new(rayon::join(|| Lookup::new(base), || Lookup::new(fixed))),
         };
         comparer.data_same = content::compare_symbols(&comparer).into();
         comparer
     }
 
-    /// A comparer that takes the verdicts on data from an earlier one of the same images.
-    pub fn resume(
+    /// A comparer that goes on with what an earlier one of the same images found out.
+    pub(crate) fn resume(
         base: &'a Image<Base>,
         fixed: &'a Image<Fixed>,
         pairing: &'a Pairing,
-        data_same: Arc<[bool]>,
+        prepared: Prepared,
     ) -> Self {
         Self {
             base,
             fixed,
             pairing,
-            data_same,
-            base_lookup: Lookup::new(base),
-            fixed_lookup: Lookup::new(fixed),
+            data_same: prepared.data_same,
+            lookups: prepared.lookups,
         }
     }
 
-    /// The verdicts on data, for [`Comparer::resume`].
-    pub fn verdicts(&self) -> Arc<[bool]> {
-        self.data_same.clone()
+    /// What was found out, for [`Comparer::resume`].
+    pub(crate) fn prepared(&self) -> Prepared {
+        Prepared {
+            data_same: self.data_same.clone(),
+            lookups: self.lookups.clone(),
+        }
+    }
+
+    /// What stands at an address of the base: as [`resolve`], without searching the whole image.
+    pub fn in_base(&self, rva: Rva<Base>) -> Target<Base> {
+        self.lookups.0.resolve(self.base, rva)
+    }
+
+    /// What stands at an address of the fixed image.
+    pub fn in_fixed(&self, rva: Rva<Fixed>) -> Target<Fixed> {
+        self.lookups.1.resolve(self.fixed, rva)
     }
 
     /// Whether the contents of a base data symbol are the same in its partner. Writable data is
@@ -226,12 +243,9 @@ impl<'a> Comparer<'a> {
                 Meaning::Different(difference)
             }
         };
-        let (b, f) = (
-            self.base_lookup.resolve(self.base, base),
-            self.fixed_lookup.resolve(self.fixed, fixed),
-        );
+        let (b, f) = (self.in_base(base), self.in_fixed(fixed));
         if let (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of }) = (b, f)
-            && let Some(b) = self.paired_data(b, f)
+            && let Some(b) = self.paired_names(b, f)
         {
             if at != of {
                 return Meaning::Different(Difference::Data);
@@ -255,6 +269,15 @@ impl<'a> Comparer<'a> {
                 same_if(self.same_table(b, f), Difference::JumpTable)
             }
             (b, f) => self.compare_by_content((base, b), (fixed, f), kind, visit),
+        }
+    }
+
+    /// As [`Comparer::paired_data`], for the first names of two addresses: nearly always these are
+    /// partners, and there is nothing to look for. A first name is a telling one.
+    fn paired_names(&self, base: DataId<Base>, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
+        match self.pairing.fixed_data(base) == Some(fixed) {
+            true => Some(base),
+            false => self.paired_data(base, fixed),
         }
     }
 

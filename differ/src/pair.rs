@@ -23,10 +23,12 @@ mod data;
 pub(crate) mod funclet;
 
 use std::borrow::Cow;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
+use hashbrown::HashTable;
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
-use rustc_hash::FxHashMap;
+use rayon::prelude::*;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::Serialize;
 
 use crate::image::{Function, Image, Procedure};
@@ -140,7 +142,7 @@ impl Pairing {
 
 /// Pairs the functions and the data of two images.
 pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
-    let (base_owners, fixed_owners) = (owners(base), owners(fixed));
+    let (base_owners, fixed_owners) = rayon::join(|| owners(base), || owners(fixed));
     let mut pairs = Pairs::new(base.procedures.len(), fixed.procedures.len());
     let b = Names {
         image: base,
@@ -156,6 +158,12 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         Tier::NameCompiland,
         |i| b.in_compiland(i),
         |i| f.in_compiland(i),
+    );
+    // Parts of the C++ library are compiled twice, with as many namesakes in each.
+    pairs.tier(
+        Tier::Decorated,
+        |i| b.decorated_in_compiland(i),
+        |i| f.decorated_in_compiland(i),
     );
     pairs.tier(
         Tier::NameTypeCompiland,
@@ -295,6 +303,10 @@ impl<'a, S: Side> Names<'a, S> {
         Some((self.lasting_name(index)?, self.compiland(index)?))
     }
 
+    fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.decorated(index)?, self.compiland(index)?))
+    }
+
     fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {
         let kind = self
             .image
@@ -349,6 +361,12 @@ impl Seen {
     }
 }
 
+/// So many unpaired procedures are looked at on several threads.
+const MANY: usize = 1 << 12;
+
+/// On no more threads than that: each computes every key.
+const MAX_PARTS: usize = 4;
+
 /// The procedures of one side that share a key.
 type Bucket = (Vec<u32>, Vec<u32>);
 
@@ -400,34 +418,68 @@ impl Pairs {
     }
 
     /// Pairs what has a key that occurs once on each side.
-    fn tier<K: Hash + Eq>(
+    fn tier<K: Hash + Eq + Send>(
         &mut self,
         tier: Tier,
+        base_key: impl Fn(u32) -> Option<K> + Sync,
+        fixed_key: impl Fn(u32) -> Option<K> + Sync,
+    ) {
+        // Each part takes the keys whose hash says so: what one part pairs is no other's business.
+        let unpaired = self.base.iter().filter(|pair| pair.is_none()).count();
+        let parts = match unpaired {
+            MANY.. => rayon::current_num_threads().min(MAX_PARTS) as u64,
+            _ => 1,
+        };
+        let found: Vec<Vec<(u32, u32)>> = (0..parts)
+            .into_par_iter()
+            .map(|part| self.once((part, parts), &base_key, &fixed_key))
+            .collect();
+        for (base, fixed) in found.into_iter().flatten() {
+            self.link(base, fixed, tier);
+        }
+    }
+
+    /// Of one part of the keys those that occur once on each side.
+    fn once<K: Hash + Eq>(
+        &self,
+        (part, parts): (u64, u64),
         base_key: impl Fn(u32) -> Option<K>,
         fixed_key: impl Fn(u32) -> Option<K>,
-    ) {
-        let mut seen: FxHashMap<K, (Seen, Seen)> = FxHashMap::default();
+    ) -> Vec<(u32, u32)> {
+        // Other bits than those that the table looks at.
+        let is_own = |hash: u64| parts == 1 || (hash >> 32) % parts == part;
+        let hash_of = |key: &K| FxBuildHasher.hash_one(key);
+        let mut seen: HashTable<(K, Seen, Seen)> = HashTable::new();
         for index in self.unpaired_base() {
-            if let Some(key) = base_key(index) {
-                seen.entry(key).or_default().0.add(index);
+            let Some(key) = base_key(index) else { continue };
+            let hash = hash_of(&key);
+            if is_own(hash) {
+                let entry = seen.entry(hash, |known| known.0 == key, |known| hash_of(&known.0));
+                let entry = entry.or_insert_with(|| (key, Seen::Never, Seen::Never));
+                entry.into_mut().1.add(index);
             }
         }
         // A key of one side alone makes no pair.
         if seen.is_empty() {
-            return;
+            return Vec::new();
         }
         for index in self.unpaired_fixed() {
-            if let Some(both) = fixed_key(index).and_then(|key| seen.get_mut(&key)) {
-                both.1.add(index);
+            let Some(key) = fixed_key(index) else {
+                continue;
+            };
+            let hash = hash_of(&key);
+            if is_own(hash)
+                && let Some(known) = seen.find_mut(hash, |known| known.0 == key)
+            {
+                known.2.add(index);
             }
         }
         // Each pair stands alone, so the order of the table does not show.
-        #[allow(clippy::iter_over_hash_type)]
-        for both in seen.into_values() {
-            if let (Seen::Once(base), Seen::Once(fixed)) = both {
-                self.link(base, fixed, tier);
-            }
-        }
+        let once = |(_, base, fixed): (K, Seen, Seen)| match (base, fixed) {
+            (Seen::Once(base), Seen::Once(fixed)) => Some((base, fixed)),
+            _ => None,
+        };
+        seen.into_iter().filter_map(once).collect()
     }
 
     /// Pairs compiler-made namesakes of one compiland in the order of their addresses, where both

@@ -1,6 +1,5 @@
 //! The stages in order.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hpbuild_metadata::{Base, Fixed};
@@ -9,7 +8,7 @@ use crate::compare::{Comparison, compare};
 use crate::error::Error;
 use crate::image::Image;
 use crate::judge::{Policy, Refusal, judge, unsupported};
-use crate::meaning::Comparer;
+use crate::meaning::{Comparer, Prepared};
 use crate::pair::{Pairing, pair};
 use crate::read::{Input, Read, SymbolPaths, read};
 
@@ -39,7 +38,7 @@ pub struct Diff {
     pub comparison: Comparison,
     /// What the rules say of it.
     pub refusals: Vec<Refusal>,
-    data_same: Arc<[bool]>,
+    prepared: Prepared,
 }
 
 impl Diff {
@@ -49,7 +48,7 @@ impl Diff {
             &self.base,
             &self.fixed,
             &self.pairing,
-            self.data_same.clone(),
+            self.prepared.clone(),
         )
     }
 }
@@ -118,14 +117,14 @@ pub fn diff(
     timed.done("compare");
     let refusals = judge(&comparer, &comparison, &differ.policy);
     timed.done("judge");
-    let data_same = comparer.verdicts();
+    let prepared = comparer.prepared();
     Ok(Ok(Box::new(Diff {
         base,
         fixed,
         pairing,
         comparison,
         refusals,
-        data_same,
+        prepared,
     })))
 }
 

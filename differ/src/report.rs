@@ -148,6 +148,20 @@ pub struct DataReport {
     pub fixed_size: u32,
 }
 
+impl Verdict {
+    /// The verdict on a finished comparison. `with_lines` as for [`Report::new`].
+    pub fn of(diff: &Diff, with_lines: bool) -> Self {
+        let in_patch = |change: &Changed| with_lines || !change.is_line_number_only();
+        if diff.refusals.iter().any(Refusal::refuses) {
+            Verdict::Refused
+        } else if diff.comparison.changed.iter().any(in_patch) {
+            Verdict::Hotpatchable
+        } else {
+            Verdict::Same
+        }
+    }
+}
+
 /// A reference that could not be explained.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnknownReport {
@@ -229,16 +243,9 @@ impl Report {
             name: base.display_name(unknown.base),
             offset: unknown.offset,
         });
-        let verdict = if diff.refusals.iter().any(Refusal::refuses) {
-            Verdict::Refused
-        } else if patched {
-            Verdict::Hotpatchable
-        } else {
-            Verdict::Same
-        };
         Self {
             schema: SCHEMA,
-            verdict,
+            verdict: Verdict::of(diff, with_lines),
             base: Some(image(base)),
             fixed: Some(image(fixed)),
             functions,

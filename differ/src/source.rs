@@ -4,7 +4,7 @@ use hpbuild_metadata::{FunctionId, Side};
 use serde::Serialize;
 
 use crate::image::{Compiland, Image};
-use crate::lines::{LINES_HEADER, NO_LINES, entries};
+use crate::lines::{LINES_HEADER, last_before};
 
 /// A place in a source file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -39,9 +39,8 @@ pub(crate) fn source_of<S: Side>(
         if size.is_none_or(|size| distance >= u32::from_le_bytes(*size)) {
             continue;
         }
-        for (file, start, number) in entries(&lines[LINES_HEADER..]) {
-            let nearer = best.is_none_or(|(known, ..)| start >= known);
-            if start <= distance && nearer && number > 0 && !NO_LINES.contains(&number) {
+        for (start, file, number) in last_before(&lines[LINES_HEADER..], distance) {
+            if best.is_none_or(|(known, ..)| start >= known) {
                 best = Some((start, file, number));
             }
         }

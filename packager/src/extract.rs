@@ -25,6 +25,8 @@ mod unnamed;
 mod unwind;
 mod x64_image_base;
 
+use std::cell::OnceCell;
+
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Changed;
 use hpbuild_differ::image::FunctionKind;
@@ -79,8 +81,8 @@ enum Source {
 struct Extraction<'a> {
     diff: &'a Diff,
     comparer: Comparer<'a>,
-    /// Where the base has unnamed writable data.
-    unnamed: unnamed::Unnamed,
+    /// Where the base has unnamed writable data, once it is asked for.
+    unnamed: OnceCell<unnamed::Unnamed>,
     /// Fixed functions that take the place of base functions.
     replaced: FxHashMap<FunctionId<Fixed>, ()>,
     pieces: Vec<Option<Piece>>,
@@ -106,7 +108,7 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
     let mut extraction = Extraction {
         diff,
         comparer: diff.comparer(),
-        unnamed: unnamed::unnamed(diff),
+        unnamed: OnceCell::new(),
         replaced: changed.iter().map(|change| (change.fixed, ())).collect(),
         pieces: Vec::new(),
         ids: FxHashMap::default(),

@@ -57,7 +57,7 @@ fn build() -> Result<Programs> {
     cargo.current_dir(run::root()).args([
         "build",
         "--quiet",
-        "--release",
+        "--profile=dist",
         "--package=hpbuild",
         "--package=hpbuild-differ",
         "--bin=hpbuild",
@@ -66,7 +66,7 @@ fn build() -> Result<Programs> {
     run::checked(&mut cargo)?;
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| run::root().join("target"), Into::into)
-        .join("release");
+        .join("dist");
     Ok(Programs {
         hpbuild: target.join("hpbuild"),
         floor: target.join("examples").join("decode_text"),

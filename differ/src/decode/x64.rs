@@ -130,7 +130,10 @@ fn walk<S: Side>(
     let mut decoder = Decoder::with_ip(64, code.bytes, start, DecoderOptions::NONE);
     let mut iced = Iced::default();
     let mut found = RegisterSet::default();
-    let mut relocated = code.relocated.iter().peekable();
+    let mut relocated = code.relocated.iter().map(|place| u64::from(place.get()));
+    let mut next_relocated = relocated.next();
+    // Where no register is known to hold the image base, no displacement counts from it.
+    let any_base = !bases.is_empty() || !tables.found.reached.is_empty();
     let data = |offset: usize, length: usize| Instruction {
         offset: u32::try_from(offset).expect("a function is smaller than 4 GiB"),
         length: u8::try_from(length).expect("as long as an entry"),
@@ -163,23 +166,25 @@ fn walk<S: Side>(
         let length = u8::try_from(iced.len()).expect("an instruction has at most 15 bytes");
         let end = start + (position + iced.len()) as u64;
         let mut has_relocation = false;
-        while relocated
-            .next_if(|place| u64::from(place.get()) < end)
-            .is_some()
-        {
+        while next_relocated.is_some_and(|place| place < end) {
             has_relocation = true;
+            next_relocated = relocated.next();
         }
         let constants = || decoder.get_constant_offsets(&iced);
-        let on_base = || match tables.found.reached.contains(&offset) {
+        let on_base = || match any_base && tables.found.reached.contains(&offset) {
             true => tables.found.accesses.contains_key(&offset),
             false => bases.is_base_of(&iced),
         };
         let reference = if has_relocation {
             absolute(&iced, constants(), code.image_base)
         } else {
-            relative(&iced, constants).or_else(|| image_relative(&iced, constants, on_base))
+            relative(&iced, constants).or_else(|| match any_base {
+                true => image_relative(&iced, constants, on_base),
+                false => None,
+            })
         };
         note_image_base(&iced, reference.as_ref(), &mut found);
+        body.widens_words |= iced.code() == Opcode::Movsxd_r64_rm32;
         body.instructions.push(Instruction {
             offset,
             length,
@@ -295,8 +300,11 @@ fn note_image_base<S: Side>(
     reference: Option<&Reference<S>>,
     found: &mut RegisterSet,
 ) {
-    let takes_base = iced.mnemonic() == Mnemonic::Lea
-        && reference.is_some_and(|reference| reference.target.get() == 0);
+    let takes_base = reference.is_some_and(|reference| reference.target.get() == 0)
+        && iced.mnemonic() == Mnemonic::Lea;
+    if found.is_empty() && !takes_base {
+        return;
+    }
     let copies_base = iced.code() == Opcode::Mov_r64_rm64 && found.contains(iced.op1_register())
         || iced.code() == Opcode::Mov_rm64_r64 && found.contains(iced.op1_register());
     if takes_base || (copies_base && iced.op0_kind() == OpKind::Register) {
@@ -355,6 +363,9 @@ const TABLE_WINDOW: usize = 12;
 /// instructions may stand between.
 pub(super) fn relative_tables<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Vec<Rva<S>> {
     let mut found = Vec::new();
+    if !body.widens_words {
+        return found;
+    }
     // The table whose address each register received last.
     let mut tables: [Option<Rva<S>>; 16] = [None; 16];
     let iced_at = |instruction: &Instruction<S>| {

@@ -2,6 +2,8 @@
 //! images that MinGW and Rust's `-gnu` targets make: call sites, actions and types (LSB Core,
 //! `gcc_except_table`).
 
+use std::collections::BTreeSet;
+
 use hpbuild_metadata::{Rva, Side};
 
 use super::{Facts, NotUnderstood, Reader, What};
@@ -55,14 +57,28 @@ pub(super) fn facts<S: Side>(facts: &mut Facts<'_, S>, at: u32) -> Result<(), No
     }
     facts.bytes(What::Catch, reader.take(actions.size)?);
     let Some(base) = type_base else { return Ok(()) };
+    // Exception specifications: lists of types by their numbers, to a zero each.
+    let mut specified = Reader::new(image.pe.bytes_from(Rva::new(at)));
+    specified.take(base)?;
+    let mut size = 0;
+    for start in &actions.specified {
+        let mut list = specified;
+        list.take(start.checked_sub(1).ok_or(NotUnderstood)?)?;
+        loop {
+            facts.spend(1)?;
+            let index = usize::try_from(list.uleb()?).map_err(|_| NotUnderstood)?;
+            if index == 0 {
+                break;
+            }
+            actions.types = actions.types.max(index);
+        }
+        size = size.max(specified.left() - list.left());
+    }
     facts.spend(u32::try_from(actions.types).map_err(|_| NotUnderstood)?)?;
     for index in 1..=actions.types {
         type_entry(facts, at, base, types, index)?;
     }
-    // Types that an exception specification names, as indexes.
-    let mut specified = Reader::new(image.pe.bytes_from(Rva::new(at)));
-    specified.take(base)?;
-    facts.bytes(What::Catch, specified.take(actions.specified)?);
+    facts.bytes(What::Catch, specified.take(size)?);
     Ok(())
 }
 
@@ -73,8 +89,8 @@ struct Actions {
     size: usize,
     /// The highest type that is asked for.
     types: usize,
-    /// Bytes of specifications, as far as their last start; what follows is not looked at.
-    specified: usize,
+    /// Where specifications begin, counted in bytes from 1.
+    specified: BTreeSet<usize>,
 }
 
 impl Actions {
@@ -99,10 +115,11 @@ impl Actions {
             let next = entry.sleb()?;
             self.size = self.size.max(table.left() - entry.left());
             let index = usize::try_from(filter.unsigned_abs()).map_err(|_| NotUnderstood)?;
-            if filter > 0 {
-                self.types = self.types.max(index);
-            } else {
-                self.specified = self.specified.max(index);
+            match filter {
+                1.. => self.types = self.types.max(index),
+                // A clean-up.
+                0 => {}
+                _ => _ = self.specified.insert(index),
             }
             if next == 0 {
                 return Ok(());
@@ -145,7 +162,14 @@ fn type_entry<S: Side>(
         // 0 is any exception, relative or not.
         _ if distance == 0 => facts.number(What::Catch, 0_u8),
         value if value == RELATIVE | SDATA4 => {
-            facts.place(What::Catch, place.wrapping_add(distance));
+            let target = place.wrapping_add(distance);
+            // A pointer that is filled in before anything runs and that few linkers give a name.
+            let pointed = (encoding & INDIRECT != 0)
+                .then(|| facts.reader(target).u64().ok())
+                .flatten()
+                .and_then(|address| facts.image.pe.rva_of(address))
+                .filter(|rva| facts.image.pe.section_at(*rva).is_some());
+            facts.place(What::Catch, pointed.map_or(target, Rva::get));
         }
         _ => return Err(NotUnderstood),
     }

@@ -100,7 +100,7 @@ fn touched(case: &Case<'_>) -> Option<FxHashSet<String>> {
                 }
                 for procedure in parents {
                     image.types.named_in(procedure.type_index, &mut start);
-                    start.extend(&procedure.mentions);
+                    image.add_mentioned(procedure, &mut start);
                 }
             }
             for placed in image.references_of(id) {

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use hpbuild_metadata::{Machine, Rva, Side};
+use hpbuild_metadata::{Machine, Rva, SectionOffset, Side};
 use rustc_hash::FxHashMap;
 
-use super::symbols::{ModuleSymbols, RawProcedure, RawPublic, RawSeparated};
-use crate::decode::{Body, Code, ReferenceKind, decode};
-use crate::image::{Contribution, Function, FunctionKind, PlacedReference, Procedure};
+use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
+use crate::decode::{Body, Code, decode};
+use crate::image::{Contribution, Function, FunctionKind, Mention, Procedure, RecordPlace};
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -24,14 +24,34 @@ struct Start<S: Side> {
     name: Option<Procedure>,
 }
 
-/// The functions of an image, sorted and disjoint, with their names.
+/// The functions of an image and their names.
+pub(super) struct Carved<S: Side> {
+    /// Sorted and disjoint.
+    pub(super) functions: Vec<Function<S>>,
+    pub(super) procedures: Vec<Procedure>,
+    pub(super) mentions: Vec<Mention>,
+}
+
+/// The functions of an image, sorted and disjoint, with their names. Those names of procedures and
+/// publics are taken that no data needs.
 pub(super) fn carve<S: Side>(
     pe: &Pe<S>,
-    modules: &[ModuleSymbols],
-    publics: &[RawPublic],
+    modules: &mut [ModuleSymbols],
+    publics: &mut [RawPublic],
     contributions: &[Contribution<S>],
     types: &Types,
-) -> (Vec<Function<S>>, Vec<Procedure>) {
+) -> Carved<S> {
+    let mentions: Vec<Mention> = modules
+        .iter()
+        .flat_map(|it| &it.mentions)
+        .copied()
+        .collect();
+    let add_name = |all: &mut Vec<Procedure>, first: usize, name: Procedure| {
+        let repeats = |known: &Procedure| is_repeated(known, &name, &mentions, types);
+        if name.decorated.is_some() || !all[first..].iter().any(repeats) {
+            add_name(all, first, name);
+        }
+    };
     // Growing step by step would hold this table, the largest of all, twice.
     let records = |module: &ModuleSymbols| {
         module.procedures.len() + module.thunks.len() + module.separated.len()
@@ -40,22 +60,29 @@ pub(super) fn carve<S: Side>(
     let mut starts = Vec::with_capacity(count);
     add_procedure_starts(pe, modules, types, &mut starts);
     starts.extend(public_starts(pe, publics));
-    starts.retain(|start| {
-        pe.section_at(start.rva)
-            .is_some_and(|section| section.is_code())
-    });
-    starts.sort_by_key(|start| (start.rva, rank(start.kind)));
-    add_unwind_starts(pe, &mut starts);
+    let order = in_order(pe, &mut starts);
 
     let mut functions: Vec<Function<S>> = Vec::with_capacity(starts.len());
     let mut procedures = Vec::with_capacity(starts.len());
-    let mut rest = starts.into_iter().peekable();
+    let mut take = |(rva, _, index): &Place<S>| {
+        let start = &mut starts[*index as usize];
+        let name = start.name.take();
+        Start {
+            rva: *rva,
+            size: start.size,
+            kind: start.kind,
+            name,
+        }
+    };
+    let mut rest = order.iter().peekable();
     while let Some(first) = rest.next() {
+        let first = take(first);
         let rva = first.rva;
         let (mut size, kind) = (first.size, first.kind);
         let first_name = procedures.len();
         procedures.extend(first.name.map(named));
-        while let Some(other) = rest.next_if(|other| other.rva == rva) {
+        while let Some(other) = rest.next_if(|other| other.0 == rva) {
+            let other = take(other);
             // A record of the same rank may be larger where bodies were folded; a lower rank
             // only adds its name.
             if other.kind == kind {
@@ -78,7 +105,7 @@ pub(super) fn carve<S: Side>(
                 previous.size = rva.get() - previous.rva.get();
             }
         }
-        let next = rest.peek().map(|next| next.rva);
+        let next = rest.peek().map(|next| next.0);
         let size = size.unwrap_or_else(|| guess_size(pe, contributions, rva, next));
         let available = pe.bytes_from(rva).len();
         let size = size.min(u32::try_from(available).unwrap_or(u32::MAX));
@@ -94,16 +121,20 @@ pub(super) fn carve<S: Side>(
             kind,
         });
     }
-    (functions, procedures)
+    Carved {
+        functions,
+        procedures,
+        mentions,
+    }
 }
 
 /// Functions that nothing names and that have no unwind entry, but that others call or take the
-/// address of, or that tables point at: what `references` and pointers in data lead to in code
-/// outside of `functions`. Sorted, disjoint from those and each other.
+/// address of, or that tables point at: what `unknown` lists, all in code outside of `functions`,
+/// and what pointers in data lead to. Sorted, disjoint from `functions` and each other.
 pub(super) fn called<S: Side>(
     pe: &Pe<S>,
     functions: &[Function<S>],
-    references: &[PlacedReference<S>],
+    unknown: &[Rva<S>],
     contributions: &[Contribution<S>],
 ) -> Vec<Function<S>> {
     let is_unknown = |rva: &Rva<S>| {
@@ -114,18 +145,8 @@ pub(super) fn called<S: Side>(
         });
         !inside && pe.section_at(*rva).is_some_and(|section| section.is_code())
     };
-    let mut starts: Vec<Rva<S>> = references
-        .iter()
-        .filter(|placed| {
-            !matches!(
-                placed.reference.kind,
-                ReferenceKind::Memory(_) | ReferenceKind::Page
-            )
-        })
-        .map(|placed| placed.reference.target)
-        .chain(pointers(pe))
-        .filter(is_unknown)
-        .collect();
+    let mut starts = unknown.to_vec();
+    starts.extend(pointers(pe).filter(is_unknown));
     starts.sort_unstable();
     starts.dedup();
     let mut found = Vec::new();
@@ -147,13 +168,17 @@ pub(super) fn called<S: Side>(
     found
 }
 
+/// How MinGW's lists of constructors begin, which stand among the code: with the number -1. No
+/// instruction of either machine has these bytes.
+const NO_CODE: [u8; 4] = [0xff; 4];
+
 /// Where the pointers in the data of an image lead.
 fn pointers<S: Side>(pe: &Pe<S>) -> impl Iterator<Item = Rva<S>> {
     pe.base_relocations.iter().filter_map(|place| {
         pe.section_at(*place).filter(|section| !section.is_code())?;
         let value = u64::from_le_bytes(*pe.bytes_from(*place).first_chunk()?);
-        let rva = value.checked_sub(pe.image_base)?;
-        Some(Rva::new(u32::try_from(rva).ok()?))
+        let rva = Rva::new(u32::try_from(value.checked_sub(pe.image_base)?).ok()?);
+        (!pe.bytes_from(rva).starts_with(&NO_CODE)).then_some(rva)
     })
 }
 
@@ -174,14 +199,26 @@ fn rank(kind: FunctionKind) -> u8 {
 
 fn add_procedure_starts<S: Side>(
     pe: &Pe<S>,
-    modules: &[ModuleSymbols],
+    modules: &mut [ModuleSymbols],
     types: &Types,
     starts: &mut Vec<Start<S>>,
 ) {
-    for module in modules {
-        for procedure in &module.procedures {
-            let Some(rva) = pe.rva_of_place(procedure.place) else {
+    let mut before = 0;
+    for (compiland, module) in modules.iter_mut().enumerate() {
+        let all_stay = !module.separated.is_empty();
+        let mut stay = vec![all_stay; module.procedures.len()];
+        for parent in module.data.iter().filter_map(|data| data.parent) {
+            if let Some(stay) = stay.get_mut(parent as usize) {
+                *stay = true;
+            }
+        }
+        for (procedure, stay) in module.procedures.iter_mut().zip(stay) {
+            let Some(rva) = code_place(pe, procedure.place) else {
                 continue;
+            };
+            let name = match stay {
+                true => procedure.name.clone(),
+                false => std::mem::take(&mut procedure.name),
             };
             starts.push(Start {
                 rva,
@@ -192,16 +229,20 @@ fn add_procedure_starts<S: Side>(
                     FunctionKind::Public
                 },
                 name: Some(Procedure {
-                    name: procedure.name.clone(),
+                    name,
                     decorated: None,
                     global: procedure.global,
                     type_index: types.function_type(procedure.type_index, procedure.is_item),
-                    mentions: mentions(procedure, types),
+                    mentions: before + procedure.mentions.start..before + procedure.mentions.end,
+                    records: RecordPlace {
+                        compiland: id(compiland),
+                        range: procedure.records.clone(),
+                    },
                 }),
             });
         }
         for thunk in &module.thunks {
-            let Some(rva) = pe.rva_of_place(thunk.place) else {
+            let Some(rva) = code_place(pe, thunk.place) else {
                 continue;
             };
             let name = (!thunk.name.is_empty()).then(|| unnamed_type(thunk.name.clone()));
@@ -222,7 +263,7 @@ fn add_procedure_starts<S: Side>(
         };
         let mut counts: FxHashMap<_, u32> = FxHashMap::default();
         for part in &module.separated {
-            let Some(rva) = pe.rva_of_place(part.place) else {
+            let Some(rva) = code_place(pe, part.place) else {
                 continue;
             };
             let name = parents.get(&part.parent).map(|parent| {
@@ -241,6 +282,7 @@ fn add_procedure_starts<S: Side>(
                 name,
             });
         }
+        before += id(module.mentions.len());
     }
 }
 
@@ -255,30 +297,29 @@ pub(super) fn cold_parts<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<
     found
 }
 
-/// The structures, unions and enumerations that a procedure's records lead to directly.
-fn mentions(procedure: &RawProcedure, types: &Types) -> Box<[u32]> {
-    let mut found = BTreeSet::new();
-    for mention in &procedure.mentions {
-        types.named_in(types.function_type(mention.0, mention.1), &mut found);
-    }
-    found.into_iter().collect()
-}
-
 fn unnamed_type(name: Box<str>) -> Procedure {
     Procedure {
         name,
         decorated: None,
         global: false,
         type_index: 0,
-        mentions: Box::default(),
+        mentions: 0..0,
+        records: RecordPlace::default(),
     }
 }
 
-fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> impl Iterator<Item = Start<S>> {
-    let start = |public: &RawPublic| {
-        let rva = pe.rva_of_place(public.place)?;
-        // Publics of data are no starts, and their names need no copies.
-        pe.section_at(rva).filter(|section| section.is_code())?;
+/// An address in code.
+fn code_place<S: Side>(pe: &Pe<S>, place: SectionOffset) -> Option<Rva<S>> {
+    let rva = pe.rva_of_place(place)?;
+    pe.section_at(rva)
+        .is_some_and(|section| section.is_code())
+        .then_some(rva)
+}
+
+fn public_starts<S: Side>(pe: &Pe<S>, publics: &mut [RawPublic]) -> impl Iterator<Item = Start<S>> {
+    let start = |public: &mut RawPublic| {
+        // Publics of data are no starts.
+        let rva = code_place(pe, public.place)?;
         Some(Start {
             rva,
             size: None,
@@ -286,47 +327,52 @@ fn public_starts<S: Side>(pe: &Pe<S>, publics: &[RawPublic]) -> impl Iterator<It
             name: Some(Procedure {
                 // Most only add their linkage name to a procedure: see `named`.
                 name: Box::default(),
-                decorated: Some(public.name.clone()),
+                decorated: Some(std::mem::take(&mut public.name)),
                 global: true,
                 type_index: 0,
-                mentions: Box::default(),
+                mentions: 0..0,
+                records: RecordPlace::default(),
             }),
         })
     };
-    publics.iter().filter_map(start)
+    publics.iter_mut().filter_map(start)
 }
 
-/// Adds unwind entries whose code no other source knows. `starts` is sorted and stays so.
-fn add_unwind_starts<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) {
-    let mut unknown = Vec::new();
+/// Where a start comes in the order of addresses: its address, its rank, and its index.
+type Place<S> = (Rva<S>, u8, u32);
+
+/// The order of addresses, and of several starts of one address that of their rank. Unwind entries
+/// whose code no other source knows are added to `starts`.
+fn in_order<S: Side>(pe: &Pe<S>, starts: &mut Vec<Start<S>>) -> Vec<Place<S>> {
+    let place = |(index, start): (u32, &Start<S>)| (start.rva, rank(start.kind), index);
+    let mut order: Vec<Place<S>> = (0..).zip(&*starts).map(place).collect();
+    order.sort_unstable();
+    let known = starts.len();
     for function in &pe.runtime_functions {
-        let index = starts.partition_point(|start| start.rva <= function.begin);
-        let known = index
+        let behind = order.partition_point(|place| place.0 <= function.begin);
+        let before = behind
             .checked_sub(1)
-            .map(|index| &starts[index])
-            .is_some_and(|start| {
-                let distance = function.begin.get() - start.rva.get();
-                distance == 0 || start.size.is_some_and(|size| distance < size)
-            });
-        let size = function.end.checked_sub(function.begin);
-        if !known
-            && pe
-                .section_at(function.begin)
-                .is_some_and(|section| section.is_code())
-        {
-            unknown.push(Start {
+            .map(|at| &starts[order[at].2 as usize]);
+        let is_known = before.is_some_and(|start| {
+            let distance = function.begin.get() - start.rva.get();
+            distance == 0 || start.size.is_some_and(|size| distance < size)
+        });
+        let section = pe.section_at(function.begin);
+        if !is_known && section.is_some_and(|section| section.is_code()) {
+            starts.push(Start {
                 rva: function.begin,
-                size,
+                size: function.end.checked_sub(function.begin),
                 kind: FunctionKind::Unnamed,
                 name: None,
             });
         }
     }
-    if unknown.is_empty() {
-        return;
+    if starts.len() > known {
+        let added = (0..).zip(&*starts).skip(known);
+        order.extend(added.map(place));
+        order.sort_unstable();
     }
-    starts.extend(unknown);
-    starts.sort_by_key(|start| (start.rva, rank(start.kind)));
+    order
 }
 
 /// A name without a procedure record is called what the linker calls it.
@@ -339,14 +385,28 @@ fn named(mut name: Procedure) -> Procedure {
     name
 }
 
+/// Whether a record without a linkage name says what another one said.
+fn is_repeated(known: &Procedure, name: &Procedure, mentions: &[Mention], types: &Types) -> bool {
+    let facts = |it: &Procedure| (it.global, it.type_index);
+    let mentioned =
+        |it: &Procedure| &mentions[it.mentions.start as usize..it.mentions.end as usize];
+    let led_to = |it: &Procedure| {
+        let mut found = BTreeSet::new();
+        let mentioned = mentioned(it).iter();
+        mentioned.for_each(|mention| types.add_mentioned(*mention, &mut found));
+        found
+    };
+    facts(known) == facts(name)
+        && (&known.name, &known.decorated) == (&name.name, &name.decorated)
+        && (mentioned(known) == mentioned(name) || led_to(known) == led_to(name))
+}
+
 /// Joins a name with one of the body's that are already there, from `first` on: a public gives its
 /// procedure the linkage name.
 fn add_name(all: &mut Vec<Procedure>, first: usize, name: Procedure) {
     let names = &mut all[first..];
     let Some(decorated) = &name.decorated else {
-        if !names.contains(&name) {
-            all.push(name);
-        }
+        all.push(name);
         return;
     };
     let undecorated = names

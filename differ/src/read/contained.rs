@@ -22,7 +22,7 @@ pub fn panic_is_contained() -> bool {
 
 /// Runs `parse`, which reads `place` of the file at `path`. What a panic leaves half done is
 /// dropped with it. Work must stay on this thread, or its panics are not silent.
-pub(super) fn contained<T>(
+pub(crate) fn contained<T>(
     path: &Path,
     place: &str,
     parse: impl FnOnce() -> Result<T, Error>,

@@ -1,12 +1,11 @@
 //! Named data, and the boundaries that tell unnamed data apart.
 
 use hpbuild_metadata::{Rva, Side};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use super::carve::find;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
-use crate::decode::ReferenceKind;
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
 use crate::meaning::relative_entries;
 use crate::pe::Pe;
@@ -22,7 +21,6 @@ pub(super) fn data_symbols<S: Side>(
     contributions: &[Contribution<S>],
     types: &Types,
 ) -> Vec<DataSymbol<S>> {
-    let parents = Parents::new(code.0, code.1);
     let mut symbols = Vec::new();
     let mut add = |raw: &RawData, parent: Option<u32>| {
         let Some(rva) = pe.rva_of_place(raw.place) else {
@@ -48,7 +46,7 @@ pub(super) fn data_symbols<S: Side>(
                 .parent
                 .and_then(|index| module.procedures.get(index as usize));
             let parent = procedure.and_then(|procedure| {
-                parents.find(pe.rva_of_place(procedure.place)?, &procedure.name)
+                procedure_at(code, pe.rva_of_place(procedure.place)?, &procedure.name)
             });
             add(raw, parent);
         }
@@ -72,23 +70,15 @@ pub(super) fn data_symbols<S: Side>(
     symbols
 }
 
-/// Finds the procedure that a static local belongs to.
-struct Parents<'a, S: Side>(FxHashMap<(Rva<S>, &'a str), u32>);
-
-impl<'a, S: Side> Parents<'a, S> {
-    fn new(functions: &[Function<S>], procedures: &'a [Procedure]) -> Self {
-        let mut map = FxHashMap::default();
-        for function in functions {
-            for index in function.procedures.clone() {
-                map.insert((function.rva, &*procedures[index as usize].name), index);
-            }
-        }
-        Self(map)
-    }
-
-    fn find(&self, rva: Rva<S>, name: &str) -> Option<u32> {
-        self.0.get(&(rva, name)).copied()
-    }
+/// The procedure of this name and entry, to which a static local belongs; of several the last.
+fn procedure_at<S: Side>(
+    (functions, procedures): (&[Function<S>], &[Procedure]),
+    rva: Rva<S>,
+    name: &str,
+) -> Option<u32> {
+    let function = functions.binary_search_by_key(&rva, |it| it.rva).ok()?;
+    let mut own = functions[function].procedures.clone().rev();
+    own.find(|index| *procedures[*index as usize].name == *name)
 }
 
 /// Gives symbols their linkage names, and adds publics that no record knows.
@@ -207,13 +197,7 @@ pub(super) fn boundaries<S: Side>(
         found.push(contribution.rva);
         found.extend(contribution.rva.checked_add(contribution.size));
     }
-    // Most references lead to code.
-    let targets = scanned
-        .references
-        .iter()
-        .filter(|placed| placed.reference.kind != ReferenceKind::Page)
-        .map(|placed| placed.reference.target);
-    found.extend(targets.filter(|target| is_in_data(pe, *target)));
+    found.extend(&scanned.reached);
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));

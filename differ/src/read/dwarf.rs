@@ -21,12 +21,12 @@ mod units;
 use hpbuild_metadata::{Rva, SectionOffset, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::assemble::Symbols;
 use super::symbols::{ModuleSymbols, RawData, RawProcedure, RawPublic, RawSeparated};
 use crate::error::Error;
-use crate::image::{Compiland, Contribution, Tool};
+use crate::image::{Compiland, SymbolSource, Tool};
 use crate::lines::LineRecords;
 use crate::pe::Pe;
-use crate::types::Types;
 use crate::types::dwarf::DwarfTypes;
 use contributions::contributions;
 use sections::{CoffSymbol, CoffTables};
@@ -38,25 +38,11 @@ const MAX_ORIGINS: usize = 8;
 /// `CV_CFL_LANG` of Rust, C++ and C, as compile records of CodeView have them.
 const LANGUAGES: [(&[u16], u8); 2] = [(&[0x1c], 0x15), (&[0x04, 0x1a, 0x21, 0x2b, 0x3a], 0x01)];
 
-/// What an image's DWARF and COFF symbols say, in the terms of a PDB's.
-pub(super) struct DwarfSymbols<S: Side> {
-    /// For each unit its symbols.
-    pub(super) modules: Vec<ModuleSymbols>,
-    pub(super) publics: Vec<RawPublic>,
-    pub(super) globals: Vec<RawData>,
-    pub(super) types: Types,
-    pub(super) compilands: Vec<Compiland>,
-    /// The code of units, sorted, disjoint.
-    pub(super) contributions: Vec<Contribution<S>>,
-    /// (address, line), sorted by address; line 0 where nothing has one.
-    pub(super) lines: Vec<(Rva<S>, u32)>,
-}
-
 /// Reads the DWARF of an image; `None` where it has none.
 ///
 /// # Errors
 /// Where it is broken, of a version that is not known, or in other files.
-pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error> {
+pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
     let tables = CoffTables::read(pe)?;
     let Some(sections) = tables.dwarf()? else {
         return Ok(None);
@@ -94,7 +80,8 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
     }
     let mut compilands: Vec<_> = units.iter().map(compiland).collect();
     let contributions = contributions(pe, &units, coff.definitions, &mut compilands);
-    Ok(Some(DwarfSymbols {
+    Ok(Some(Symbols {
+        source: SymbolSource::Dwarf,
         publics: publics.list,
         globals: data,
         types: types.into(),
@@ -102,6 +89,10 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<DwarfSymbols<S>>, Error
         contributions,
         lines: lines(pe, &units),
         modules,
+        // Fixups, names of source files and records of inlined calls are read from PDBs alone.
+        fixups: Vec::new(),
+        source_names: Box::default(),
+        streams: None,
     }))
 }
 
@@ -206,7 +197,8 @@ fn module<S: Side>(
             global: found.external,
             type_index: entries.types.get(&found.last).copied().unwrap_or(0),
             is_item: false,
-            mentions: Vec::new(),
+            mentions: 0..0,
+            records: 0..0,
         });
         module
             .separated
@@ -307,7 +299,8 @@ enum Unknown {
     Data(RawData),
 }
 
-/// Adds external symbols to the publics, and returns static ones of places without a name.
+/// Adds external symbols to the publics, and the linkage names of static functions, which GCC leaves
+/// out of the DWARF; returns static symbols of places without a name.
 fn add_coff_symbols<S: Side>(
     pe: &Pe<S>,
     symbols: Vec<CoffSymbol>,
@@ -323,6 +316,19 @@ fn add_coff_symbols<S: Side>(
         known.extend(module.procedures.iter().map(|procedure| procedure.place));
         known.extend(module.separated.iter().map(|part| part.place));
         known.extend(module.data.iter().map(|data| data.place));
+    }
+    let mut unlinked: FxHashSet<SectionOffset> = modules
+        .iter()
+        .flat_map(|module| &module.procedures)
+        .map(|procedure| procedure.place)
+        .collect();
+    for public in &publics.list {
+        unlinked.remove(&public.place);
+    }
+    for symbol in symbols.iter().filter(|symbol| !symbol.global) {
+        if crate::names::is_mangled(&symbol.name) && unlinked.remove(&symbol.place) {
+            publics.add(symbol.place, &symbol.name);
+        }
     }
     let unknown = |symbol: CoffSymbol| {
         let rva = pe.rva_of_place(symbol.place)?;
@@ -342,7 +348,8 @@ fn add_coff_symbols<S: Side>(
                 global: false,
                 type_index: 0,
                 is_item: false,
-                mentions: Vec::new(),
+                mentions: 0..0,
+                records: 0..0,
             })
         } else {
             Unknown::Data(RawData {

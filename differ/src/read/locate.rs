@@ -3,7 +3,11 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::pe::CodeView;
+use hpbuild_metadata::Side;
+
+use super::pdb::{self, OpenPdb};
+use crate::error::Error;
+use crate::pe::{CodeView, Pe};
 
 /// Where else to look for PDBs.
 #[derive(Clone, Debug, Default)]
@@ -153,6 +157,53 @@ pub(super) fn candidates(pe: &Path, codeview: &CodeView, paths: &SymbolPaths) ->
 /// Whether `name` stays inside a folder it is joined to.
 fn is_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".."
+}
+
+/// The first PDB in the places to look whose identity is the one the PE names.
+pub(super) fn find_pdb<S: Side>(
+    pe: &Pe<S>,
+    named: Option<&Path>,
+    paths: &SymbolPaths,
+) -> Result<(PathBuf, OpenPdb), Error> {
+    let Some(codeview) = &pe.codeview else {
+        return Err(Error::NoDebugDirectory {
+            path: pe.path.clone(),
+        });
+    };
+    let found = match named {
+        Some(path) => vec![(path.to_owned(), Some(path.to_owned()))],
+        None => candidates(&pe.path, codeview, paths)
+            .iter()
+            .map(|place| (place.path(), place.file()))
+            .collect(),
+    };
+    let looked: Vec<PathBuf> = found.iter().map(|(place, _)| place.clone()).collect();
+    let mut unusable = None;
+    for path in found.into_iter().filter_map(|(_, file)| file) {
+        // A stale or broken file beside the PE must not hide the right one in a store.
+        let pdb = match pdb::open(&path) {
+            Ok(pdb) => pdb,
+            Err(error) => {
+                unusable.get_or_insert(error);
+                continue;
+            }
+        };
+        if pdb.guid == codeview.guid && pdb.age == codeview.age {
+            return Ok((path, pdb));
+        }
+        unusable.get_or_insert(Error::PdbMismatch {
+            pe: pe.path.clone(),
+            pdb: path,
+            expected: Box::new((codeview.guid.clone(), codeview.age)),
+            found: Box::new((pdb.guid, pdb.age)),
+            looked: looked.clone(),
+        });
+    }
+    Err(unusable.unwrap_or(Error::NoPdb {
+        path: pe.path.clone(),
+        expected: (codeview.guid.clone(), codeview.age),
+        looked,
+    }))
 }
 
 #[cfg(test)]

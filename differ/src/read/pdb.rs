@@ -5,18 +5,22 @@
 //! but what is needed to find the streams, and no stream is read before it is wanted: most of a PDB
 //! never is.
 
+use std::fmt::Display;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hpbuild_metadata::SectionOffset;
 use ms_pdb::dbi::optional_dbg::OptionalDebugStream;
 use ms_pdb::dbi::{DbiStream, ModuleInfoFixed};
-use ms_pdb::modi::ModiStreamData;
-use ms_pdb::{Container, Pdb, RandomAccessFile, StreamData};
+use ms_pdb::{Container, Pdb, RandomAccessFile, ReadAt, StreamData};
 
 use super::contained::contained;
 use super::container;
 use crate::error::Error;
+use crate::records::CompilandStreams;
+
+/// Bytes before the symbol records of a compiland: `CV_SIGNATURE_C13`.
+const SIGNATURE: u32 = 4;
 
 /// An open PDB and the small tables that say where everything else is.
 pub(super) struct OpenPdb {
@@ -39,24 +43,6 @@ pub(super) struct OpenPdb {
 pub(super) struct Module {
     pub(super) name: String,
     header: ModuleInfoFixed,
-}
-
-/// The symbols and lines of one compiland.
-#[derive(Default)]
-pub(super) struct ModuleRecords(Option<ModiStreamData<StreamData>>);
-
-impl ModuleRecords {
-    /// Symbol records, without the signature.
-    pub(super) fn symbols(&self) -> &[u8] {
-        let records = self.0.as_ref().and_then(|stream| stream.sym_data().ok());
-        records.unwrap_or_default()
-    }
-
-    /// C13 line subsections.
-    pub(super) fn lines(&self) -> &[u8] {
-        let lines = self.0.as_ref().map(ModiStreamData::c13_line_data_bytes);
-        lines.unwrap_or_default()
-    }
 }
 
 pub(super) struct RawContribution {
@@ -134,6 +120,13 @@ fn broken(path: &Path, place: &'static str) -> impl Fn(anyhow::Error) -> Error {
 }
 
 impl OpenPdb {
+    /// The names of the compilands, and what further records of theirs are read with.
+    pub(super) fn keep(self, path: PathBuf) -> (Vec<String>, CompilandStreams) {
+        let modules = self.modules.into_iter();
+        let (names, headers) = modules.map(|module| (module.name, module.header)).unzip();
+        (names, CompilandStreams::new(path, self.pdb, headers))
+    }
+
     /// What reads the streams.
     pub(super) fn streams<'a>(&'a self, path: &'a Path) -> Streams<'a> {
         Streams {
@@ -155,22 +148,40 @@ pub(super) struct Streams<'a> {
 }
 
 impl Streams<'_> {
-    /// The records of one compiland.
+    /// Puts the symbol records of one compiland, without the signature before them, into `bytes`,
+    /// whose memory is used again.
     ///
     /// # Errors
     /// Where they cannot be read, or are not where the list of compilands says.
-    pub(super) fn module(&self, module: &Module) -> Result<ModuleRecords, Error> {
-        let broken = |cause| {
+    pub(super) fn symbols(&self, module: &Module, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        let broken = |cause: &dyn Display| {
             let place = format!("pdb module stream of {}", module.name);
             Error::format(self.path, place, "a readable stream", cause)
         };
-        let Some(stream) = module.header.stream() else {
-            return Ok(ModuleRecords::default());
+        bytes.clear();
+        let header = &module.header;
+        let Some(stream) = header.stream() else {
+            return Ok(());
         };
-        let data = self.container.read_stream(stream).map_err(broken)?;
-        let records = ModiStreamData::new(data, &module.header).map_err(broken)?;
-        records.sym_data().map_err(broken)?;
-        Ok(ModuleRecords(Some(records)))
+        let reader = self.container.get_stream_reader(stream);
+        let reader = reader.map_err(|cause| broken(&cause))?;
+        let parts = [
+            header.sym_byte_size,
+            header.c11_byte_size,
+            header.c13_byte_size,
+        ];
+        let needed: u64 = parts.map(|part| u64::from(part.get())).iter().sum();
+        let size = self.container.stream_len(stream);
+        if needed > size {
+            let cause = format!("{size:#x} bytes where {needed:#x} are promised");
+            return Err(broken(&cause));
+        }
+        let Some(size) = header.sym_byte_size.get().checked_sub(SIGNATURE) else {
+            return Err(broken(&"symbols without a signature"));
+        };
+        bytes.resize(size as usize, 0);
+        let read = reader.read_exact_at(bytes, SIGNATURE.into());
+        read.map_err(|cause| broken(&cause))
     }
 
     /// Records of the global symbol stream: publics, globals and references to procedures.

@@ -12,32 +12,76 @@ use crate::decode::{
     Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, refer_to_neighbours,
     relative_tables,
 };
-use crate::image::{Fixup, Function, PlacedReference};
+use crate::image::{Fixup, Function, PlacedReference, References};
 use crate::pe::Pe;
+use crate::stretches::Stretches;
 
 /// What the code of an image points at.
 pub(super) struct Scanned<S: Side> {
-    /// The references of all functions, flat.
-    pub(super) references: Vec<PlacedReference<S>>,
-    /// Where each function's references begin, with an end mark.
-    pub(super) starts: Vec<u32>,
+    /// The references of all functions.
+    pub(super) references: References<S>,
     /// Tables of distances from their own start; sorted, unique.
     pub(super) relative_tables: Vec<Rva<S>>,
     /// Tables of RVAs, with the index of the function that jumps through each.
     pub(super) jump_tables: Vec<(usize, JumpTable<S>)>,
+    /// Where references lead to outside of code, pages left out; some repeated.
+    pub(super) reached: Vec<Rva<S>>,
+    /// What is called, jumped to or has its address taken in code outside of the functions; some
+    /// repeated.
+    pub(super) unknown: Vec<Rva<S>>,
 }
 
-/// Functions that are scanned as one piece of work.
-const CHUNK: usize = 64;
+/// What a thread works with: memory that is used again for each chunk.
+struct Scratch<S: Side> {
+    body: Body<S>,
+    references: Vec<PlacedReference<S>>,
+}
 
 /// What some consecutive functions point at.
 struct Chunk<S: Side> {
-    references: Vec<PlacedReference<S>>,
-    /// Where in `references` those of each function end.
-    ends: Vec<usize>,
+    references: Box<[PlacedReference<S>]>,
+    /// Where in `references` those of each function begin.
+    starts: Vec<u32>,
     relative_tables: Vec<Rva<S>>,
     /// Tables with the place in the chunk of the function that jumps through each.
     jump_tables: Vec<(usize, JumpTable<S>)>,
+    reached: Vec<Rva<S>>,
+    unknown: Vec<Rva<S>>,
+}
+
+impl<S: Side> Chunk<S> {
+    /// Sorts out where the references lead that do not lead into functions.
+    fn note_targets(&mut self, pe: &Pe<S>, known: &Known<'_, S>) {
+        for PlacedReference { reference, .. } in &self.references {
+            let section = pe.section_at(reference.target);
+            match (reference.kind, section.map(|section| section.is_code())) {
+                (ReferenceKind::Page, _) | (_, None) => {}
+                (_, Some(false)) => self.reached.push(reference.target),
+                (ReferenceKind::Memory(_), Some(true)) => {}
+                (_, Some(true)) if known.hold(reference.target) => {}
+                (_, Some(true)) => self.unknown.push(reference.target),
+            }
+        }
+        self.reached.sort_unstable();
+        self.reached.dedup();
+    }
+}
+
+/// The functions that are known, for finding what is in none.
+struct Known<'a, S: Side> {
+    functions: &'a [Function<S>],
+    starts: Stretches,
+}
+
+impl<S: Side> Known<'_, S> {
+    /// Whether an address lies in a function.
+    fn hold(&self, rva: Rva<S>) -> bool {
+        let among = self.starts.of(rva.get());
+        let first = among.start;
+        let behind = first + self.functions[among].partition_point(|it| it.rva <= rva);
+        let before = behind.checked_sub(1).map(|index| &self.functions[index]);
+        before.is_some_and(|function| rva.get() - function.rva.get() < function.size)
+    }
 }
 
 /// Decodes all `functions` in parallel.
@@ -46,37 +90,54 @@ pub(super) fn scan<S: Side>(
     fixups: &[Fixup<S>],
     functions: &[Function<S>],
 ) -> Scanned<S> {
+    let known = Known {
+        functions,
+        starts: Stretches::new(functions.iter().map(|function| function.rva.get())),
+    };
+    let scratch = || Scratch {
+        body: Body::default(),
+        references: Vec::new(),
+    };
     let chunks: Vec<Chunk<S>> = functions
-        .par_chunks(CHUNK)
-        .map_init(Body::default, |body, functions| {
+        .par_chunks(References::<S>::TOGETHER)
+        .map_init(scratch, |scratch, functions| {
             let mut chunk = Chunk {
-                references: Vec::new(),
-                ends: Vec::with_capacity(functions.len()),
+                references: Box::default(),
+                starts: Vec::with_capacity(functions.len()),
                 relative_tables: Vec::new(),
                 jump_tables: Vec::new(),
+                reached: Vec::new(),
+                unknown: Vec::new(),
             };
+            scratch.references.clear();
             for function in functions {
-                add_references(pe, fixups, function, body, &mut chunk);
+                chunk.starts.push(index(scratch.references.len()));
+                add_references(pe, fixups, function, scratch, &mut chunk);
             }
+            chunk.references = scratch.references.as_slice().into();
+            chunk.note_targets(pe, &known);
             chunk
         })
         .collect();
-    let count = chunks.iter().map(|chunk| chunk.references.len()).sum();
     let mut scanned = Scanned {
-        references: Vec::with_capacity(count),
-        starts: Vec::with_capacity(functions.len() + 1),
+        references: References {
+            chunks: Vec::with_capacity(chunks.len()),
+            starts: Vec::with_capacity(functions.len()),
+        },
         relative_tables: Vec::new(),
         jump_tables: Vec::new(),
+        reached: Vec::new(),
+        unknown: Vec::new(),
     };
-    scanned.starts.push(0);
     for (number, chunk) in chunks.into_iter().enumerate() {
-        let before = scanned.references.len();
-        let ends = chunk.ends.iter().map(|end| index(before + end));
-        scanned.starts.extend(ends);
-        scanned.references.extend(chunk.references);
+        scanned.references.starts.extend(chunk.starts);
+        scanned.references.chunks.push(chunk.references);
         scanned.relative_tables.extend(chunk.relative_tables);
+        scanned.reached.extend(chunk.reached);
+        scanned.unknown.extend(chunk.unknown);
+        let first = number * References::<S>::TOGETHER;
         let jumps = chunk.jump_tables.into_iter();
-        let jumps = jumps.map(|(at, table)| (number * CHUNK + at, table));
+        let jumps = jumps.map(|(at, table)| (first + at, table));
         scanned.jump_tables.extend(jumps);
     }
     scanned.relative_tables.sort_unstable();
@@ -100,9 +161,10 @@ fn add_references<S: Side>(
     pe: &Pe<S>,
     fixups: &[Fixup<S>],
     function: &Function<S>,
-    body: &mut Body<S>,
+    scratch: &mut Scratch<S>,
     chunk: &mut Chunk<S>,
 ) {
+    let body = &mut scratch.body;
     let code = code_at(pe, function);
     uncorrected(pe, function, body);
     fixups::correct(fixups, function, body);
@@ -131,11 +193,10 @@ fn add_references<S: Side>(
         target >= function.rva && u64::from(target.get()) < end && is_branch(reference)
     };
     let placed = placed.filter(|reference| !inside(reference));
-    chunk.references.extend(placed);
-    let at = chunk.ends.len();
+    scratch.references.extend(placed);
+    let at = chunk.starts.len() - 1;
     let jumps = body.jump_tables.drain(..).map(|table| (at, table));
     chunk.jump_tables.extend(jumps);
-    chunk.ends.push(chunk.references.len());
 }
 
 fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {

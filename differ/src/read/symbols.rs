@@ -1,15 +1,19 @@
 //! CodeView symbol records to the few facts that matter here, places still as the PDB has them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use hpbuild_metadata::SectionOffset;
+use ms_pdb::codeview::parser::ParserError;
 use ms_pdb::syms::{
-    ArmSwitchTable, ArmSwitchType, Compile3, Data, OffsetSegment, Proc, Pub, SymIter, SymKind,
-    ThreadStorageData, Thunk, Trampoline,
+    ArmSwitchTable, ArmSwitchType, Compile3, Data, HotPatchFunc, OffsetSegment, Proc, Pub, Sym,
+    SymKind, ThreadStorageData, Thunk, Trampoline,
 };
+use ms_pdb::types::TypeIndex;
 
 use crate::error::Error;
-use crate::image::{SwitchEntry, Tool};
+use crate::image::{Mention, SwitchEntry, Tool};
+use crate::records::SymbolRecords;
 
 /// The symbols of one compiland.
 #[derive(Default)]
@@ -23,9 +27,8 @@ pub(super) struct ModuleSymbols {
     /// Functions compiled to reach their globals through `__ref_` variables.
     pub(super) hotpatch_functions: Vec<Box<str>>,
     pub(super) tool: Option<Tool>,
-    pub(super) inline_sites: Vec<RawInlineSite>,
-    /// The binary annotations of all inline sites.
-    pub(super) inline_annotations: Vec<u8>,
+    /// What records inside procedures mention, procedure by procedure.
+    pub(super) mentions: Vec<Mention>,
 }
 
 pub(super) struct RawProcedure {
@@ -36,8 +39,10 @@ pub(super) struct RawProcedure {
     pub(super) type_index: u32,
     /// Whether the type index is an item id.
     pub(super) is_item: bool,
-    /// Type indexes that records inside it mention, and whether each is an item id.
-    pub(super) mentions: Vec<(u32, bool)>,
+    /// What records inside it mention, as a range of [`ModuleSymbols::mentions`].
+    pub(super) mentions: Range<u32>,
+    /// Its record and those inside it, as a range of the compiland's symbol records.
+    pub(super) records: Range<u32>,
 }
 
 pub(super) struct RawData {
@@ -64,18 +69,6 @@ pub(super) struct RawSwitchTable {
     pub(super) count: u32,
 }
 
-/// A call that was replaced by the callee's body.
-pub(super) struct RawInlineSite {
-    /// The procedure it stands in, as an index of [`ModuleSymbols::procedures`].
-    pub(super) procedure: u32,
-    /// How many sites it lies in.
-    pub(super) depth: u16,
-    /// The callee, as an index of the item stream.
-    pub(super) inlinee: u32,
-    /// Its part of [`ModuleSymbols::inline_annotations`].
-    pub(super) annotations: std::ops::Range<u32>,
-}
-
 pub(super) struct RawSeparated {
     pub(super) place: SectionOffset,
     pub(super) size: u32,
@@ -88,71 +81,147 @@ pub(super) struct RawPublic {
     pub(super) name: Box<str>,
 }
 
-/// `S_GPROC32_ID` and its kin keep an item id where the older records keep a type.
-const PROCEDURES: [(SymKind, bool, bool); 6] = [
-    (SymKind::S_GPROC32, true, false),
-    (SymKind::S_LPROC32, false, false),
-    (SymKind::S_GPROC32_ID, true, true),
-    (SymKind::S_LPROC32_ID, false, true),
-    (SymKind::S_LPROC32_DPC, false, false),
-    (SymKind::S_LPROC32_DPC_ID, false, true),
-];
-
-/// Kinds that open a scope which `S_END`, `S_PROC_ID_END` or `S_INLINESITE_END` closes.
-const SCOPES: [SymKind; 5] = [
-    SymKind::S_BLOCK32,
-    SymKind::S_THUNK32,
-    SymKind::S_INLINESITE,
-    SymKind::S_INLINESITE2,
-    SymKind::S_WITH32,
-];
-
 impl ModuleSymbols {
-    /// Notes the site, if the record is one. A broken one only makes reports say less.
-    ///
-    /// `INLINESITESYM`: parent, end, inlinee, and in `INLINESITESYM2` the number of invocations;
-    /// then binary annotations (`cvinfo.h`).
-    fn inline_site(&mut self, kind: SymKind, data: &[u8], procedure: Option<u32>, depth: usize) {
-        let header = match kind {
-            SymKind::S_INLINESITE => 12,
-            SymKind::S_INLINESITE2 => 16,
-            _ => return,
-        };
-        let inlinee = data.get(8..).and_then(|rest| rest.first_chunk());
-        let (Some(procedure), Some(inlinee), Some(bytes)) =
-            (procedure, inlinee, data.get(header..))
-        else {
-            return;
-        };
-        let start = self.inline_annotations.len();
-        let (Ok(start), Ok(end)) = (start.try_into(), (start + bytes.len()).try_into()) else {
-            return;
-        };
-        self.inline_annotations.extend_from_slice(bytes);
-        self.inline_sites.push(RawInlineSite {
-            procedure,
-            depth: depth.try_into().unwrap_or(u16::MAX),
-            inlinee: u32::from_le_bytes(*inlinee),
-            annotations: start..end,
-        });
+    /// Notes the type that a record inside a procedure mentions, by the index in its bytes: of
+    /// variables, of aliases, of calls, and of what is allocated. Offsets of the index are those of
+    /// LLVM's CodeView records and of MSVC's `cvinfo.h`.
+    fn mention(&mut self, data: &[u8], at: usize, scopes: &[Option<u32>]) {
+        self.mention_index(data, at, false, scopes);
     }
-}
 
-/// The kinds that most records of a compiland are of: variables of functions and where they live.
-fn is_passed_over(kind: SymKind) -> bool {
-    matches!(
-        kind,
-        SymKind::S_LOCAL
-            | SymKind::S_REGREL32
-            | SymKind::S_FRAMEPROC
-            | SymKind::S_DEFRANGE_REGISTER
-            | SymKind::S_DEFRANGE_REGISTER_REL
-            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL
-            | SymKind::S_DEFRANGE_FRAMEPOINTER_REL_FULL_SCOPE
-            | SymKind::S_DEFRANGE_SUBFIELD_REGISTER
-            | SymKind::S_UDT
-            | SymKind::S_CONSTANT
-    )
+    /// The same for the item that says what was inlined.
+    fn mention_item(&mut self, data: &[u8], at: usize, scopes: &[Option<u32>]) {
+        self.mention_index(data, at, true, scopes);
+    }
+
+    fn mention_index(&mut self, data: &[u8], at: usize, is_item: bool, scopes: &[Option<u32>]) {
+        let word = data.get(at..).and_then(|rest| rest.first_chunk());
+        let word = word.map_or(0, |word| u32::from_le_bytes(*word));
+        // Basic types lead nowhere.
+        if word < TypeIndex::MIN_BEGIN.0 {
+            return;
+        }
+        let mention = Mention {
+            index: word,
+            is_item,
+        };
+        let open = scopes.last().copied().flatten();
+        let Some(procedure) = open.and_then(|open| self.procedures.get_mut(open as usize)) else {
+            return;
+        };
+        let known = &mut procedure.mentions;
+        let repeats = known.start < known.end && self.mentions.last() == Some(&mention);
+        if !repeats {
+            self.mentions.push(mention);
+        }
+        // Procedures do not nest. If some did, the outer one would be said to mention what the
+        // inner one does, too, which errs on the safe side.
+        known.end = index(self.mentions.len());
+    }
+
+    /// Notes that a scope of a procedure ends at `offset`; its own is the last.
+    fn close(&mut self, procedure: Option<u32>, offset: usize) {
+        if let Some(procedure) = procedure.and_then(|it| self.procedures.get_mut(it as usize)) {
+            procedure.records.end = index(offset);
+        }
+    }
+
+    /// Adds what a record tells of code and data, if it is one that does.
+    fn add(
+        &mut self,
+        symbol: &Sym<'_>,
+        offset: usize,
+        scopes: &mut Vec<Option<u32>>,
+    ) -> Result<(), ParserError> {
+        let found = self;
+        match symbol.kind {
+            SymKind::S_GPROC32
+            | SymKind::S_LPROC32
+            | SymKind::S_GPROC32_ID
+            | SymKind::S_LPROC32_ID
+            | SymKind::S_LPROC32_DPC
+            | SymKind::S_LPROC32_DPC_ID => {
+                scopes.push(u32::try_from(found.procedures.len()).ok());
+                let procedure = found.procedure(symbol.kind, symbol.parse_as()?, offset);
+                found.procedures.push(procedure);
+            }
+            SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
+                let record: Data<'_> = symbol.parse_as()?;
+                let parent = scopes.last().copied().flatten();
+                found.data.push(RawData {
+                    place: place(record.header.offset_segment),
+                    name: text(record.name),
+                    global: symbol.kind == SymKind::S_GDATA32,
+                    thread_local: false,
+                    type_index: record.header.type_.get().0,
+                    parent,
+                });
+            }
+            SymKind::S_GTHREAD32 | SymKind::S_LTHREAD32 => {
+                let record: ThreadStorageData<'_> = symbol.parse_as()?;
+                let parent = scopes.last().copied().flatten();
+                found.data.push(RawData {
+                    place: place(record.header.offset_segment),
+                    name: text(record.name),
+                    global: symbol.kind == SymKind::S_GTHREAD32,
+                    thread_local: true,
+                    type_index: record.header.type_.get().0,
+                    parent,
+                });
+            }
+            SymKind::S_THUNK32 => {
+                scopes.push(scopes.last().copied().flatten());
+                let record: Thunk<'_> = symbol.parse_as()?;
+                found.thunks.push(RawThunk {
+                    place: place(record.fixed.offset_segment),
+                    size: record.fixed.length.get().into(),
+                    name: text(record.name),
+                });
+            }
+            SymKind::S_TRAMPOLINE => {
+                let record: Trampoline<'_> = symbol.parse_as()?;
+                found.thunks.push(RawThunk {
+                    place: place(record.fixed.thunk()),
+                    size: record.fixed.thunk_len.get().into(),
+                    name: "".into(),
+                });
+            }
+            SymKind::S_ARMSWITCHTABLE => found.switch_tables.extend(switch_table(symbol.data)),
+            SymKind::S_SEPCODE => found.separated.extend(separated(symbol.data)),
+            SymKind::S_COMPILE3 => {
+                let record: Compile3<'_> = symbol.parse_as()?;
+                let flags = record.fixed.flags.get();
+                found.tool = Some(Tool {
+                    version: text(record.name),
+                    language: flags.to_le_bytes()[0],
+                    hotpatch: flags & (1 << 14) != 0,
+                });
+            }
+            SymKind::S_HOTPATCHFUNC => {
+                let record: HotPatchFunc<'_> = symbol.parse_as()?;
+                found.hotpatch_functions.push(text(record.name));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn procedure(&self, kind: SymKind, record: Proc<'_>, offset: usize) -> RawProcedure {
+        let mentions = index(self.mentions.len());
+        RawProcedure {
+            place: place(record.fixed.offset_segment),
+            size: record.fixed.proc_len.get(),
+            name: text(record.name),
+            global: matches!(kind, SymKind::S_GPROC32 | SymKind::S_GPROC32_ID),
+            type_index: record.fixed.proc_type.get().0,
+            is_item: matches!(
+                kind,
+                SymKind::S_GPROC32_ID | SymKind::S_LPROC32_ID | SymKind::S_LPROC32_DPC_ID
+            ),
+            mentions: mentions..mentions,
+            records: index(offset)..index(offset),
+        }
+    }
 }
 
 /// Reads the symbols of one compiland.
@@ -167,7 +236,7 @@ pub(super) fn module_symbols(
     let mut found = ModuleSymbols::default();
     // The procedure each open scope belongs to.
     let mut scopes: Vec<Option<u32>> = Vec::new();
-    let mut iter = SymIter::new(bytes);
+    let mut iter = SymbolRecords::new(bytes);
     let mut offset = 0;
     for symbol in iter.by_ref() {
         let broken = |_| {
@@ -180,115 +249,33 @@ pub(super) fn module_symbols(
                 found,
             )
         };
-        if is_passed_over(symbol.kind) {
-            offset += 4 + symbol.data.len();
-            continue;
-        }
-        let procedure = PROCEDURES.iter().find(|(kind, ..)| *kind == symbol.kind);
-        if let Some(&(_, global, is_item)) = procedure {
-            let record: Proc<'_> = symbol.parse_as().map_err(broken)?;
-            scopes.push(u32::try_from(found.procedures.len()).ok());
-            found.procedures.push(RawProcedure {
-                place: place(record.fixed.offset_segment),
-                size: record.fixed.proc_len.get(),
-                name: text(record.name),
-                global,
-                type_index: record.fixed.proc_type.get().0,
-                is_item,
-                mentions: Vec::new(),
-            });
-        } else if SCOPES.contains(&symbol.kind) {
-            let procedure = scopes.last().copied().flatten();
-            found.inline_site(symbol.kind, symbol.data, procedure, scopes.len());
-            scopes.push(procedure);
-        }
-        let open = scopes.last().copied().flatten();
-        if let Some(mention) = mentioned(symbol.kind, symbol.data)
-            && let Some(procedure) = open.and_then(|open| found.procedures.get_mut(open as usize))
-            && procedure.mentions.last() != Some(&mention)
-        {
-            procedure.mentions.push(mention);
-        }
+        // Most records are of variables and of where they live: one look tells them apart.
         match symbol.kind {
+            SymKind::S_LOCAL | SymKind::S_REGISTER | SymKind::S_UDT => {
+                found.mention(symbol.data, 0, &scopes);
+            }
+            SymKind::S_REGREL32 | SymKind::S_BPREL32 => found.mention(symbol.data, 4, &scopes),
+            SymKind::S_CALLSITEINFO | SymKind::S_HEAPALLOCSITE => {
+                found.mention(symbol.data, 8, &scopes);
+            }
+            SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => {
+                found.mention_item(symbol.data, 8, &scopes);
+                scopes.push(scopes.last().copied().flatten());
+            }
+            SymKind::S_BLOCK32 | SymKind::S_WITH32 => {
+                scopes.push(scopes.last().copied().flatten());
+            }
             SymKind::S_END | SymKind::S_PROC_ID_END | SymKind::S_INLINESITE_END => {
-                scopes.pop();
+                found.close(scopes.pop().flatten(), offset);
             }
-            SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
-                let record: Data<'_> = symbol.parse_as().map_err(broken)?;
-                found.data.push(RawData {
-                    place: place(record.header.offset_segment),
-                    name: text(record.name),
-                    global: symbol.kind == SymKind::S_GDATA32,
-                    thread_local: false,
-                    type_index: record.header.type_.get().0,
-                    parent: scopes.last().copied().flatten(),
-                });
+            _ => {
+                found.add(&symbol, offset, &mut scopes).map_err(broken)?;
             }
-            SymKind::S_GTHREAD32 | SymKind::S_LTHREAD32 => {
-                let record: ThreadStorageData<'_> = symbol.parse_as().map_err(broken)?;
-                found.data.push(RawData {
-                    place: place(record.header.offset_segment),
-                    name: text(record.name),
-                    global: symbol.kind == SymKind::S_GTHREAD32,
-                    thread_local: true,
-                    type_index: record.header.type_.get().0,
-                    parent: scopes.last().copied().flatten(),
-                });
-            }
-            SymKind::S_THUNK32 => {
-                let record: Thunk<'_> = symbol.parse_as().map_err(broken)?;
-                found.thunks.push(RawThunk {
-                    place: place(record.fixed.offset_segment),
-                    size: record.fixed.length.get().into(),
-                    name: text(record.name),
-                });
-            }
-            SymKind::S_TRAMPOLINE => {
-                let record: Trampoline<'_> = symbol.parse_as().map_err(broken)?;
-                found.thunks.push(RawThunk {
-                    place: place(record.fixed.thunk()),
-                    size: record.fixed.thunk_len.get().into(),
-                    name: "".into(),
-                });
-            }
-            SymKind::S_ARMSWITCHTABLE => {
-                found.switch_tables.extend(switch_table(symbol.data));
-            }
-            SymKind::S_SEPCODE => found.separated.extend(separated(symbol.data)),
-            SymKind::S_COMPILE3 => {
-                let record: Compile3<'_> = symbol.parse_as().map_err(broken)?;
-                let flags = record.fixed.flags.get();
-                found.tool = Some(Tool {
-                    version: text(record.name),
-                    language: flags.to_le_bytes()[0],
-                    hotpatch: flags & (1 << 14) != 0,
-                });
-            }
-            SymKind::S_HOTPATCHFUNC => {
-                let record: ms_pdb::syms::HotPatchFunc<'_> = symbol.parse_as().map_err(broken)?;
-                found.hotpatch_functions.push(text(record.name));
-            }
-            _ => {}
         }
         offset += 4 + symbol.data.len();
     }
     check_whole(path, name, &iter, bytes.len())?;
     Ok(found)
-}
-
-/// The type that a record inside a procedure mentions, and whether it is an item id: of variables,
-/// of aliases, of calls, of what is allocated, and of what is inlined. Offsets of the index are
-/// those of LLVM's CodeView records and of MSVC's `cvinfo.h`.
-fn mentioned(kind: SymKind, data: &[u8]) -> Option<(u32, bool)> {
-    let (at, is_item) = match kind {
-        SymKind::S_LOCAL | SymKind::S_REGISTER | SymKind::S_UDT => (0, false),
-        SymKind::S_REGREL32 | SymKind::S_BPREL32 => (4, false),
-        SymKind::S_CALLSITEINFO | SymKind::S_HEAPALLOCSITE => (8, false),
-        SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => (8, true),
-        _ => return None,
-    };
-    let index = data.get(at..)?.first_chunk()?;
-    Some((u32::from_le_bytes(*index), is_item))
 }
 
 /// Reads the global symbol stream: publics, and data that no compiland's own records name.
@@ -300,7 +287,7 @@ pub(super) fn global_symbols(
     bytes: &[u8],
 ) -> Result<(Vec<RawPublic>, Vec<RawData>), Error> {
     let (mut publics, mut data) = (Vec::new(), Vec::new());
-    let mut iter = SymIter::new(bytes);
+    let mut iter = SymbolRecords::new(bytes);
     for symbol in iter.by_ref() {
         let broken = |_| {
             let expected = format!("a record of kind {:?}", symbol.kind);
@@ -339,7 +326,12 @@ pub(super) fn global_symbols(
 
 /// The iterator stops silently at a record it cannot read; whatever is left then is an error,
 /// because a symbol that is missed is a function that is not compared.
-fn check_whole(path: &Path, name: &str, iter: &SymIter<'_>, total: usize) -> Result<(), Error> {
+fn check_whole(
+    path: &Path,
+    name: &str,
+    iter: &SymbolRecords<'_>,
+    total: usize,
+) -> Result<(), Error> {
     let rest = iter.rest();
     // Streams are padded with zeros to a multiple of four.
     if rest.iter().all(|byte| *byte == 0) && rest.len() < 4 {
@@ -348,6 +340,10 @@ fn check_whole(path: &Path, name: &str, iter: &SymIter<'_>, total: usize) -> Res
     let place = format!("pdb symbols of {name}+{:#x}", total - rest.len());
     let found = format!("{:#x} bytes that are none", rest.len());
     Err(Error::format(path, place, "a whole symbol record", found))
+}
+
+fn index(length: usize) -> u32 {
+    u32::try_from(length).expect("a stream has fewer than 2^32 records")
 }
 
 fn place(at: OffsetSegment) -> SectionOffset {
@@ -359,7 +355,7 @@ fn place(at: OffsetSegment) -> SectionOffset {
 
 /// Names are UTF-8 by convention; what is not is kept readable.
 fn text(name: &bstr::BStr) -> Box<str> {
-    name.to_string().into()
+    String::from_utf8_lossy(name).into()
 }
 
 fn switch_table(data: &[u8]) -> Option<RawSwitchTable> {
@@ -434,5 +430,51 @@ mod tests {
         for length in 0..data.len() {
             assert!(separated(&data[..length]).is_none());
         }
+    }
+    /// Variables count among what a procedure mentions, basic types do not, and what stands behind
+    /// the procedure is not its own.
+    #[test]
+    fn mentions_of_a_procedure() {
+        let mut bytes = Vec::new();
+        let mut record = |kind: SymKind, data: &[u8]| {
+            bytes.extend((data.len() as u16 + 2).to_le_bytes());
+            bytes.extend(kind.0.to_le_bytes());
+            bytes.extend(data);
+        };
+        let of_type = |index: u32, behind: &[u8]| [&index.to_le_bytes()[..], behind].concat();
+        // Parent to type, offset, section and flags; a name.
+        let procedure = [&[0; 35][..], b"f\0"].concat();
+        record(SymKind::S_UDT, &of_type(0x1001, b"before\0\0"));
+        record(SymKind::S_GPROC32, &procedure);
+        record(SymKind::S_LOCAL, &of_type(0x1002, &[0; 8]));
+        record(SymKind::S_LOCAL, &of_type(0x1002, &[0; 8]));
+        record(SymKind::S_LOCAL, &of_type(0x74, &[0; 8]));
+        record(SymKind::S_BLOCK32, &[0; 20]);
+        record(
+            SymKind::S_REGREL32,
+            &[[0; 4], [3, 0x10, 0, 0], [0; 4]].concat(),
+        );
+        record(SymKind::S_END, &[]);
+        record(
+            SymKind::S_INLINESITE,
+            &[[0; 4], [0; 4], [4, 0x10, 0, 0]].concat(),
+        );
+        record(SymKind::S_INLINESITE_END, &[]);
+        record(SymKind::S_END, &[]);
+        record(SymKind::S_UDT, &of_type(0x1005, b"behind\0\0"));
+        let found = module_symbols(Path::new("x.pdb"), "x.obj", &bytes).unwrap();
+        let own = &found.procedures[0];
+        let range = own.mentions.start as usize..own.mentions.end as usize;
+        let mentions = found.mentions[range].iter();
+        let mentions: Vec<_> = mentions.map(|it| (it.index, it.is_item)).collect();
+        assert_eq!(mentions, [(0x1002, false), (0x1003, false), (0x1004, true)]);
+        assert_eq!(found.mentions.len(), 3);
+        // From its own record to that of its end.
+        let records = &bytes[own.records.start as usize..own.records.end as usize];
+        assert_eq!(records[..2], (procedure.len() as u16 + 2).to_le_bytes());
+        assert_eq!(
+            &bytes[own.records.end as usize..][2..4],
+            SymKind::S_END.0.to_le_bytes()
+        );
     }
 }

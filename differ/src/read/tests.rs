@@ -5,8 +5,9 @@ use std::path::Path;
 
 use hpbuild_metadata::{Base, Fixed, SectionOffset, Side};
 
+use super::assemble::{Symbols, assemble};
 use super::symbols::RawSeparated;
-use super::{Input, Read, SymbolPaths, assemble_dwarf, dwarf, read_file};
+use super::{Input, Read, SymbolPaths, dwarf, read_file};
 use crate::compare::{Comparison, Kind, compare};
 use crate::image::{FunctionKind, Image};
 use crate::judge::{Policy, judge};
@@ -27,7 +28,7 @@ fn pe<S: Side>(variant: &str) -> Pe<S> {
 fn image<S: Side>(variant: &str, owner: &str, parts: &[&str]) -> Image<S> {
     let pe = pe::<S>(variant);
     let mut symbols = dwarf::read(&pe).unwrap().unwrap();
-    let place = |symbols: &dwarf::DwarfSymbols<S>, name: &str| -> (SectionOffset, u32) {
+    let place = |symbols: &Symbols<S>, name: &str| -> (SectionOffset, u32) {
         let all = symbols.modules.iter().flat_map(|module| &module.procedures);
         let found = all.into_iter().find(|procedure| &*procedure.name == name);
         found
@@ -53,7 +54,7 @@ fn image<S: Side>(variant: &str, owner: &str, parts: &[&str]) -> Image<S> {
         }
         symbols.publics.retain(|public| public.place != at);
     }
-    assemble_dwarf(pe, symbols)
+    assemble(pe, symbols)
 }
 
 fn compared(variant: &str, owner: &str, parts: &[&str]) -> (Comparison, Vec<String>) {

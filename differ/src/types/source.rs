@@ -6,6 +6,7 @@ use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
 use super::{CodeViewTypes, VirtualFunction};
+use crate::image::Mention;
 
 /// The types of one image. Indexes mean nothing in another image, and 0 is none.
 #[derive(Debug)]
@@ -103,6 +104,11 @@ impl Types {
             Source::CodeView(types) => types.named_in(index, found),
             Source::Dwarf(_) => {}
         }
+    }
+
+    /// Adds the structures, unions and enumerations that a record of a procedure leads to directly.
+    pub(crate) fn add_mentioned(&self, mention: Mention, found: &mut BTreeSet<u32>) {
+        self.named_in(self.function_type(mention.index, mention.is_item), found);
     }
 
     /// The names of these types and of all that they lead to; `None` where that is not known, as it

@@ -14,16 +14,19 @@ use super::build::build;
 /// only when there is an image that holds it. That is tried where the judge refuses, too, because
 /// no refusal hides another.
 pub(crate) fn report(diff: &Diff, with_line_numbers: bool, stages: &mut Vec<Stage>) -> Report {
-    let mut report = Report::new(diff, with_line_numbers);
-    if report.verdict == Verdict::Same {
-        return report;
+    if Verdict::of(diff, with_line_numbers) == Verdict::Same {
+        return Report::new(diff, with_line_numbers);
     }
     let start = Instant::now();
     let options = Options {
         with_line_numbers,
         ..Options::first()
     };
-    match build(diff, &options) {
+    let (mut report, built) = rayon::join(
+        || Report::new(diff, with_line_numbers),
+        || build(diff, &options),
+    );
+    match built {
         Ok(_) => {}
         Err(NoPatch::Refused(found)) => {
             report.verdict = Verdict::Refused;

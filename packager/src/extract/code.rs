@@ -9,7 +9,7 @@ use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
 use super::function::FunctionWalk;
 use super::throw::thrown;
-use super::{Extraction, LoaderPointer, Source};
+use super::{Extraction, LoaderPointer, Source, unnamed};
 use crate::piece::{Place, Target};
 use crate::refusal::Code;
 
@@ -361,7 +361,10 @@ impl Extraction<'_> {
                 self.piece_of(Source::Data(rva, extent.size)),
             )));
         }
-        let known = self.unnamed.get(&rva).copied().flatten();
+        let unnamed = self
+            .unnamed
+            .get_or_init(|| unnamed::unnamed(self.diff, &self.comparer));
+        let known = unnamed.get(&rva).copied().flatten();
         known.map(Target::Base).ok_or_else(|| {
             let message = "writable data without a name, which unchanged code does not reach";
             (Code::NotUnderstood, message.to_string())

@@ -8,7 +8,7 @@
 
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Kind;
-use hpbuild_differ::meaning::{Target, is_read_only, resolve};
+use hpbuild_differ::meaning::{Comparer, Target, is_read_only};
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva};
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -17,7 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 pub(super) type Unnamed = FxHashMap<Rva<Fixed>, Option<Rva<Base>>>;
 
 /// Looks at every pair of functions of the same shape that reach the same data.
-pub(super) fn unnamed(diff: &Diff) -> Unnamed {
+pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
     let changed: FxHashSet<(FunctionId<Base>, FunctionId<Fixed>)> = diff
         .comparison
         .changed
@@ -47,10 +47,10 @@ pub(super) fn unnamed(diff: &Diff) -> Unnamed {
         }
         for (b, f) in b.iter().zip(f) {
             let (b, f) = (b.reference.target, f.reference.target);
-            let is_unnamed = matches!(resolve(&diff.fixed, f), Target::Anonymous(_))
-                && matches!(resolve(&diff.base, b), Target::Anonymous(_))
-                && !is_read_only(&diff.fixed, f)
-                && !is_read_only(&diff.base, b);
+            let is_unnamed = !is_read_only(&diff.fixed, f)
+                && !is_read_only(&diff.base, b)
+                && matches!(comparer.in_fixed(f), Target::Anonymous(_))
+                && matches!(comparer.in_base(b), Target::Anonymous(_));
             if is_unnamed {
                 found
                     .entry(f)

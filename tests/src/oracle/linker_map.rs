@@ -77,3 +77,43 @@ fn symbol(line: &str) -> Option<(&str, u64, &str)> {
     let address = u64::from_str_radix(address, 16).ok()?;
     is_place.then_some((name, address, object.trim()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: &str = "\
+ library
+
+ Preferred load address is 0000000180000000
+
+ Start         Length     Name                   Class
+ 0001:00000000 00019784H .text                   CODE
+
+  Address         Publics by Value              Rva+Base               Lib:Object
+
+ 0000:00000000       __ImageBase                0000000180000000     <linker-defined>
+ 0001:00000010       inflate                    0000000180001010     inflate.obj
+ 0001:00000100       push                       0000000180001100     crate:vec.o
+ entry point at         0001:00000000
+
+ Static symbols
+
+ 0001:00000200       helper                     0000000180001200     inflate.obj
+ 0001:00000210       helper                     0000000180001210     crate:vec.o
+";
+
+    #[test]
+    fn symbols_of_a_map() {
+        let map = LinkerMap::read(MAP);
+        assert_eq!(map.place("other.obj", "inflate", true), Some(0x1010));
+        assert_eq!(map.place("inflate.obj", "helper", false), Some(0x1200));
+        assert_eq!(map.place("vec.o", "helper", false), Some(0x1210));
+        assert_eq!(map.place("deflate.obj", "helper", false), None);
+        assert_eq!(map.place("inflate.obj", "helper", true), None);
+        assert_eq!(map.names(0x1210), ["helper"]);
+        assert!(map.names(0).is_empty());
+        let objects: Vec<_> = map.objects().into_iter().collect();
+        assert_eq!(objects, ["inflate.obj", "vec.o"]);
+    }
+}

@@ -59,3 +59,43 @@ pub(super) fn object(name: &str) -> String {
     let number = unit.rsplit_once("-cgu.").map_or("", |(_, number)| number);
     format!("{crate_name}.{number}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_and_numbers_go() {
+        let legacy = "_ZN5alloc3vec16Vec$LT$T$C$A$GT$4push17h0123456789abcdefE";
+        assert_eq!(stable(legacy), "alloc::vec::Vec<T,A>::push");
+        assert_eq!(
+            instance(
+                legacy,
+                "alloc::vec::impl$12::push<u8,shop::impl$3::f::closure_env$1>"
+            ),
+            "alloc::vec::Vec<T,A>::push [alloc::vec::impl::push<u8,shop::impl::f::closure_env$1>]"
+        );
+        let [one, other] = ["Cs9RG1HgTGSVE_", "Csi0pMfQWVxn7_"]
+            .map(|number| format!("_RNvNtNt{number}11miniz_oxide7deflate4core14compress_inner"));
+        assert_eq!(stable(&one), stable(&other));
+        assert_eq!(stable(&one), "miniz_oxide::deflate::core::compress_inner");
+        // C and C++ have no such names, though they may look a little like them.
+        for name in [
+            "_ZN3foo3barE",
+            "_Rfoo",
+            "inflate",
+            "_ZN3foo17hE",
+            "?f@@YAXXZ",
+        ] {
+            assert_eq!(stable(name), name);
+        }
+    }
+
+    #[test]
+    fn objects_keep_the_crate() {
+        let unit = "core-7c4a4c66f69609a4.core.609a1634e86a911f-cgu.0.rcgu.o";
+        assert_eq!(object(unit), "core.0");
+        assert_eq!(object("shop-1680a310b17178cb.3nw8z2mtelb9.rcgu.o"), "shop.");
+        assert_eq!(object("inflate.obj"), "inflate.obj");
+    }
+}

@@ -322,6 +322,49 @@ fn a_funclet_is_a_part_of_its_function() {
     assert!(Program::new(vec![build("another", 0xc3)]).is_err());
 }
 
+/// Instances of one generic function, as the older names of rustc have them: by the hash alone.
+fn instances(bodies: &[(&str, &[u8])]) -> Maker {
+    let mut it = Maker::new();
+    for (hash, text) in bodies {
+        let code = it.function(&format!("_ZN4core3fmt5write17h{hash:0>16}E"));
+        let (_, symbol) = it.constant(&format!(".text{hash}"), text);
+        it.lea(code, symbol);
+    }
+    it
+}
+
+#[test]
+fn instances_of_one_name_are_told_apart_by_what_they_mean() {
+    let base = || instances(&[("a1", b"one"), ("a2", b"two"), ("a3", b"three")]);
+    let moved = instances(&[("b9", b"three"), ("b8", b"one"), ("b7", b"two")]);
+    let comparison = compared(base(), moved);
+    assert_eq!((comparison.same.len(), comparison.changed.len()), (3, 0));
+    // What is left alone with the name is the one that changed.
+    let mended = instances(&[("b9", b"three"), ("b8", b"one"), ("b7", b"TWO")]);
+    let comparison = compared(base(), mended);
+    assert_eq!((comparison.same.len(), comparison.changed.len()), (2, 1));
+    assert!(comparison.added.is_empty() && comparison.removed.is_empty());
+    let further = instances(&[
+        ("b9", b"three"),
+        ("b8", b"one"),
+        ("b7", b"two"),
+        ("b6", b"four"),
+    ]);
+    let comparison = compared(base(), further);
+    assert_eq!((comparison.same.len(), comparison.added.len()), (3, 1));
+}
+
+#[test]
+fn instances_that_nothing_tells_apart_are_ambiguous() {
+    let base = instances(&[("a1", b"one"), ("a2", b"two"), ("a3", b"three")]);
+    let fixed = instances(&[("b9", b"ONE"), ("b8", b"TWO"), ("b7", b"three")]);
+    let comparison = compared(base, fixed);
+    assert_eq!((comparison.same.len(), comparison.changed.len()), (1, 0));
+    assert_eq!(comparison.ambiguous.0.len(), 2);
+    assert_eq!(comparison.ambiguous.1.len(), 2);
+    assert!(comparison.added.is_empty() && comparison.removed.is_empty());
+}
+
 #[test]
 fn what_is_no_object_is_refused() {
     let bytes = reader("limits", b"1234").bytes();

@@ -28,6 +28,12 @@ pub(super) struct Pair {
     /// What changed, by file.
     #[serde(default)]
     changed: BTreeMap<String, Vec<String>>,
+    /// Whether the images have DWARF in them and name no PDB.
+    #[serde(default)]
+    dwarf: bool,
+    /// How many functions cannot be told apart, by file.
+    #[serde(default)]
+    unmatched: BTreeMap<String, usize>,
 }
 
 /// Compares every image of every pair and prints a line for each; then holds the differ against
@@ -47,10 +53,10 @@ pub(super) fn compare(pairs: &[Pair], folder: &Path) -> Result<()> {
         let [base, fixed] =
             [&pair.base, &pair.fixed].map(|version| folder.join(&pair.package).join(version));
         let mut images = Vec::new();
-        find(&base, &mut images)?;
+        find(&base, pair.dwarf, &mut images)?;
         images.sort();
         if images.is_empty() {
-            bail!("no image with a PDB in {}", base.display());
+            bail!("no image with symbols in {}", base.display());
         }
         for image in images {
             let name = image.strip_prefix(&base)?.to_string_lossy().into_owned();
@@ -117,8 +123,8 @@ fn check_fixups(image: &Path, wrong: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Images with a PDB beside them.
-fn find(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
+/// Images with a PDB beside them, or, with DWARF, all.
+fn find(folder: &Path, dwarf: bool, images: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder)
         .with_context(|| format!("cannot read {}", folder.display()))?
         .collect::<std::io::Result<Vec<_>>>()?;
@@ -126,10 +132,10 @@ fn find(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
         let path = entry.path();
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            find(&path, images)?;
+            find(&path, dwarf, images)?;
         } else if kind.is_file()
             && path.extension().is_some_and(|extension| extension != "pdb")
-            && path.with_extension("pdb").is_file()
+            && (dwarf || path.with_extension("pdb").is_file())
         {
             images.push(path);
         }
@@ -195,7 +201,8 @@ impl Row {
             return (!refused).then(|| "neither read nor refused".to_owned());
         }
         let [_, added, removed, unmatched, unknown] = self.counts;
-        if unmatched + unknown > 0 {
+        let known = pair.unmatched.get(file).copied().unwrap_or(0);
+        if unmatched != known || unknown > 0 {
             return Some(format!(
                 "{unmatched} functions unmatched, {unknown} references unknown"
             ));

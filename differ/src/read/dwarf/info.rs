@@ -105,16 +105,16 @@ fn check_abbreviations<R: gimli::Reader<Offset = usize>>(
 /// The offset behind a table of abbreviations: each a code, a tag, whether it has children, and
 /// pairs of attribute and form to a pair of zeros (DWARF 5, section 7.5.3).
 fn end_of_table(section: &[u8], start: usize) -> Option<usize> {
+    use gimli::Reader;
     let mut rest = EndianSlice::new(section.get(start..)?, LittleEndian);
-    let mut number = || gimli::Reader::read_uleb128(&mut rest).ok();
-    while number()? != 0 {
-        number()?;
-        number()?;
+    while rest.read_uleb128().ok()? != 0 {
+        rest.read_uleb128().ok()?;
+        rest.read_uleb128().ok()?;
         loop {
-            let (attribute, form) = (number()?, number()?);
+            let (attribute, form) = (rest.read_uleb128().ok()?, rest.read_uleb128().ok()?);
             if form == u64::from(gimli::DW_FORM_implicit_const.0) {
-                // Signed, but as long.
-                number()?;
+                // Signed: a negative one would not be a number as the others are.
+                rest.read_sleb128().ok()?;
             }
             if (attribute, form) == (0, 0) {
                 break;
@@ -122,4 +122,21 @@ fn end_of_table(section: &[u8], start: usize) -> Option<usize> {
         }
     }
     Some(section.len() - rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GCC's Ada has bounds like this one.
+    #[test]
+    fn constants_in_abbreviations_are_signed() {
+        // Code 1, a subrange without children, an upper bound by implicit constant -2^63.
+        let mut table = vec![1, 0x21, 0, 0x2f, 0x21];
+        table.extend([0x80; 9]);
+        table.extend([0x7f, 0, 0, 0]);
+        assert_eq!(end_of_table(&table, 0), Some(table.len()));
+        table.pop();
+        assert_eq!(end_of_table(&table, 0), None);
+    }
 }

@@ -168,13 +168,17 @@ pub(super) fn called<S: Side>(
     found
 }
 
+/// How MinGW's lists of constructors begin, which stand among the code: with the number -1. No
+/// instruction of either machine has these bytes.
+const NO_CODE: [u8; 4] = [0xff; 4];
+
 /// Where the pointers in the data of an image lead.
 fn pointers<S: Side>(pe: &Pe<S>) -> impl Iterator<Item = Rva<S>> {
     pe.base_relocations.iter().filter_map(|place| {
         pe.section_at(*place).filter(|section| !section.is_code())?;
         let value = u64::from_le_bytes(*pe.bytes_from(*place).first_chunk()?);
-        let rva = value.checked_sub(pe.image_base)?;
-        Some(Rva::new(u32::try_from(rva).ok()?))
+        let rva = Rva::new(u32::try_from(value.checked_sub(pe.image_base)?).ok()?);
+        (!pe.bytes_from(rva).starts_with(&NO_CODE)).then_some(rva)
     })
 }
 

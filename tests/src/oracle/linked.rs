@@ -199,8 +199,8 @@ fn folded_away(
     let changed = pairs(comparison).filter(|pair| !pair.same);
     let alike = changed.filter(|pair| {
         let ids = (
-            base.functions.get(&pair.base),
-            fixed.functions.get(&pair.fixed),
+            base.functions.get(pair.base),
+            fixed.functions.get(pair.fixed),
         );
         let (Some(one), Some(other)) = ids else {
             return false;

@@ -328,6 +328,10 @@ impl Comparer<'_> {
         if matches!(kind, ReferenceKind::Memory(_)) {
             return Difference::Literal;
         }
+        // Small distances can look like letters.
+        if self.base.relative_tables.binary_search(&base.rva).is_ok() {
+            return Difference::DataContent;
+        }
         let bytes = self.base.pe.bytes_from(base.rva);
         let text = bytes.iter().take_while(|byte| is_text(**byte)).count();
         let is_whole = base.exact && text >= base.size as usize;

@@ -136,7 +136,7 @@ fn compiland(name: &str, symbols: &ModuleSymbols, lines: LineRecords) -> Compila
 /// Contributions sorted by address. The table is also what tells where unnamed code ends, so
 /// overlaps are errors: one of the two must be wrong. Those to the exception directory are left
 /// out: linkers sort it after they noted who gave which part, and drop entries, so the notes of
-/// some linkers (seen in those of Visual Studio 2015) overlap there and say nothing.
+/// some linkers (seen in an image of MSVC 19.13) overlap there and say nothing.
 fn contributions<S: Side>(
     path: &Path,
     pe: &Pe<S>,

@@ -50,10 +50,10 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// What continuous integration asks for.
-    pub(crate) const fn ci() -> Self {
+    /// What continuous integration asks for: one level, because all of them take ten minutes.
+    pub(crate) fn ci() -> Self {
         Arguments {
-            only: None,
+            only: Some("O2".to_owned()),
             own: true,
             oracle_only: false,
             explain: false,

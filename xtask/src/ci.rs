@@ -28,7 +28,7 @@ pub(crate) fn run() -> Result<()> {
         ("cargo clippy, warnings denied", clippy),
         ("cargo doc, warnings denied", document),
         ("cargo test --workspace", || test(&[])),
-        ("seeded edits at every level, against the oracle", || {
+        ("seeded edits at -O2, against the oracle", || {
             accuracy::run(&accuracy::Arguments::ci())
         }),
         ("patches below Wine's loader", wine::run),

@@ -102,7 +102,7 @@ impl Extraction<'_> {
             .collect()
     }
 
-    /// Makes the address read last reach a table of the same function.
+    /// Makes the next address, if it is one, reach a table of the same function.
     fn aim_table(
         &mut self,
         table: &mut Table<'_>,

@@ -124,7 +124,7 @@ impl Extraction<'_> {
             })
             .collect();
         let mut references = walk.references;
-        self.tables_within(id, piece, &extent, &mut references);
+        self.tables_within(id, &extent, &mut references);
         references.sort_by_key(|reference| reference.offset);
         debug_assert!(page_links_hold(&references, &page_links));
         self.unwind_of(id, piece, &extent);
@@ -188,7 +188,6 @@ impl Extraction<'_> {
     fn tables_within(
         &mut self,
         id: FunctionId<Fixed>,
-        piece: PieceId,
         extent: &Extent,
         references: &mut Vec<Reference>,
     ) {
@@ -209,7 +208,6 @@ impl Extraction<'_> {
                 }));
             }
         }
-        let _ = piece;
     }
 }
 

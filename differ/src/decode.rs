@@ -26,6 +26,10 @@ pub struct Body<S: Side> {
     /// Whether some instruction widens a signed word, as code does that reads distances from a table
     /// (x64).
     pub(crate) widens_words: bool,
+    /// Whether the same bytes with other contents of their fields are the same instructions, so that
+    /// [`points_at`] tells all that decoding them would (x64, where nothing but the distances to
+    /// what operands point at is in the code).
+    pub(crate) is_movable: bool,
 }
 
 /// A table of RVAs of blocks that code jumps through.
@@ -47,6 +51,7 @@ impl<S: Side> Default for Body<S> {
             page_links: Vec::new(),
             jump_tables: Vec::new(),
             widens_words: false,
+            is_movable: false,
         }
     }
 }
@@ -224,6 +229,20 @@ pub(crate) fn refer_to_neighbours<S: Side>(
     }
 }
 
+/// Where the operand of the instruction of `length` bytes at `offset` points, by its field alone;
+/// `None` where more than the field tells, or where that is nowhere in an image.
+pub(crate) fn points_at<S: Side>(
+    machine: Machine,
+    code: Code<'_, S>,
+    (offset, length): (u32, u8),
+    field: Field,
+) -> Option<Rva<S>> {
+    match machine {
+        Machine::X64 => x64::points_at(code, (offset, length), field),
+        Machine::Arm64 => None,
+    }
+}
+
 /// Whether the page at instruction `index` is completed by other instructions.
 pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
     body.page_links
@@ -282,6 +301,7 @@ pub fn decode<S: Side>(machine: Machine, code: Code<'_, S>, body: &mut Body<S>) 
     body.page_links.clear();
     body.jump_tables.clear();
     body.widens_words = false;
+    body.is_movable = false;
     match machine {
         Machine::X64 => x64::decode(code, body),
         Machine::Arm64 => arm64::decode(code, body),

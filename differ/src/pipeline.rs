@@ -10,7 +10,7 @@ use crate::image::Image;
 use crate::judge::{Policy, Refusal, judge, unsupported};
 use crate::meaning::{Comparer, Prepared};
 use crate::pair::{Pairing, pair};
-use crate::read::{Input, Read, SymbolPaths, read};
+use crate::read::{Input, Read, SymbolPaths, assemble_pair, read};
 
 /// What to compare, and how.
 #[derive(Clone, Debug)]
@@ -92,24 +92,19 @@ pub fn diff(
             return Ok(Err(refusals));
         }
     };
-    timed.done("read");
-    if base.pe.machine != fixed.pe.machine {
-        return Err(Error::format(
-            &fixed.path,
-            "coff header machine",
-            format!("{}, as the base has", base.pe.machine),
-            fixed.pe.machine,
-        ));
+    let ((base_machine, base_symbols), (machine, symbols)) = (base.kind(), fixed.kind());
+    if base_machine != machine {
+        let expected = format!("{base_machine}, as the base has");
+        let place = "coff header machine";
+        return Err(Error::format(&differ.fixed.pe, place, expected, machine));
     }
     // Names and types of the two kinds do not compare.
-    if base.symbols.name() != fixed.symbols.name() {
-        return Err(Error::format(
-            &fixed.path,
-            "symbols",
-            format!("{}, as the base has", base.symbols.name()),
-            fixed.symbols.name(),
-        ));
+    if base_symbols != symbols {
+        let expected = format!("{base_symbols}, as the base has");
+        return Err(Error::format(&differ.fixed.pe, "symbols", expected, symbols));
     }
+    let (base, fixed) = assemble_pair(base, fixed);
+    timed.done("read");
     let pairing = pair(&base, &fixed);
     timed.done("pair");
     let comparer = Comparer::new(&base, &fixed, &pairing);

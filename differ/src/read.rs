@@ -1,5 +1,6 @@
 //! Files to [`Image`]: the PE, its PDB, and the order made of both.
 
+mod alike;
 mod assemble;
 mod carve;
 mod codeview;
@@ -24,9 +25,9 @@ use std::path::{Path, PathBuf};
 use hpbuild_metadata::{Rva, Side};
 
 use crate::error::Error;
-use crate::image::Image;
 use crate::pe::{Opened, Pe, Unsupported};
 
+pub(crate) use assemble::{Unscanned, assemble_pair};
 use assemble::assemble;
 pub(crate) use contained::contained;
 pub use contained::panic_is_contained;
@@ -46,8 +47,8 @@ pub struct Input {
 /// What reading a side gives.
 #[derive(Debug)]
 pub(crate) enum Read<S: Side> {
-    /// An image that can be compared.
-    Image(Box<Image<S>>),
+    /// An image that can be compared, once its code is read, too.
+    Image(Box<Unscanned<S>>),
     /// A file that is understood and of a kind that cannot be hotpatched.
     Unsupported(Unsupported),
 }
@@ -72,11 +73,11 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         && !names_pdb
         && let Some(symbols) = dwarf::read(&pe)?
     {
-        return Ok(Read::Image(Box::new(assemble(pe, symbols))));
+        return Ok(Read::Image(Box::new(Unscanned::new(pe, symbols))));
     }
     let (pdb_path, pdb) = locate::find_pdb(&pe, input.pdb.as_deref(), paths)?;
     let symbols = codeview::read(&pe, pdb_path, pdb)?;
-    Ok(Read::Image(Box::new(assemble(pe, symbols))))
+    Ok(Read::Image(Box::new(Unscanned::new(pe, symbols))))
 }
 
 /// The entries of all functions that an image's PDB names, by name; names that stand for several
@@ -89,7 +90,7 @@ pub fn functions_by_name<S: Side>(
     paths: &SymbolPaths,
 ) -> Result<BTreeMap<String, Rva<S>>, Error> {
     let image = match read::<S>(input, paths)? {
-        Read::Image(image) => image,
+        Read::Image(unscanned) => assemble(*unscanned),
         Read::Unsupported(kind) => {
             let expected = "a native x64 or Arm64 image";
             let found = format!("{} = {:#x}", kind.field, kind.value);

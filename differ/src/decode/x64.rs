@@ -18,11 +18,11 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use hpbuild_metadata::Side;
+use hpbuild_metadata::{Rva, Side};
 use iced_x86::{Code as Opcode, Decoder, DecoderOptions, Instruction as Iced};
 
-use super::{Body, Code, Instruction};
-use operands::{absolute, image_relative, relative};
+use super::{Body, Code, Field, Instruction};
+use operands::{absolute, image_relative, is_relative, relative};
 use registers::{RegisterSet, note_image_base};
 use tables::{Tables, literals};
 
@@ -37,6 +37,7 @@ pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     if bases.is_empty() && literals.is_empty() {
         return;
     }
+    body.is_movable = false;
     // The image base is in play, or there are constants between the instructions: walk again, now
     // knowing where it is and what is no code.
     body.instructions.clear();
@@ -69,6 +70,8 @@ fn walk<S: Side>(
         valid: false,
         reference: None,
     };
+    // An absolute address is not all that its field tells: the loader knows where it is one.
+    body.is_movable = code.relocated.is_empty();
     let mut table = tables.next(0);
     while decoder.can_decode() {
         let position = decoder.position();
@@ -112,6 +115,8 @@ fn walk<S: Side>(
                 false => None,
             })
         };
+        // What leads nowhere here might lead somewhere from elsewhere.
+        body.is_movable &= reference.is_some() || !is_relative(&iced);
         note_image_base(&iced, reference.as_ref(), &mut found);
         body.widens_words |= iced.code() == Opcode::Movsxd_r64_rm32;
         body.instructions.push(Instruction {
@@ -129,4 +134,25 @@ fn resume(decoder: &mut Decoder<'_>, start: u64, position: usize) {
     let resumed = decoder.set_position(position);
     debug_assert!(resumed.is_ok(), "the decoder stays inside its bytes");
     decoder.set_ip(start + position as u64);
+}
+
+/// See [`super::points_at`].
+pub(super) fn points_at<S: Side>(
+    code: Code<'_, S>,
+    (offset, length): (u32, u8),
+    field: Field,
+) -> Option<Rva<S>> {
+    let Field::Relative { at, size } = field else {
+        return None;
+    };
+    let start = offset as usize;
+    let bytes = code.bytes.get(start..start + usize::from(length))?;
+    let field = bytes.get(usize::from(at)..)?;
+    let distance = match size {
+        1 => i64::from(i8::from_le_bytes(*field.first_chunk()?)),
+        4 => i64::from(i32::from_le_bytes(*field.first_chunk()?)),
+        _ => return None,
+    };
+    let end = i64::from(code.rva.get()) + i64::from(offset) + i64::from(length);
+    u32::try_from(end + distance).ok().map(Rva::new)
 }

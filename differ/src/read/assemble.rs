@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use hpbuild_metadata::{Rva, Side};
+use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
 
+use super::alike::Decoded;
+use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic, RawSwitchTable};
 use super::{carve, data, image_relative, jump_tables, scan};
-use crate::image::{Compiland, Contribution, Fixup, Function, Image, SwitchTable, SymbolSource};
+use crate::image::{
+    Compiland, Contribution, DataSymbol, Fixup, Function, Image, Mention, Procedure, SwitchTable,
+    SymbolSource,
+};
 use crate::pe::Pe;
 use crate::records::CompilandStreams;
 use crate::types::Types;
@@ -35,98 +40,170 @@ pub(super) struct Symbols<S: Side> {
     pub(super) streams: Option<Arc<CompilandStreams>>,
 }
 
-/// Puts an image together.
-pub(super) fn assemble<S: Side>(pe: Pe<S>, symbols: Symbols<S>) -> Image<S> {
-    let Symbols {
-        mut modules,
-        mut publics,
-        globals,
-        types,
-        contributions,
-        fixups,
-        ..
-    } = symbols;
-    let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
-    let (mut functions, procedures) = (carved.functions, carved.procedures);
-    let mut switch_tables = switch_tables(&pe, &modules);
-    let data = data::data_symbols(
-        &pe,
-        &modules,
-        (&globals, &publics),
-        (&functions, &procedures),
-        &contributions,
-        &types,
-    );
-    let cold_parts = carve::cold_parts(&pe, &modules);
-    let mut hotpatch_functions: Vec<_> = modules
-        .into_iter()
-        .flat_map(|module| module.hotpatch_functions)
-        .collect();
-    hotpatch_functions.sort();
-    // What was read is part of the image now. It is freed before the code is scanned, which takes
-    // most memory.
-    drop((publics, globals));
-    let scanned = scan_all(&pe, &fixups, &mut functions, &contributions);
-    switch_tables.sort_by_key(|table| (table.table, table.branch));
-    let image_relative = image_relative::places(&pe, &data, &fixups);
-    let mut boundaries = data::boundaries(
-        &pe,
-        (&data, &image_relative),
-        &contributions,
-        &scanned,
-        &switch_tables,
-    );
-    jump_tables::add(
-        &pe,
-        &functions,
-        &scanned,
-        &mut switch_tables,
-        &mut boundaries,
-    );
-    Image {
-        path: pe.path.clone(),
-        symbols: symbols.source,
-        pe,
-        functions,
-        procedures,
-        mentions: carved.mentions,
-        data,
-        compilands: symbols.compilands,
-        contributions,
-        switch_tables,
-        boundaries,
-        hotpatch_functions,
-        cold_parts,
-        types,
-        streams: symbols.streams,
-        source_names: symbols.source_names,
-        lines: symbols.lines,
-        image_relative,
-        fixups,
-        relative_tables: scanned.relative_tables,
-        references: scanned.references,
+/// An image whose code was not looked at yet.
+#[derive(Debug)]
+pub(crate) struct Unscanned<S: Side> {
+    pe: Pe<S>,
+    source: SymbolSource,
+    functions: Vec<Function<S>>,
+    procedures: Vec<Procedure>,
+    mentions: Vec<Mention>,
+    data: Vec<DataSymbol<S>>,
+    compilands: Vec<Compiland>,
+    contributions: Vec<Contribution<S>>,
+    switch_tables: Vec<SwitchTable<S>>,
+    hotpatch_functions: Vec<Box<str>>,
+    cold_parts: Vec<(Rva<S>, Rva<S>)>,
+    types: Types,
+    streams: Option<Arc<CompilandStreams>>,
+    source_names: Box<[u8]>,
+    lines: Vec<(Rva<S>, u32)>,
+    fixups: Vec<Fixup<S>>,
+}
+
+impl<S: Side> Unscanned<S> {
+    /// Puts in order what symbols say.
+    pub(super) fn new(pe: Pe<S>, symbols: Symbols<S>) -> Self {
+        let Symbols {
+            mut modules,
+            mut publics,
+            globals,
+            types,
+            contributions,
+            ..
+        } = symbols;
+        let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
+        let mut switch_tables = switch_tables(&pe, &modules);
+        switch_tables.sort_by_key(|table| (table.table, table.branch));
+        let data = data::data_symbols(
+            &pe,
+            &modules,
+            (&globals, &publics),
+            (&carved.functions, &carved.procedures),
+            &contributions,
+            &types,
+        );
+        let cold_parts = carve::cold_parts(&pe, &modules);
+        let hotpatch_functions = modules.into_iter().flat_map(|it| it.hotpatch_functions);
+        let mut hotpatch_functions: Vec<_> = hotpatch_functions.collect();
+        hotpatch_functions.sort();
+        Self {
+            pe,
+            source: symbols.source,
+            functions: carved.functions,
+            procedures: carved.procedures,
+            mentions: carved.mentions,
+            data,
+            compilands: symbols.compilands,
+            contributions,
+            switch_tables,
+            hotpatch_functions,
+            cold_parts,
+            types,
+            streams: symbols.streams,
+            source_names: symbols.source_names,
+            lines: symbols.lines,
+            fixups: symbols.fixups,
+        }
+    }
+
+    /// The machine, and the word for where its symbols come from.
+    pub(crate) fn kind(&self) -> (Machine, &'static str) {
+        (self.pe.machine, self.source.name())
+    }
+
+    /// Decodes all functions, and those without any record that they call, which may call more of
+    /// their kind. What is the same in `other` is not decoded again.
+    fn scan<O: Side>(&mut self, other: Option<(&Unscanned<O>, &Scanned<O>)>) -> Scanned<S> {
+        // The linker's record says more than the code does.
+        let other = other.filter(|_| self.fixups.is_empty());
+        let other = other.map(|(it, scanned)| {
+            Decoded::new(&it.pe, (&it.functions, &it.procedures), scanned)
+        });
+        let scan = |functions: &[Function<S>]| {
+            let functions = (functions, &*self.procedures);
+            scan::scan(&self.pe, &self.fixups, functions, other.as_ref())
+        };
+        let functions = &mut self.functions;
+        let mut scanned = scan(functions);
+        for _ in 0..MAX_UNNAMED_DEPTH {
+            let called = carve::called(&self.pe, functions, &scanned.unknown, &self.contributions);
+            if called.is_empty() {
+                break;
+            }
+            functions.extend(called);
+            functions.sort_by_key(|function| function.rva);
+            scanned = scan(functions);
+        }
+        scanned
+    }
+
+    /// Puts the image together.
+    fn finish(self, scanned: Scanned<S>) -> Image<S> {
+        let Self {
+            pe,
+            functions,
+            data,
+            contributions,
+            mut switch_tables,
+            fixups,
+            ..
+        } = self;
+        let image_relative = image_relative::places(&pe, &data, &fixups);
+        let mut boundaries = data::boundaries(
+            &pe,
+            (&data, &image_relative),
+            &contributions,
+            &scanned,
+            &switch_tables,
+        );
+        jump_tables::add(
+            &pe,
+            &functions,
+            &scanned,
+            &mut switch_tables,
+            &mut boundaries,
+        );
+        Image {
+            path: pe.path.clone(),
+            symbols: self.source,
+            pe,
+            functions,
+            procedures: self.procedures,
+            mentions: self.mentions,
+            data,
+            compilands: self.compilands,
+            contributions,
+            switch_tables,
+            boundaries,
+            hotpatch_functions: self.hotpatch_functions,
+            cold_parts: self.cold_parts,
+            types: self.types,
+            streams: self.streams,
+            source_names: self.source_names,
+            lines: self.lines,
+            image_relative,
+            fixups,
+            relative_tables: scanned.relative_tables,
+            references: scanned.references,
+        }
     }
 }
 
-/// Decodes all functions, and those without any record that they call, which may call more of
-/// their kind.
-fn scan_all<S: Side>(
-    pe: &Pe<S>,
-    fixups: &[Fixup<S>],
-    functions: &mut Vec<Function<S>>,
-    contributions: &[Contribution<S>],
-) -> scan::Scanned<S> {
-    let mut scanned = scan::scan(pe, fixups, functions);
-    for _ in 0..MAX_UNNAMED_DEPTH {
-        let called = carve::called(pe, functions, &scanned.unknown, contributions);
-        if called.is_empty() {
-            break;
-        }
-        functions.extend(called);
-        functions.sort_by_key(|function| function.rva);
-        scanned = scan::scan(pe, fixups, functions);
-    }
-    scanned
+/// Puts an image together by itself.
+pub(super) fn assemble<S: Side>(mut unscanned: Unscanned<S>) -> Image<S> {
+    let scanned = unscanned.scan::<S>(None);
+    unscanned.finish(scanned)
+}
+
+/// Puts both images of a pair together.
+pub(crate) fn assemble_pair(
+    mut base: Unscanned<Base>,
+    mut fixed: Unscanned<Fixed>,
+) -> (Image<Base>, Image<Fixed>) {
+    let base_scanned = base.scan::<Base>(None);
+    let fixed_scanned = fixed.scan(Some((&base, &base_scanned)));
+    rayon::join(|| base.finish(base_scanned), || fixed.finish(fixed_scanned))
 }
 
 fn switch_tables<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<SwitchTable<S>> {

@@ -7,12 +7,13 @@
 use hpbuild_metadata::{Machine, Rva, Side};
 use rayon::prelude::*;
 
+use super::alike::Decoded;
 use super::fixups;
 use crate::decode::{
     Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, refer_to_neighbours,
     relative_tables,
 };
-use crate::image::{Fixup, Function, PlacedReference, References};
+use crate::image::{Fixup, Function, PlacedReference, Procedure, References};
 use crate::pe::Pe;
 use crate::stretches::Stretches;
 
@@ -29,6 +30,9 @@ pub(super) struct Scanned<S: Side> {
     /// What is called, jumped to or has its address taken in code outside of the functions; some
     /// repeated.
     pub(super) unknown: Vec<Rva<S>>,
+    /// For each function whether its references are all that its place and its fields tell: see
+    /// [`Body::is_movable`].
+    pub(super) is_movable: Vec<bool>,
 }
 
 /// What a thread works with: memory that is used again for each chunk.
@@ -47,6 +51,21 @@ struct Chunk<S: Side> {
     jump_tables: Vec<(usize, JumpTable<S>)>,
     reached: Vec<Rva<S>>,
     unknown: Vec<Rva<S>>,
+    is_movable: Vec<bool>,
+}
+
+impl<S: Side> Default for Chunk<S> {
+    fn default() -> Self {
+        Self {
+            references: Box::default(),
+            starts: Vec::new(),
+            relative_tables: Vec::new(),
+            jump_tables: Vec::new(),
+            reached: Vec::new(),
+            unknown: Vec::new(),
+            is_movable: Vec::new(),
+        }
+    }
 }
 
 impl<S: Side> Chunk<S> {
@@ -84,11 +103,12 @@ impl<S: Side> Known<'_, S> {
     }
 }
 
-/// Decodes all `functions` in parallel.
-pub(super) fn scan<S: Side>(
+/// Decodes all `functions` in parallel, but for those that are the same in `other`, the other image.
+pub(super) fn scan<S: Side, O: Side>(
     pe: &Pe<S>,
     fixups: &[Fixup<S>],
-    functions: &[Function<S>],
+    (functions, procedures): (&[Function<S>], &[Procedure]),
+    other: Option<&Decoded<'_, O>>,
 ) -> Scanned<S> {
     let known = Known {
         functions,
@@ -102,17 +122,23 @@ pub(super) fn scan<S: Side>(
         .par_chunks(References::<S>::TOGETHER)
         .map_init(scratch, |scratch, functions| {
             let mut chunk = Chunk {
-                references: Box::default(),
                 starts: Vec::with_capacity(functions.len()),
-                relative_tables: Vec::new(),
-                jump_tables: Vec::new(),
-                reached: Vec::new(),
-                unknown: Vec::new(),
+                is_movable: vec![false; functions.len()],
+                ..Chunk::default()
             };
             scratch.references.clear();
+            let mut expected = usize::MAX;
             for function in functions {
                 chunk.starts.push(index(scratch.references.len()));
-                add_references(pe, fixups, function, scratch, &mut chunk);
+                let found = &mut scratch.references;
+                let is_known = other.is_some_and(|other| {
+                    other.copy((pe, procedures), function, &mut expected, found)
+                });
+                if is_known {
+                    debug_assert!(is_decoded(pe, function, scratch, &chunk));
+                } else {
+                    add_references(pe, fixups, function, scratch, &mut chunk);
+                }
             }
             chunk.references = scratch.references.as_slice().into();
             chunk.note_targets(pe, &known);
@@ -128,6 +154,7 @@ pub(super) fn scan<S: Side>(
         jump_tables: Vec::new(),
         reached: Vec::new(),
         unknown: Vec::new(),
+        is_movable: Vec::with_capacity(functions.len()),
     };
     for (number, chunk) in chunks.into_iter().enumerate() {
         scanned.references.starts.extend(chunk.starts);
@@ -135,6 +162,7 @@ pub(super) fn scan<S: Side>(
         scanned.relative_tables.extend(chunk.relative_tables);
         scanned.reached.extend(chunk.reached);
         scanned.unknown.extend(chunk.unknown);
+        scanned.is_movable.extend(chunk.is_movable);
         let first = number * References::<S>::TOGETHER;
         let jumps = chunk.jump_tables.into_iter();
         let jumps = jumps.map(|(at, table)| (first + at, table));
@@ -156,6 +184,29 @@ pub(super) fn uncorrected<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mu
     refer_from_tables(code, body);
 }
 
+/// Whether decoding a function gives the references that were copied last, and nothing else.
+fn is_decoded<S: Side>(
+    pe: &Pe<S>,
+    function: &Function<S>,
+    scratch: &Scratch<S>,
+    chunk: &Chunk<S>,
+) -> bool {
+    let mut decoded = Scratch {
+        body: Body::default(),
+        references: Vec::new(),
+    };
+    let mut found = Chunk {
+        starts: vec![0],
+        is_movable: vec![false],
+        ..Chunk::default()
+    };
+    add_references(pe, &[], function, &mut decoded, &mut found);
+    let copied = chunk.starts.last().map(|start| *start as usize);
+    found.is_movable[0]
+        && found.jump_tables.is_empty()
+        && copied.and_then(|start| scratch.references.get(start..)) == Some(&decoded.references)
+}
+
 /// Adds what one function points at.
 fn add_references<S: Side>(
     pe: &Pe<S>,
@@ -169,6 +220,8 @@ fn add_references<S: Side>(
     uncorrected(pe, function, body);
     fixups::correct(fixups, function, body);
     let tables = relative_tables(pe.machine, code, body);
+    let at = chunk.starts.len() - 1;
+    chunk.is_movable[at] = body.is_movable && tables.is_empty() && fixups.is_empty();
     chunk.relative_tables.extend(tables);
     refer_to_neighbours(pe.machine, code, body);
     let mut pages: Vec<u32> = body.page_links.iter().map(|link| link.page).collect();
@@ -194,12 +247,11 @@ fn add_references<S: Side>(
     };
     let placed = placed.filter(|reference| !inside(reference));
     scratch.references.extend(placed);
-    let at = chunk.starts.len() - 1;
     let jumps = body.jump_tables.drain(..).map(|table| (at, table));
     chunk.jump_tables.extend(jumps);
 }
 
-fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {
+pub(super) fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {
     use ReferenceKind::{Call, ConditionalJump, Jump};
     matches!(reference.reference.kind, Call | Jump | ConditionalJump)
 }

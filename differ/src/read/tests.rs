@@ -5,7 +5,7 @@ use std::path::Path;
 
 use hpbuild_metadata::{Base, Fixed, SectionOffset, Side};
 
-use super::assemble::{Symbols, assemble};
+use super::assemble::{Symbols, Unscanned, assemble};
 use super::symbols::RawSeparated;
 use super::{Input, Read, SymbolPaths, dwarf, read_file};
 use crate::compare::{Comparison, Kind, compare};
@@ -54,7 +54,7 @@ fn image<S: Side>(variant: &str, owner: &str, parts: &[&str]) -> Image<S> {
         }
         symbols.publics.retain(|public| public.place != at);
     }
-    assemble(pe, symbols)
+    assemble(Unscanned::new(pe, symbols))
 }
 
 fn compared(variant: &str, owner: &str, parts: &[&str]) -> (Comparison, Vec<String>) {
@@ -142,5 +142,5 @@ fn reading_finds_none_by_itself() {
     let Read::Image(image) = super::read::<Base>(&input, &SymbolPaths::default()).unwrap() else {
         panic!("a native image");
     };
-    assert!(image.cold_parts.is_empty());
+    assert!(assemble(*image).cold_parts.is_empty());
 }

@@ -9,16 +9,24 @@ use super::image_base;
 /// Bytes of code below which a displacement is never taken for an RVA: headers come first.
 const LOWEST_RVA: u64 = 0x1000;
 
+fn is_branch(iced: &Iced) -> bool {
+    matches!(
+        iced.op0_kind(),
+        OpKind::NearBranch64 | OpKind::NearBranch32 | OpKind::NearBranch16
+    ) && iced.op_count() > 0
+}
+
+/// Whether an operand counts from the end of the instruction.
+pub(super) fn is_relative(iced: &Iced) -> bool {
+    is_branch(iced) || iced.is_ip_rel_memory_operand()
+}
+
 /// Branches, calls and `[rip+x]`.
 pub(super) fn relative<S: Side>(
     iced: &Iced,
     constants: impl Fn() -> ConstantOffsets,
 ) -> Option<Reference<S>> {
-    let is_branch = matches!(
-        iced.op0_kind(),
-        OpKind::NearBranch64 | OpKind::NearBranch32 | OpKind::NearBranch16
-    ) && iced.op_count() > 0;
-    if is_branch {
+    if is_branch(iced) {
         let kind = match iced.flow_control() {
             FlowControl::Call => ReferenceKind::Call,
             FlowControl::UnconditionalBranch => ReferenceKind::Jump,

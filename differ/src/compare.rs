@@ -5,6 +5,7 @@
 //! aligned instruction by instruction and explained: see `explain`.
 
 mod owner;
+mod seen;
 
 use hpbuild_metadata::{Base, Fixed, FunctionId};
 use rayon::prelude::*;
@@ -15,6 +16,8 @@ use crate::handling;
 use crate::image::Image;
 use crate::meaning::{Comparer, DataChange, Difference, Meaning};
 use crate::pair::{Pairing, Tier};
+
+use seen::Seen;
 
 /// Why a function counts as changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -115,7 +118,9 @@ pub fn compare(comparer: &Comparer<'_>) -> Comparison {
         .bodies()
         .par_iter()
         .with_min_len(32)
-        .map(|&(base, fixed, tier)| compare_pair(comparer, base, fixed, tier))
+        .map_init(Seen::default, |seen, &(base, fixed, tier)| {
+            compare_pair(comparer, seen, (base, fixed), tier)
+        })
         .collect();
     let (mut changed, mut unknown) = (Vec::new(), Vec::new());
     let (mut same, mut moved) = (0, 0);
@@ -147,12 +152,12 @@ pub fn compare(comparer: &Comparer<'_>) -> Comparison {
 
 fn compare_pair(
     comparer: &Comparer<'_>,
-    base: FunctionId<Base>,
-    fixed: FunctionId<Fixed>,
+    seen: &mut Seen,
+    (base, fixed): (FunctionId<Base>, FunctionId<Fixed>),
     tier: Tier,
 ) -> (Verdict, Vec<Unknown>) {
     let mut unknown = Vec::new();
-    let mut kinds = references_differ(comparer, base, fixed, &mut unknown);
+    let mut kinds = references_differ(comparer, seen, (base, fixed), &mut unknown);
     let mut handling = Vec::new();
     // Unwind data follows the code: where that changed, so did this, and nobody needs to be told.
     if let Some(kinds) = &mut kinds {
@@ -196,8 +201,8 @@ fn compare_pair(
 /// are not otherwise equal.
 fn references_differ(
     comparer: &Comparer<'_>,
-    base: FunctionId<Base>,
-    fixed: FunctionId<Fixed>,
+    seen: &mut Seen,
+    (base, fixed): (FunctionId<Base>, FunctionId<Fixed>),
     unknown: &mut Vec<Unknown>,
 ) -> Option<Vec<Kind>> {
     let (b_code, f_code) = (comparer.base.code_of(base), comparer.fixed.code_of(fixed));
@@ -237,8 +242,8 @@ fn references_differ(
         if b.completed_elsewhere && f.completed_elsewhere {
             continue;
         }
-        let (from, to) = (b.reference.target, f.reference.target);
-        let meaning = comparer.compare(from, to, b.reference.kind);
+        let places = (b.reference.target, f.reference.target);
+        let meaning = seen.compare(comparer, places, b.reference.kind);
         // What has other contents counts, whether or not an array ends where it starts: which of
         // the two is meant nobody knows. Where other things follow the array, it is its end.
         let other_neighbour = matches!(

@@ -259,6 +259,14 @@ pub(crate) fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
     }
 }
 
+/// Builds what writing instructions as text needs once, where other threads would wait for it and a
+/// thread has nothing else to do.
+pub(crate) fn prepare_text(machine: Machine) {
+    if machine == Machine::X64 && rayon::current_num_threads() > 1 {
+        x64::prepare_text();
+    }
+}
+
 /// If two whole instructions differ in nothing but a constant, its two values.
 pub(crate) fn constants_differing(
     machine: Machine,

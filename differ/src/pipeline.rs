@@ -101,11 +101,19 @@ pub fn diff(
     // Names and types of the two kinds do not compare.
     if base_symbols != symbols {
         let expected = format!("{base_symbols}, as the base has");
-        return Err(Error::format(&differ.fixed.pe, "symbols", expected, symbols));
+        return Err(Error::format(
+            &differ.fixed.pe,
+            "symbols",
+            expected,
+            symbols,
+        ));
     }
     let (base, fixed) = assemble_pair(base, fixed);
     timed.done("read");
-    let pairing = pair(&base, &fixed);
+    let (pairing, ()) = rayon::join(
+        || pair(&base, &fixed),
+        || crate::decode::prepare_text(machine),
+    );
     timed.done("pair");
     let comparer = Comparer::new(&base, &fixed, &pairing);
     let comparison = compare(&comparer);

@@ -27,8 +27,8 @@ use hpbuild_metadata::{Rva, Side};
 use crate::error::Error;
 use crate::pe::{Opened, Pe, Unsupported};
 
-pub(crate) use assemble::{Unscanned, assemble_pair};
 use assemble::assemble;
+pub(crate) use assemble::{Unscanned, assemble_pair};
 pub(crate) use contained::contained;
 pub use contained::panic_is_contained;
 pub use fixups::FixupCheck;

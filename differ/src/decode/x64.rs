@@ -28,6 +28,7 @@ use tables::{Tables, literals};
 
 pub(super) use constants::{constants_differing, is_compared};
 pub(super) use relative_tables::relative_tables;
+pub(super) use text::prepare_text;
 pub use text::text;
 
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {

@@ -117,9 +117,8 @@ impl<S: Side> Unscanned<S> {
     fn scan<O: Side>(&mut self, other: Option<(&Unscanned<O>, &Scanned<O>)>) -> Scanned<S> {
         // The linker's record says more than the code does.
         let other = other.filter(|_| self.fixups.is_empty());
-        let other = other.map(|(it, scanned)| {
-            Decoded::new(&it.pe, (&it.functions, &it.procedures), scanned)
-        });
+        let other = other
+            .map(|(it, scanned)| Decoded::new(&it.pe, (&it.functions, &it.procedures), scanned));
         let scan = |functions: &[Function<S>]| {
             let functions = (functions, &*self.procedures);
             scan::scan(&self.pe, &self.fixups, functions, other.as_ref())

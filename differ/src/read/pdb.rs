@@ -158,9 +158,9 @@ impl Streams<'_> {
             let place = format!("pdb module stream of {}", module.name);
             Error::format(self.path, place, "a readable stream", cause)
         };
-        bytes.clear();
         let header = &module.header;
         let Some(stream) = header.stream() else {
+            bytes.clear();
             return Ok(());
         };
         let reader = self.container.get_stream_reader(stream);
@@ -179,6 +179,7 @@ impl Streams<'_> {
         let Some(size) = header.sym_byte_size.get().checked_sub(SIGNATURE) else {
             return Err(broken(&"symbols without a signature"));
         };
+        // What is there already is overwritten, and need not be cleared.
         bytes.resize(size as usize, 0);
         let read = reader.read_exact_at(bytes, SIGNATURE.into());
         read.map_err(|cause| broken(&cause))

@@ -20,6 +20,11 @@ pub fn text<S: Side>(
         .collect()
 }
 
+/// The first formatter builds the tables of all mnemonics.
+pub(in super::super) fn prepare_text() {
+    drop(MasmFormatter::new());
+}
+
 fn text_of<S: Side>(
     code: Code<'_, S>,
     instruction: &Instruction<S>,

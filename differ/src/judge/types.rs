@@ -21,7 +21,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if case.redirected.is_empty() {
         return;
     }
-    let (before, after) = (base.definitions(), fixed.definitions());
+    let (before, after) = rayon::join(|| base.definitions(), || fixed.definitions());
     let groups: Vec<_> = before.chunk_by(|a, b| a.0 == b.0).collect();
     let differs = |before: &&[(String, u32)]| {
         let name = &before.first()?.0;
@@ -113,10 +113,14 @@ fn touched(case: &Case<'_>) -> Option<FxHashSet<String>> {
         image.types.reach(start)
     }
     let added = case.comparison.added.iter().copied();
-    let before = of(case.comparer.base, case.redirected.iter().map(|(b, _)| *b))?;
+    let before = case.redirected.iter().map(|(b, _)| *b);
     let after = case.redirected.iter().map(|(_, f)| *f).chain(added);
-    let mut names = of(case.comparer.fixed, after)?;
-    names.extend(before);
+    let (before, after) = rayon::join(
+        || of(case.comparer.base, before),
+        || of(case.comparer.fixed, after),
+    );
+    let mut names = after?;
+    names.extend(before?);
     Some(names)
 }
 

@@ -7,6 +7,7 @@
 
 mod names;
 mod places;
+mod random;
 mod report;
 mod seeded;
 mod totals;
@@ -30,7 +31,7 @@ use report::Names;
 use totals::Totals;
 
 /// What can be asked of this chore.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct Arguments {
     /// Only pairs whose name contains this text
     #[arg(value_name = "TEXT")]
@@ -47,6 +48,15 @@ pub(crate) struct Arguments {
     /// Ask the development build of hpbuild: slower, and compiled sooner
     #[arg(long)]
     dev: bool,
+    /// Only so many random pairs, one of each seed; what disagrees is kept in target/random
+    #[arg(long, value_name = "COUNT")]
+    random: Option<u64>,
+    /// The first seed of random pairs
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// Do not reduce random pairs that disagree
+    #[arg(long)]
+    whole: bool,
 }
 
 impl Arguments {
@@ -58,6 +68,9 @@ impl Arguments {
             oracle_only: false,
             explain: false,
             dev: true,
+            random: None,
+            seed: 1,
+            whole: false,
         }
     }
 
@@ -79,11 +92,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         arguments.profile().compile()?;
     }
     let mut totals = Totals::default();
+    if let Some(count) = arguments.random {
+        random::compare(arguments, count, &mut totals)?;
+        return finish(&totals);
+    }
     fixtures(arguments, &mut totals)?;
     seeded::compare(arguments, &mut totals)?;
     if !arguments.own {
         built(arguments, &mut totals)?;
     }
+    finish(&totals)
+}
+
+fn finish(totals: &Totals) -> Result<()> {
     totals.print();
     if totals.wrong() {
         bail!("not all findings are true");

@@ -87,7 +87,7 @@ enum Abi {
 }
 
 /// The machines that fixtures are built for.
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+#[derive(Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Machine {
     /// x86-64.

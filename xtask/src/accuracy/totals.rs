@@ -18,8 +18,14 @@ pub(super) struct Totals {
     unknown: usize,
     untold: usize,
     skipped: usize,
+    failed: usize,
     dropped: Fate,
     folded: Fate,
+    /// What is wrong, in words, with what kind of wrong it is.
+    findings: Vec<(&'static str, String)>,
+    /// What helps to understand it.
+    notes: Vec<String>,
+    quiet: bool,
 }
 
 /// Functions that the linker did something to.
@@ -37,7 +43,80 @@ impl Fate {
     }
 }
 
+/// Kinds of what is wrong, the worst first.
+const WORST: [&str; 10] = [
+    "missed changed",
+    "missed added",
+    "missed removed",
+    "failed",
+    "wrongly changed",
+    "wrongly added",
+    "wrongly removed",
+    "unmatched",
+    "unknown",
+    "contradiction",
+];
+
 impl Totals {
+    /// Counts, and prints nothing until asked to.
+    pub(super) fn quiet() -> Totals {
+        Totals {
+            quiet: true,
+            ..Totals::default()
+        }
+    }
+
+    /// What was found to be wrong, unknown references included.
+    pub(super) fn findings(&self) -> impl ExactSizeIterator<Item = &String> {
+        self.findings.iter().map(|(_, line)| line)
+    }
+
+    /// What was noted beside it.
+    pub(super) fn notes(&self) -> impl Iterator<Item = &String> {
+        self.notes.iter()
+    }
+
+    pub(super) fn note(&mut self, line: String) {
+        self.notes.push(line);
+    }
+
+    /// The worst kind of what is wrong.
+    pub(super) fn worst(&self) -> Option<&'static str> {
+        let found = |kind: &&&str| self.findings.iter().any(|it| it.0 == **kind);
+        WORST.iter().find(found).copied()
+    }
+
+    /// The same pair could not be compared.
+    pub(super) fn failed(&mut self, who: &str, why: &str) {
+        self.pairs += 1;
+        self.failed += 1;
+        self.say("failed", format!(": {who}: failed: {why}"));
+    }
+
+    /// Adds what others counted.
+    pub(super) fn add(&mut self, other: &Totals) {
+        self.pairs += other.pairs;
+        self.functions += other.functions;
+        self.changed += other.changed;
+        self.oracle_wrong += other.oracle_wrong;
+        self.missed += other.missed;
+        self.false_changes += other.false_changes;
+        self.unmatched += other.unmatched;
+        self.unknown += other.unknown;
+        self.untold += other.untold;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.dropped.add(other.dropped);
+        self.folded.add(other.folded);
+    }
+
+    fn say(&mut self, kind: &'static str, line: String) {
+        if !self.quiet {
+            println!("{line}");
+        }
+        self.findings.push((kind, line));
+    }
+
     /// The oracle on a fixture.
     pub(super) fn oracle(&mut self, title: &str, truth: &Names, found: &Names) {
         let wrong = self.compare(title, "oracle", truth, found);
@@ -53,7 +132,8 @@ impl Totals {
             } else {
                 "wrongly"
             };
-            println!("{title}: oracle: data {which} changed: {name}");
+            let line = format!("{title}: oracle: data {which} changed: {name}");
+            self.say("data", line);
         }
     }
 
@@ -101,7 +181,8 @@ impl Totals {
         self.folded.add(truth.folded);
         for at in &truth.contradictions {
             self.oracle_wrong += 1;
-            println!("{title}: oracle: changed, and the same for another function: {at}");
+            let line = format!("{title}: oracle: changed, and the same for another function: {at}");
+            self.say("contradiction", line);
         }
         self.differ(title, &truth.names, names, found);
     }
@@ -121,26 +202,38 @@ impl Totals {
         self.unknown += found.unknown.len();
         for (what, list) in [("unmatched", &found.unmatched), ("unknown", &found.unknown)] {
             for name in list {
-                println!("{title}: hpbuild: {what}: {name}");
+                self.say(what, format!("{title}: hpbuild: {what}: {name}"));
             }
         }
     }
 
     /// Prints what is missing and what is too much, and counts both.
-    fn compare(&self, title: &str, who: &str, truth: &Names, found: &Names) -> (usize, usize) {
+    fn compare(&mut self, title: &str, who: &str, truth: &Names, found: &Names) -> (usize, usize) {
         let (mut missed, mut wrongly) = (0, 0);
-        for (kind, truth, found) in [
-            ("changed", &truth.changed, &found.changed),
-            ("added", &truth.added, &found.added),
-            ("removed", &truth.removed, &found.removed),
+        for (kinds, truth, found) in [
+            (
+                ["missed changed", "wrongly changed"],
+                &truth.changed,
+                &found.changed,
+            ),
+            (
+                ["missed added", "wrongly added"],
+                &truth.added,
+                &found.added,
+            ),
+            (
+                ["missed removed", "wrongly removed"],
+                &truth.removed,
+                &found.removed,
+            ),
         ] {
             for name in truth.difference(found) {
                 missed += 1;
-                println!("{title}: {who}: missed {kind}: {name}");
+                self.say(kinds[0], format!("{title}: {who}: {}: {name}", kinds[0]));
             }
             for name in found.difference(truth) {
                 wrongly += 1;
-                println!("{title}: {who}: wrongly {kind}: {name}");
+                self.say(kinds[1], format!("{title}: {who}: {}: {name}", kinds[1]));
             }
         }
         (missed, wrongly)
@@ -156,7 +249,7 @@ impl Totals {
         println!("oracle against fixtures: {} wrong", self.oracle_wrong);
         println!(
             "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \
-             {} unmatched, {} unknown; {} not told by the oracle; {} pairs skipped",
+             {} unmatched, {} unknown; {} not told by the oracle; {} pairs skipped, {} failed",
             self.pairs,
             self.functions,
             self.changed,
@@ -165,13 +258,14 @@ impl Totals {
             self.unmatched,
             self.unknown,
             self.untold,
-            self.skipped
+            self.skipped,
+            self.failed
         );
     }
 
     /// Whether anything is not as it should be.
     pub(super) fn wrong(&self) -> bool {
-        self.oracle_wrong + self.missed + self.false_changes + self.unmatched > 0
+        self.oracle_wrong + self.missed + self.false_changes + self.unmatched + self.failed > 0
     }
 }
 

@@ -103,13 +103,14 @@ pub(crate) fn is_only_numbered(name: &str) -> bool {
 }
 
 /// The name without the parts that compilers number or hash: `.llvm.123` and its like, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
-/// namespaces (`?A0x` and eight digits) and types local to a compiland (a backquote and eight digits
+/// namespaces (`?A0x` and eight digits), of clang's lambdas and unnamed types line and column
+/// (`lambda at FILE:12:3`), and types local to a compiland (a backquote and eight digits
 /// at the end of the unique name). `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     // Most names have nothing of it, and all names come by here.
     let has_dot = name.contains('.');
     if !has_dot
-        && !["<lambda_", "A0x", "`", "::h"]
+        && !["<lambda_", "A0x", "`", "::h", SOURCE_PLACE]
             .iter()
             .any(|mark| name.contains(mark))
     {
@@ -127,6 +128,7 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
             stable.truncate(at);
         }
     }
+    drop_source_places(&mut stable);
     drop_hashes(&mut stable, "<lambda_", 32, ">");
     drop_hashes(&mut stable, "A0x", 8, "");
     if let Some(at) = stable.rfind('`') {
@@ -136,6 +138,29 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
         }
     }
     (stable != name).then_some(stable)
+}
+
+/// What clang's debug information says before the place of what has no name.
+const SOURCE_PLACE: &str = " at ";
+
+/// Removes line and column behind the name of a source: `:12:3` at the end of a word in quotes.
+fn drop_source_places(name: &mut String) {
+    let mut kept = 0;
+    while let Some(at) = name[kept..].find(SOURCE_PLACE).map(|at| kept + at) {
+        kept = at + SOURCE_PLACE.len();
+        let rest = &name[kept..];
+        let end = kept + rest.find(['\'', ')', '}']).unwrap_or(rest.len());
+        let number = |end: usize| {
+            let digits = name[kept..end].bytes().rev().take_while(u8::is_ascii_digit);
+            let start = end - digits.count();
+            let is_numbered = start < end && name[kept..start].ends_with(':');
+            is_numbered.then(|| start - 1)
+        };
+        if let Some(line) = number(end).and_then(number) {
+            name.replace_range(line..end, "");
+            kept = line;
+        }
+    }
 }
 
 /// Removes the digits behind `mark`, and the mark's last dot, everywhere. That of LLVM's modules
@@ -254,6 +279,21 @@ mod tests {
         }
         assert!(is_only_numbered("OUTLINED_FUNCTION_12"));
         assert!(!is_only_numbered("OUTLINED_FUNCTION_1a") && !is_only_numbered("f"));
+        for (placed, stable) in [
+            (
+                "apply<`lambda at a b.cpp:255:21'>",
+                "apply<`lambda at a b.cpp'>",
+            ),
+            (
+                r"f<`lambda at C:\s\a.cpp:1:2',(unnamed struct at x.h:10:3)>::g",
+                r"f<`lambda at C:\s\a.cpp',(unnamed struct at x.h)>::g",
+            ),
+        ] {
+            assert_eq!(without_generated_parts(placed).as_deref(), Some(stable));
+        }
+        for other in ["f<`lambda at a:12'>", "operator at :1:x'", "f at 1:2"] {
+            assert_eq!(without_generated_parts(other), None, "{other}");
+        }
         assert_eq!(without_generated_parts("A0x12"), None);
         assert_eq!(
             without_generated_parts("krate::f::h0123456789abcdef").as_deref(),

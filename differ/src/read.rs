@@ -32,6 +32,7 @@ pub(crate) use assemble::{Unscanned, assemble_pair};
 pub(crate) use contained::contained;
 pub use contained::panic_is_contained;
 pub use fixups::FixupCheck;
+pub(crate) use image_relative::is_locator;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
 

@@ -16,6 +16,7 @@ use super::unwind_labels::UnwindRecords;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
 use crate::image::Image;
+use crate::read::is_locator;
 
 /// Unnamed data that leads to unnamed data is followed this far; deeper is not understood.
 const MAX_DEPTH: u32 = 32;
@@ -171,11 +172,15 @@ impl Comparer<'_> {
         let is_relative = self.base.relative_tables.binary_search(&base).is_ok()
             && self.fixed.relative_tables.binary_search(&fixed).is_ok();
         visit.depth += 1;
-        let meaning = if is_relative {
+        let mut meaning = if is_relative {
             self.compare_relative(base, fixed, visit)
         } else {
             self.compare_extents(b, f, visit)
         };
+        let is_address = kind == ReferenceKind::Address;
+        if meaning == Meaning::Same && is_address && !self.same_locators(base, fixed, visit) {
+            meaning = Meaning::Different(Difference::DataContent);
+        }
         visit.depth -= 1;
         match meaning {
             Meaning::Different(_) => Meaning::Different(self.describe(b, kind)),
@@ -311,9 +316,12 @@ impl Comparer<'_> {
     ) -> bool {
         let symbol = self.base.data_symbol(vtable);
         let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-        if !linkage.starts_with(VTABLE) {
-            return true;
-        }
+        !linkage.starts_with(VTABLE) || self.same_locators(base, fixed, visit)
+    }
+
+    /// Whether what stands before two vtables leads to the same; where nothing does, they are none,
+    /// or have no run-time type information.
+    fn same_locators(&self, base: Rva<Base>, fixed: Rva<Fixed>, visit: &mut Visit) -> bool {
         match (locator(self.base, base), locator(self.fixed, fixed)) {
             (None, None) => true,
             (Some(base), Some(fixed)) => {
@@ -350,13 +358,14 @@ fn locator<S: Side>(image: &Image<S>, vtable: Rva<S>) -> Option<Rva<S>> {
         return None;
     }
     let target = pointer_at(image, place, true)?;
-    let id = image.data_at(target)?;
-    let is_locator = image.data_aliases(id).any(|id| {
-        let symbol = image.data_symbol(id);
-        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-        symbol.rva == target && linkage.starts_with(LOCATOR)
+    let is_named = image.data_at(target).is_some_and(|id| {
+        image.data_aliases(id).any(|id| {
+            let symbol = image.data_symbol(id);
+            let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+            symbol.rva == target && linkage.starts_with(LOCATOR)
+        })
     });
-    is_locator.then_some(target)
+    (is_named || is_locator(&image.pe, target)).then_some(target)
 }
 
 /// The jump table at an address, whatever else may have it.

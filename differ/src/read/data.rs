@@ -4,6 +4,7 @@ use hpbuild_metadata::{Rva, Side};
 use rustc_hash::FxHashSet;
 
 use super::carve::find;
+use super::image_relative::is_locator;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
@@ -200,7 +201,10 @@ pub(super) fn boundaries<S: Side>(
     found.extend(&scanned.reached);
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
-        found.extend(address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes))));
+        let target = address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes)));
+        found.extend(target);
+        // The pointer to what a vtable says of its object stands before the vtable.
+        found.extend(target.filter(|it| is_locator(pe, *it)).map(|_| *place));
     }
     for place in image_relative {
         let distance = pe.bytes(*place, 4).and_then(|bytes| bytes.first_chunk());

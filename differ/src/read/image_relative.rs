@@ -15,6 +15,9 @@ use crate::pe::Pe;
 /// More entries than a list of base classes or of types has; what claims them is not believed.
 const MAX_ENTRIES: u32 = 1 << 12;
 
+/// Virtual, multiple and ambiguous inheritance, as flags.
+const MAX_ATTRIBUTES: u32 = 7;
+
 /// A structure of known shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Shape {
@@ -73,8 +76,30 @@ impl Shape {
     }
 }
 
-/// The places in named data and in what it leads to, and those that the linker tells of; sorted,
-/// unique.
+/// Whether what a vtable says of its object stands here, by what is in it: compilers keep the
+/// names of classes that only one object knows to themselves. It holds its own address, and the
+/// description of the class that it leads to begins with a zero and two small numbers.
+pub(crate) fn is_locator<S: Side>(pe: &Pe<S>, rva: Rva<S>) -> bool {
+    let word = |at: Rva<S>, offset: u32| {
+        let bytes = pe.bytes(at.checked_add(offset)?, 4)?;
+        bytes.first_chunk().map(|word| u32::from_le_bytes(*word))
+    };
+    let is_own = word(rva, 0) == Some(1) && word(rva, 20) == Some(rva.get());
+    let data = |offset| {
+        let target = word(rva, offset).map(Rva::new)?;
+        let section = pe.section_at(target)?;
+        (!section.is_code()).then_some(target)
+    };
+    let (true, Some(_), Some(class)) = (is_own, data(12), is_own.then(|| data(16)).flatten())
+    else {
+        return false;
+    };
+    let small = |offset, most| word(class, offset).is_some_and(|it| it <= most);
+    word(class, 0) == Some(0) && small(4, MAX_ATTRIBUTES) && small(8, MAX_ENTRIES)
+}
+
+/// The places in named data and in what it leads to, in what vtables lead to, and those that the
+/// linker tells of; sorted, unique.
 pub(super) fn places<S: Side>(
     pe: &Pe<S>,
     data: &[DataSymbol<S>],
@@ -89,6 +114,12 @@ pub(super) fn places<S: Side>(
         .collect();
     let mut seen: FxHashSet<(Rva<S>, Shape)> = FxHashSet::default();
     let mut places = Vec::new();
+    let targets = pe.base_relocations.iter().filter_map(|place| {
+        let bytes = pe.bytes(*place, 8)?.first_chunk()?;
+        pe.rva_of(u64::from_le_bytes(*bytes))
+    });
+    let unnamed = targets.filter(|rva| is_locator(pe, *rva));
+    open.extend(unnamed.map(|rva| (rva, Shape::Locator)));
     while let Some((at, shape)) = open.pop() {
         if !seen.insert((at, shape)) {
             continue;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::corpus::proof::Profile;
@@ -64,10 +64,17 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
     let output = command
         .output()
         .with_context(|| format!("cannot start `{line}`"))?;
-    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| {
-        let errors = String::from_utf8_lossy(&output.stderr);
-        format!("`{line}`: {}: no report\n{errors}", output.status)
-    })?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // Hotpatchable, refused, or nothing changed; all else is a mistake of hpbuild.
+    if !output
+        .status
+        .code()
+        .is_some_and(|it| [0, 1, 3].contains(&it))
+    {
+        bail!("`{line}`: {}\n{errors}", output.status);
+    }
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`{line}`: {}: no report\n{errors}", output.status))?;
     let functions = |kind: &str| {
         let list = report["functions"][kind].as_array();
         list.with_context(|| format!("`{line}`: no list functions.{kind}"))

@@ -27,6 +27,9 @@ fn any_item<'p>(program: &'p mut Program, dice: &mut Dice) -> Option<&'p mut Ite
 fn swap_items(program: &mut Program, dice: &mut Dice) -> Option<String> {
     let first = dice.below(program.items.len());
     let item = program.items.get(first)?;
+    if item.class.place == Place::First {
+        return None;
+    }
     let alike = |it: &Item| it.class.name == item.class.name && it.unit == item.unit;
     let behind = program.items.iter().enumerate().skip(first + 1);
     let second = behind
@@ -54,7 +57,7 @@ fn rename(program: &mut Program, dice: &mut Dice) -> Option<String> {
 fn remove(program: &mut Program, dice: &mut Dice) -> Option<String> {
     let at = dice.below(program.items.len());
     let gone = program.items.get(at)?.clone();
-    if gone.unit == HEADER {
+    if gone.unit == HEADER || gone.class.place == Place::First {
         return None;
     }
     program.items.remove(at);
@@ -77,7 +80,7 @@ fn remove(program: &mut Program, dice: &mut Dice) -> Option<String> {
 }
 
 fn add(grammar: &Grammar, program: &mut Program, dice: &mut Dice) -> Option<String> {
-    let fits = |place| place != Place::Header;
+    let fits = |place| !matches!(place, Place::Header | Place::First);
     let all = CLASSES.iter().chain(&FURTHER);
     let classes: Vec<_> = all.filter(|it| fits(it.place)).collect();
     let class = *dice.pick(&classes)?;
@@ -157,7 +160,8 @@ fn move_item(program: &mut Program, dice: &mut Dice) -> Option<String> {
     let to = dice.below(program.units.len());
     let cpp = program.is_cpp(to);
     let item = any_item(program, dice)?;
-    if item.unit == HEADER || item.unit == to || !cpp {
+    let stays = item.unit == HEADER || item.class.place == Place::First;
+    if stays || item.unit == to || !cpp {
         return None;
     }
     item.unit = to;

@@ -42,6 +42,7 @@ pub(super) fn program(grammar: &Grammar, dice: &mut Dice) -> Program {
 fn places(program: &Program, class: &Class) -> Vec<usize> {
     match class.place {
         Place::Header | Place::HeaderCpp => vec![HEADER],
+        Place::First => vec![0],
         Place::Any => (0..program.units.len()).collect(),
         Place::Cpp => (0..program.units.len())
             .filter(|unit| program.is_cpp(*unit))

@@ -55,6 +55,9 @@ pub(super) struct Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Any,
+    /// In the first source, and it stays there: code holds the offsets of thread-local variables as
+    /// numbers, and a function that another layout gives another number has changed.
+    First,
     /// In sources of C++.
     Cpp,
     Header,
@@ -92,7 +95,7 @@ const fn class(
 /// Every kind of item. Calls and initial values lead from higher ranks to lower ones, but for
 /// functions, which are all declared in front.
 pub(super) static CLASSES: [Class; 25] = {
-    use Place::{Any, Cpp, Header, HeaderCpp};
+    use Place::{Any, Cpp, First, Header, HeaderCpp};
     [
         class("type.rec", 0, Header, None, (1, 1)),
         class("any.int", 1, Header, None, (1, 2)),
@@ -107,7 +110,7 @@ pub(super) static CLASSES: [Class; 25] = {
         class("var.ll", 3, Any, Some(("long long ", "")), (1, 2)),
         class("var.double", 3, Any, Some(("double ", "")), (1, 2)),
         class("var.ptr", 3, Any, Some(("const char *", "")), (1, 1)),
-        class("var.tls", 3, Any, None, (1, 2)),
+        class("var.tls", 3, First, None, (1, 2)),
         class("var.rec", 3, Any, Some(("struct rec ", "")), (1, 2)),
         class("tab.int", 3, Any, Some(("const int ", "[]")), (2, 4)),
         class("tab.int.w", 3, Any, Some(("int ", "[]")), (1, 2)),

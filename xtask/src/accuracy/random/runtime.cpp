@@ -32,7 +32,8 @@ extern const struct {
 } _tls_used = {&_tls_start, &_tls_end, &_tls_index, _tls_callbacks, 0, 0};
 
 // Variables of functions that are made when they are first reached.
-__declspec(thread) int _Init_thread_epoch = 1;
+#pragma section(".tls$A", read, write)
+__declspec(thread) __declspec(allocate(".tls$A")) int _Init_thread_epoch = 1;
 __declspec(noinline) void _Init_thread_header(int *once) { *once = -1; }
 __declspec(noinline) void _Init_thread_footer(int *once) { *once = 2; }
 __declspec(noinline) void _Init_thread_abort(int *once) { *once = 0; }

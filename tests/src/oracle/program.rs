@@ -94,12 +94,16 @@ impl Program {
                         .entry(symbol.linkage.clone())
                         .or_insert((id, offset));
                 }
-                program.labels.entry(id).or_default().push(offset);
+                // Before a vtable stands what tells the class of the object: the two are one.
+                if !symbol.linkage.starts_with("??_7") {
+                    program.labels.entry(id).or_default().push(offset);
+                }
                 let code = object.sections[section].purpose == Purpose::Code;
                 if !code || !(symbol.is_function || symbol.global) {
                     continue;
                 }
-                if is_funclet(&symbol.linkage) {
+                // Filters and `__finally` blocks have sections of their own.
+                if is_funclet(&symbol.linkage) && offset != 0 {
                     continue;
                 }
                 if offset != 0 {

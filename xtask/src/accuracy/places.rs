@@ -148,6 +148,9 @@ fn name(map: &LinkerMap, rva: u64) -> String {
     format!("{} at {rva:#x}", map.names(rva).join(" = "))
 }
 
+/// Whether a place has no other names. One of several may be a weak one, which some object uses and
+/// none defines.
 fn is_named(map: &LinkerMap, rva: u64, names: &BTreeSet<String>) -> bool {
-    map.names(rva).iter().any(|name| names.contains(name))
+    let here = map.names(rva);
+    !here.is_empty() && here.iter().all(|name| names.contains(name))
 }

@@ -44,7 +44,13 @@ fn swap_items(program: &mut Program, dice: &mut Dice) -> Option<String> {
 fn rename(program: &mut Program, dice: &mut Dice) -> Option<String> {
     let number = dice.below(100);
     let item = any_item(program, dice)?;
-    if item.class.name == "type.rec" {
+    // To the oracle a table is another one when it has another name, and so is a static variable
+    // when its function has; what a class has of its own is not recognised by the differ.
+    let mut has_own = !item.class.is_function();
+    item.node.walk(&mut |node| {
+        has_own |= matches!(&node.kind, Kind::Text(text) if text.contains("static "));
+    });
+    if has_own {
         return None;
     }
     let name = format!("{}_{number}x", item.name);
@@ -132,8 +138,12 @@ fn relink(program: &mut Program, dice: &mut Dice) -> Option<String> {
     let what = dice.below(3);
     let to = [Linkage::Static, Linkage::Global, Linkage::Exported];
     let to = *dice.pick(&to)?;
+    let units = program.units.clone();
     let item = any_item(program, dice)?;
     let name = item.name.clone();
+    // C++ gives a variable another name with it, and to the oracle it is another one then.
+    let cpp = units.get(item.unit).is_none_or(|cpp| *cpp);
+    let keeps_name = item.class.is_function() || !cpp;
     match what {
         0 if item.class.may_be_constant() => {
             item.constant = !item.constant;
@@ -147,7 +157,7 @@ fn relink(program: &mut Program, dice: &mut Dice) -> Option<String> {
             };
             Some(format!("attributes of {name}: {}", item.attribute))
         }
-        2 if item.class.declaration.is_some() && item.unit != HEADER => {
+        2 if item.class.declaration.is_some() && item.unit != HEADER && keeps_name => {
             item.linkage = to;
             Some(format!("{name} is {to:?}"))
         }

@@ -89,26 +89,12 @@ impl Extraction<'_> {
             }
             // A scope without target is a finally block.
             if jump != 0 {
-                self.check_continuations()?;
+                self.check_continuation(jump)?;
                 let place = self.code_place(jump, false)?;
                 info.aim_at(scope + 12, place);
             }
         }
         Ok(at + 4 + 16 * count)
-    }
-
-    /// Where the base lists the places at which code may go on after an exception, those of the
-    /// patch would have to be listed, too.
-    pub(super) fn check_continuations(&self) -> Result<(), Refused> {
-        // IMAGE_GUARD_EH_CONTINUATION_TABLE_PRESENT.
-        const LISTED: u32 = 0x0040_0000;
-        let config = self.diff.base.pe.load_config.as_ref();
-        if config.is_none_or(|config| config.guard_flags & LISTED == 0) {
-            return Ok(());
-        }
-        let message = "the base has a table of exception continuations (/guard:ehcont), which a \
-                       patch does not have";
-        Err((Code::HandlerData, message.to_string()))
     }
 
     /// A place in code that the patch then carries; `is_end` where it may be one past a function.

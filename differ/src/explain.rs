@@ -4,26 +4,26 @@
 //! reference means, named by the base's side of each pair, so that mere movement leaves tokens
 //! equal. The tokens are aligned; what is not aligned is the change.
 
-use std::cell::LazyCell;
+mod aligned;
+mod kinds;
+
 use std::hash::{Hash, Hasher};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rustc_hash::FxHasher;
 use serde::Serialize;
-use similar::{Algorithm, DiffOp, capture_diff_slices};
+use similar::{Algorithm, capture_diff_slices};
 
-use crate::compare::{Kind, kind_of};
+use crate::compare::Kind;
 use crate::decode::{Body, Instruction, ReferenceKind, decode};
 use crate::handling;
 use crate::image::Image;
 use crate::inline::{Inlined, inlined};
-use crate::lines::lines_of;
-use crate::meaning::{Comparer, Meaning, Target, anonymous_extent, resolve};
+use crate::meaning::{Comparer, Target, anonymous_extent, resolve};
 use crate::read::code_at;
 use crate::text;
-
-/// Unchanged instructions shown around a change.
-const CONTEXT: usize = 3;
+use aligned::Aligned;
+use kinds::classify;
 
 /// The instruction diff of two bodies.
 #[derive(Clone, Debug, Default)]
@@ -259,239 +259,6 @@ fn shared_meaning<S: Side>(
         }
         Target::JumpTable(_) => 5_u8.hash(hash),
         _ => 6_u8.hash(hash),
-    }
-}
-
-/// For each instruction its partner.
-struct Aligned {
-    base: Vec<Option<usize>>,
-    fixed: Vec<Option<usize>>,
-}
-
-impl Aligned {
-    fn new(ops: &[DiffOp], base_count: usize, fixed_count: usize) -> Self {
-        let mut aligned = Self {
-            base: vec![None; base_count],
-            fixed: vec![None; fixed_count],
-        };
-        for op in ops {
-            if let DiffOp::Equal {
-                old_index,
-                new_index,
-                len,
-            } = *op
-            {
-                for at in 0..len {
-                    aligned.base[old_index + at] = Some(new_index + at);
-                    aligned.fixed[new_index + at] = Some(old_index + at);
-                }
-            }
-        }
-        aligned
-    }
-
-    /// Tokens leave out what they cannot name on both sides; this looks again at every aligned
-    /// operand, and parts what differs after all.
-    fn check_equal(
-        &mut self,
-        comparer: &Comparer<'_>,
-        b: &Listing<'_, Base>,
-        f: &Listing<'_, Fixed>,
-        kinds: &mut Vec<Kind>,
-    ) {
-        let mut parted = Vec::new();
-        for (index, partner) in self.base.iter().enumerate() {
-            let Some(partner) = *partner else { continue };
-            let (bi, fi) = (&b.body.instructions[index], &f.body.instructions[partner]);
-            let (Some(br), Some(fr)) = (bi.reference, fi.reference) else {
-                continue;
-            };
-            match (b.inner_target(bi), f.inner_target(fi)) {
-                (Some(from), Some(to)) => {
-                    let expected = b.index_at(from).and_then(|at| self.base[at]);
-                    let found = f.index_at(to);
-                    // A target that has no partner is a change that shows where it stands.
-                    if expected.is_some() && expected != found {
-                        kinds.push(Kind::Code);
-                        parted.push((index, partner));
-                    }
-                }
-                _ => {
-                    if crate::decode::is_completed(&b.body, index) {
-                        continue;
-                    }
-                    let meaning = comparer.compare(br.target, fr.target, br.kind);
-                    if let Meaning::Different(difference) = meaning {
-                        kinds.push(kind_of(difference));
-                        parted.push((index, partner));
-                    }
-                }
-            }
-        }
-        for (index, partner) in parted {
-            self.base[index] = None;
-            self.fixed[partner] = None;
-        }
-    }
-
-    /// Changed instructions with their surroundings.
-    fn lines(&self, b: &Listing<'_, Base>, f: &Listing<'_, Fixed>) -> Vec<DiffLine> {
-        let mut all = Vec::new();
-        let (mut at, mut of) = (0, 0);
-        while at < self.base.len() || of < self.fixed.len() {
-            if at < self.base.len() && self.base[at].is_none() {
-                all.push(Row::Removed(at));
-                at += 1;
-            } else if of < self.fixed.len() && self.fixed[of].is_none() {
-                all.push(Row::Added(of));
-                of += 1;
-            } else {
-                // Alignment keeps order, so the two are each other's partners.
-                all.push(Row::Same(at, of));
-                at += 1;
-                of += 1;
-            }
-        }
-        texts(&with_context(all), b, f)
-    }
-}
-
-/// A line of a diff before it has a text: indexes of the instructions it stands for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Row {
-    Same(usize, usize),
-    Removed(usize),
-    Added(usize),
-    Gap,
-}
-
-/// Keeps changed rows and [`CONTEXT`] rows around them.
-fn with_context(all: Vec<Row>) -> Vec<Row> {
-    let mut keep = vec![false; all.len()];
-    for (index, row) in all.iter().enumerate() {
-        if !matches!(row, Row::Same(..)) {
-            let end = (index + CONTEXT + 1).min(all.len());
-            keep[index.saturating_sub(CONTEXT)..end].fill(true);
-        }
-    }
-    let mut rows = Vec::new();
-    for (row, keep) in all.into_iter().zip(keep) {
-        if keep {
-            rows.push(row);
-        } else if rows.last().is_some_and(|last| *last != Row::Gap) {
-            rows.push(Row::Gap);
-        }
-    }
-    rows.pop_if(|last| *last == Row::Gap);
-    rows
-}
-
-/// Writes out the instructions that are shown, and only those: text is what takes longest.
-fn texts(rows: &[Row], b: &Listing<'_, Base>, f: &Listing<'_, Fixed>) -> Vec<DiffLine> {
-    let base_shown = rows.iter().filter_map(|row| match row {
-        Row::Removed(at) => Some(b.body.instructions[*at]),
-        _ => None,
-    });
-    let fixed_shown = rows.iter().filter_map(|row| match row {
-        Row::Same(_, of) | Row::Added(of) => Some(f.body.instructions[*of]),
-        _ => None,
-    });
-    let base_shown: Vec<_> = base_shown.collect();
-    let fixed_shown: Vec<_> = fixed_shown.collect();
-    let mut base_texts = text::instructions(b.image, b.id, &base_shown).into_iter();
-    let mut fixed_texts = text::instructions(f.image, f.id, &fixed_shown).into_iter();
-    let line = |row: &Row| {
-        let (tag, base, fixed, text) = match *row {
-            Row::Same(at, of) => (Tag::Same, Some(at), Some(of), fixed_texts.next()),
-            Row::Removed(at) => (Tag::Removed, Some(at), None, base_texts.next()),
-            Row::Added(of) => (Tag::Added, None, Some(of), fixed_texts.next()),
-            Row::Gap => (Tag::Gap, None, None, None),
-        };
-        DiffLine {
-            tag,
-            base_offset: base.map(|at| b.body.instructions[at].offset),
-            fixed_offset: fixed.map(|of| f.body.instructions[of].offset),
-            text: text.unwrap_or_default(),
-        }
-    };
-    rows.iter().map(line).collect()
-}
-
-/// Says in what the instructions differ that did not align.
-fn classify(
-    ops: &[DiffOp],
-    comparer: &Comparer<'_>,
-    b: &Listing<'_, Base>,
-    f: &Listing<'_, Fixed>,
-    kinds: &mut Vec<Kind>,
-) {
-    // Most changes are no constants, and nobody asks for their lines.
-    let lines = LazyCell::new(|| (lines_of(b.image, b.id), lines_of(f.image, f.id)));
-    for op in ops {
-        match *op {
-            DiffOp::Equal { .. } => {}
-            DiffOp::Replace {
-                old_index,
-                old_len,
-                new_index,
-                new_len,
-            } if old_len == new_len => {
-                for at in 0..old_len {
-                    let bi = &b.body.instructions[old_index + at];
-                    let fi = &f.body.instructions[new_index + at];
-                    let kind = classify_pair(comparer, (b, bi), (f, fi));
-                    let is_line = |(from, to): (u64, u64)| {
-                        let (b_lines, f_lines) = &*lines;
-                        b_lines
-                            .at(bi.offset)
-                            .is_some_and(|line| u64::from(line) == from)
-                            && f_lines
-                                .at(fi.offset)
-                                .is_some_and(|line| u64::from(line) == to)
-                    };
-                    kinds.push(match kind {
-                        PairKind::Constants(values) if is_line(values) => Kind::LineNumber,
-                        PairKind::Constants(_) => Kind::Immediate,
-                        PairKind::Reference(kind) => kind,
-                        PairKind::Other => Kind::Code,
-                    });
-                }
-            }
-            _ => kinds.push(Kind::Code),
-        }
-    }
-}
-
-/// In what two instructions at corresponding places differ.
-enum PairKind {
-    /// Only in a constant; its two values.
-    Constants((u64, u64)),
-    /// Only in what the operand points at.
-    Reference(Kind),
-    /// In more.
-    Other,
-}
-
-fn classify_pair(
-    comparer: &Comparer<'_>,
-    (b, bi): (&Listing<'_, Base>, &Instruction<Base>),
-    (f, fi): (&Listing<'_, Fixed>, &Instruction<Fixed>),
-) -> PairKind {
-    if let (Some(br), Some(fr)) = (bi.reference, fi.reference) {
-        let (mut b_bytes, mut f_bytes) = (b.bytes(bi).to_vec(), f.bytes(fi).to_vec());
-        br.field.clear(&mut b_bytes);
-        fr.field.clear(&mut f_bytes);
-        if br.field == fr.field && b_bytes == f_bytes {
-            return match comparer.compare(br.target, fr.target, br.kind) {
-                Meaning::Different(difference) => PairKind::Reference(kind_of(difference)),
-                _ => PairKind::Other,
-            };
-        }
-    }
-    let machine = b.image.pe.machine;
-    match crate::decode::constants_differing(machine, b.bytes(bi), f.bytes(fi)) {
-        Some(values) => PairKind::Constants(values),
-        None => PairKind::Other,
     }
 }
 

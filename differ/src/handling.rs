@@ -6,20 +6,24 @@
 //! by meaning like any operand; everything else is a number that must be equal.
 //!
 //! Which handler it is, and so how its data looks, is told by its name. The data of a handler
-//! that is not known here is [`NotUnderstood`].
+//! that is not known here is `NotUnderstood`.
 
 mod bytes;
 mod compare;
 mod cxx3;
 mod cxx4;
 mod itanium;
+mod known;
 
 use hpbuild_metadata::{FunctionId, Machine, Rva, Side};
 
-use crate::image::{Function, FunctionKind, Image};
-use crate::pe::{ImportSymbol, RuntimeFunction, Unwind};
+use crate::image::{Function, Image};
+use crate::pe::{RuntimeFunction, Unwind};
 use crate::unwind::{ScopeTable, arm64, x64};
 use bytes::Reader;
+
+pub use bytes::packed;
+pub use known::Handler;
 
 /// The data of a handler that is not known is not looked at beyond this.
 const MAX_OPAQUE: usize = 256;
@@ -234,27 +238,24 @@ impl<'a, S: Side> Facts<'a, S> {
     /// The handler and its data, which begins at `data`.
     fn handler(&mut self, handler: u32, data: u32) -> Result<(), NotUnderstood> {
         self.place(What::Handler, handler);
-        let known = names(self.image, Rva::new(handler))
-            .into_iter()
-            .find_map(Known::of);
-        let Some(known) = known else {
+        let Some(known) = Handler::at(self.image, Rva::new(handler)) else {
             return self.opaque(data);
         };
         let mut at = data;
         match known {
-            Known::Cxx3 { .. } => {
+            Handler::Cxx3 { .. } => {
                 let info = self.reader(at).u32()?;
                 cxx3::facts(self, info)?;
                 at += 4;
             }
-            Known::Cxx4 { .. } => {
+            Handler::Cxx4 { .. } => {
                 let info = self.reader(at).u32()?;
                 cxx4::facts(self, info)?;
                 at += 4;
             }
-            Known::Scopes { .. } => at = self.scopes(at)?,
-            Known::Itanium => return itanium::facts(self, data),
-            Known::Cookie => {}
+            Handler::Scopes { .. } => at = self.scopes(at)?,
+            Handler::Itanium => return itanium::facts(self, data),
+            Handler::Cookie => {}
         }
         if known.has_cookie() {
             self.cookie(at)?;
@@ -327,74 +328,6 @@ impl<'a, S: Side> Facts<'a, S> {
         }
         Ok(())
     }
-}
-
-/// Handlers whose data is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Known {
-    Cxx3 { cookie: bool },
-    Cxx4 { cookie: bool },
-    Scopes { cookie: bool },
-    Cookie,
-    Itanium,
-}
-
-impl Known {
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
-            "__CxxFrameHandler" | "__CxxFrameHandler2" | "__CxxFrameHandler3" => {
-                Known::Cxx3 { cookie: false }
-            }
-            "__GSHandlerCheck_EH" => Known::Cxx3 { cookie: true },
-            "__CxxFrameHandler4" => Known::Cxx4 { cookie: false },
-            "__GSHandlerCheck_EH4" => Known::Cxx4 { cookie: true },
-            "__C_specific_handler" | "__C_specific_handler_noexcept" => {
-                Known::Scopes { cookie: false }
-            }
-            "__GSHandlerCheck_SEH" | "__GSHandlerCheck_SEH_noexcept" => {
-                Known::Scopes { cookie: true }
-            }
-            "__GSHandlerCheck" => Known::Cookie,
-            "__gxx_personality_seh0"
-            | "__gcc_personality_seh0"
-            | "__gnat_personality_seh0"
-            | "__gnu_objc_personality_seh0"
-            | "rust_eh_personality" => Known::Itanium,
-            _ => return None,
-        })
-    }
-
-    fn has_cookie(self) -> bool {
-        matches!(
-            self,
-            Known::Cookie
-                | Known::Cxx3 { cookie: true }
-                | Known::Cxx4 { cookie: true }
-                | Known::Scopes { cookie: true }
-        )
-    }
-}
-
-/// The names of the function at `rva`, and of the import that it passes on to.
-fn names<S: Side>(image: &Image<S>, rva: Rva<S>) -> Vec<&str> {
-    let Some(id) = image.function_at(rva) else {
-        return Vec::new();
-    };
-    let mut names: Vec<&str> = Vec::new();
-    let function = image.function(id);
-    if function.kind == FunctionKind::Thunk || function.size <= 12 {
-        let reached = image.references_of(id).iter();
-        for import in reached.filter_map(|placed| image.pe.import_at(placed.reference.target)) {
-            if let ImportSymbol::Name(name) = &import.symbol {
-                names.push(name);
-            }
-        }
-    }
-    for procedure in image.procedures_of(id) {
-        names.push(&procedure.name);
-        names.extend(procedure.decorated.as_deref());
-    }
-    names
 }
 
 #[cfg(test)]

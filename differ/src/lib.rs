@@ -10,7 +10,7 @@ pub mod compare;
 pub mod decode;
 mod error;
 pub mod explain;
-mod handling;
+pub mod handling;
 pub mod image;
 mod inline;
 pub mod judge;

@@ -6,27 +6,25 @@
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
 pub(crate) mod dwarf;
+mod layout;
 mod members;
 mod reach;
 mod source;
+mod stream;
 
-use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
 use hashbrown::HashTable;
-use ms_pdb::tpi::TypeStream;
 use ms_pdb::types::fields::Field;
-use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord, TypesIter};
-use rustc_hash::{FxHashMap, FxHasher};
+use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord};
+use rustc_hash::FxHasher;
 
 pub(crate) use members::VirtualFunction;
 pub use source::Types;
+pub(crate) use stream::Records;
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
-
-/// Layouts of the types walked so far, by index and by whether a pointer led there.
-type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 
 /// The type records of one PDB.
 pub(crate) struct CodeViewTypes {
@@ -42,7 +40,7 @@ pub(crate) struct CodeViewTypes {
 impl std::fmt::Debug for CodeViewTypes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CodeViewTypes")
-            .field("count", &self.stream.starts.len())
+            .field("count", &self.stream.count())
             .finish_non_exhaustive()
     }
 }
@@ -219,167 +217,6 @@ impl CodeViewTypes {
         }
     }
 
-    /// A hash of the type's layout that equal types of two PDBs share.
-    pub(crate) fn layout_hash(&self, index: u32) -> u64 {
-        let mut hasher = FxHasher::default();
-        let seen = Seen::default();
-        self.hash_into(TypeIndex(index), false, 0, &seen, &mut hasher);
-        hasher.finish()
-    }
-
-    /// Adds the layout of a type to `hash`. Each type is walked once: one that several members
-    /// have, again and again on each level, would otherwise take time without bound.
-    fn hash_into(
-        &self,
-        index: TypeIndex,
-        behind_pointer: bool,
-        depth: u32,
-        seen: &Seen,
-        hash: &mut FxHasher,
-    ) {
-        if depth > MAX_DEPTH || self.stream.is_primitive(index) {
-            (depth > MAX_DEPTH, index.0).hash(hash);
-            return;
-        }
-        let key = (index.0, behind_pointer);
-        let known = seen.borrow().get(&key).copied();
-        let layout = known.unwrap_or_else(|| {
-            let mut own = FxHasher::default();
-            self.hash_record(index, behind_pointer, depth, seen, &mut own);
-            let layout = own.finish();
-            seen.borrow_mut().insert(key, layout);
-            layout
-        });
-        layout.hash(hash);
-    }
-
-    fn hash_record(
-        &self,
-        index: TypeIndex,
-        behind_pointer: bool,
-        depth: u32,
-        seen: &Seen,
-        hash: &mut FxHasher,
-    ) {
-        let Some(data) = self.data(index) else {
-            u32::MAX.hash(hash);
-            return;
-        };
-        let mut next =
-            |index: TypeIndex, behind| self.hash_into(index, behind, depth + 1, seen, hash);
-        match data {
-            TypeData::Pointer(pointer) => {
-                next(pointer.fixed.ty.get(), true);
-                let attr = pointer.fixed.attr();
-                (2_u8, attr.size(), attr.mode()).hash(hash);
-            }
-            TypeData::Modifier(modifier) => next(modifier.underlying_type.get(), behind_pointer),
-            TypeData::Array(array) => {
-                next(array.fixed.element_type.get(), behind_pointer);
-                (3_u8, array.len.as_bytes()).hash(hash);
-            }
-            TypeData::Bitfield(bits) => {
-                next(bits.underlying_type.get(), false);
-                (4_u8, bits.length, bits.position).hash(hash);
-            }
-            TypeData::Proc(procedure) => {
-                next(procedure.return_value.get(), behind_pointer);
-                next(procedure.arg_list.get(), behind_pointer);
-                (5_u8, procedure.call, procedure.num_params.get()).hash(hash);
-            }
-            TypeData::MemberFunc(function) => {
-                next(function.return_value.get(), behind_pointer);
-                next(function.class.get(), true);
-                next(function.this.get(), true);
-                next(function.arg_list.get(), behind_pointer);
-                (6_u8, function.call, function.this_adjust.get()).hash(hash);
-            }
-            TypeData::ArgList(list) => {
-                list.args
-                    .iter()
-                    .for_each(|argument| next(argument.get(), behind_pointer));
-                7_u8.hash(hash);
-            }
-            data => self.hash_definition((index, &data), behind_pointer, depth, seen, hash),
-        }
-    }
-
-    /// Structures, unions and enumerations.
-    fn hash_definition(
-        &self,
-        (index, data): (TypeIndex, &TypeData<'_>),
-        behind_pointer: bool,
-        depth: u32,
-        seen: &Seen,
-        hash: &mut FxHasher,
-    ) {
-        let Some((name, is_definition)) = definition_name(data) else {
-            // A kind of record that has no layout (or none known here): its kind must do.
-            std::mem::discriminant(data).hash(hash);
-            return;
-        };
-        // Compilers hash the source into the names of lambdas and unnamed namespaces.
-        let readable = String::from_utf8_lossy(name);
-        match crate::names::without_generated_parts(&readable) {
-            Some(stable) => stable.as_bytes().hash(hash),
-            None => name.hash(hash),
-        }
-        if behind_pointer {
-            return;
-        }
-        if !is_definition {
-            match self.definition_of(name) {
-                Some(definition) if definition != index => {
-                    self.hash_into(definition, false, depth + 1, seen, hash);
-                }
-                _ => 8_u8.hash(hash),
-            }
-            return;
-        }
-        let fields = match data {
-            TypeData::Struct(structure) => {
-                structure.length.as_bytes().hash(hash);
-                structure.fixed.field_list.get()
-            }
-            TypeData::Union(union) => {
-                union.length.as_bytes().hash(hash);
-                union.fixed.fields.get()
-            }
-            TypeData::Enum(enumeration) => {
-                self.hash_into(
-                    enumeration.fixed.underlying_type.get(),
-                    false,
-                    depth + 1,
-                    seen,
-                    hash,
-                );
-                return;
-            }
-            _ => return,
-        };
-        for field in self.fields(fields) {
-            match field {
-                Field::Member(member) => {
-                    (&**member.name, member.offset.as_bytes()).hash(hash);
-                    self.hash_into(member.ty, false, depth + 1, seen, hash);
-                }
-                Field::BaseClass(base) => {
-                    base.offset.as_bytes().hash(hash);
-                    self.hash_into(base.ty, false, depth + 1, seen, hash);
-                }
-                Field::DirectVirtualBaseClass(base) => {
-                    (9_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
-                }
-                Field::IndirectVirtualBaseClass(base) => {
-                    (10_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
-                }
-                Field::VFuncTable(_) => 11_u8.hash(hash),
-                // Methods, static members, nested types and enumerators take no room.
-                _ => {}
-            }
-        }
-    }
-
     /// The fields of a field list, its continuations included.
     fn fields(&self, list: TypeIndex) -> Vec<Field<'_>> {
         let mut fields = Vec::new();
@@ -436,70 +273,6 @@ impl CodeViewTypes {
     }
 }
 
-/// The records of one type or item stream, found by index.
-///
-/// `ms_pdb` finds them through a table behind a cell, which cannot be shared between threads.
-pub(crate) struct Records {
-    /// The whole stream.
-    bytes: Vec<u8>,
-    /// The index of the first record.
-    begin: u32,
-    /// Offset of each record in `bytes`.
-    starts: Vec<u32>,
-    /// Where the last record ends.
-    end: usize,
-}
-
-impl Records {
-    /// Finds the records of a stream. Fewer than the header promises are no error here: see
-    /// [`Records::count`].
-    pub(crate) fn new(stream: TypeStream<Vec<u8>>) -> Self {
-        let range = stream.type_records_range();
-        let begin = stream.type_index_begin().0;
-        let bytes = stream.stream_data;
-        let mut starts = Vec::new();
-        let mut iter = TypesIter::new(bytes.get(range.clone()).unwrap_or_default());
-        let total = iter.rest().len();
-        loop {
-            let at = total - iter.rest().len();
-            if iter.next().is_none() {
-                break;
-            }
-            // Both are sizes of a stream, which are words.
-            starts.push((range.start + at) as u32);
-        }
-        starts.shrink_to_fit();
-        Self {
-            bytes,
-            begin,
-            starts,
-            end: range.end,
-        }
-    }
-
-    /// How many records there are.
-    pub(crate) fn count(&self) -> usize {
-        self.starts.len()
-    }
-
-    fn indexes(&self) -> impl Iterator<Item = TypeIndex> + use<> {
-        let begin = self.begin;
-        (0..self.starts.len()).filter_map(move |at| {
-            let at = u32::try_from(at).ok()?;
-            begin.checked_add(at).map(TypeIndex)
-        })
-    }
-
-    fn is_primitive(&self, index: TypeIndex) -> bool {
-        index.0 < self.begin
-    }
-
-    fn record(&self, index: TypeIndex) -> Option<TypeRecord<'_>> {
-        let start = *self.starts.get(index.0.checked_sub(self.begin)? as usize)?;
-        TypesIter::new(self.bytes.get(start as usize..self.end)?).next()
-    }
-}
-
 /// [`definition_name`] of a record, most of which are of other kinds and are not parsed.
 fn parsed_name<'a>(record: &TypeRecord<'a>) -> Option<(&'a [u8], bool)> {
     let is_named = matches!(
@@ -552,70 +325,4 @@ fn primitive_size(index: u32) -> Option<u32> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A type stream with these records.
-    fn stream(records: &[(u16, Vec<u8>)]) -> Records {
-        let mut bytes = Vec::new();
-        for (kind, data) in records {
-            let mut data = data.clone();
-            data.resize(data.len().next_multiple_of(4), 0xf1);
-            let length = u16::try_from(data.len() + 2).unwrap();
-            bytes.extend_from_slice(&length.to_le_bytes());
-            bytes.extend_from_slice(&kind.to_le_bytes());
-            bytes.extend(data);
-        }
-        let end = 0x1000 + u32::try_from(records.len()).unwrap();
-        let size = u32::try_from(bytes.len()).unwrap();
-        let mut header: Vec<u8> = [20_040_203, 56, 0x1000, end, size]
-            .into_iter()
-            .flat_map(u32::to_le_bytes)
-            .collect();
-        header.resize(56, 0);
-        header.extend(bytes);
-        Records::new(TypeStream::parse(ms_pdb::Stream::TPI, header).unwrap())
-    }
-
-    /// `struct N { T a; T b; }`: a field list at `index` and the structure behind it.
-    fn pair_of(index: u32, member: u32, name: &str) -> [(u16, Vec<u8>); 2] {
-        let mut fields = Vec::new();
-        for (offset, name) in [(0_u16, b"a\0"), (8, b"b\0")] {
-            fields.extend_from_slice(&0x150d_u16.to_le_bytes());
-            fields.extend_from_slice(&3_u16.to_le_bytes());
-            fields.extend_from_slice(&member.to_le_bytes());
-            fields.extend_from_slice(&offset.to_le_bytes());
-            fields.extend_from_slice(name);
-        }
-        let mut structure = vec![2, 0, 0, 0];
-        structure.extend_from_slice(&index.to_le_bytes());
-        structure.extend_from_slice(&[0; 8]);
-        structure.extend_from_slice(&16_u16.to_le_bytes());
-        structure.extend_from_slice(name.as_bytes());
-        structure.push(0);
-        [(0x1203, fields), (0x1505, structure)]
-    }
-
-    /// Structures of two structures each, `levels` deep, over `leaf`; the type index of the outermost.
-    fn tower(levels: u32, leaf: u32) -> (CodeViewTypes, u32) {
-        let mut records = Vec::new();
-        let mut member = leaf;
-        for level in 0..levels {
-            let index = 0x1000 + 2 * level;
-            records.extend(pair_of(index, member, &format!("S{level}")));
-            member = index + 1;
-        }
-        (CodeViewTypes::new(stream(&records), stream(&[])), member)
-    }
-
-    /// Without remembering what was walked this would take 2^50 steps.
-    #[test]
-    fn a_tower_of_structures_is_walked_in_time() {
-        let (one, top) = tower(50, 0x74);
-        let (same, _) = tower(50, 0x74);
-        let (other, _) = tower(50, 0x75);
-        assert_eq!(one.layout_hash(top), same.layout_hash(top));
-        assert_ne!(one.layout_hash(top), other.layout_hash(top));
-        assert_eq!(one.size(top), Some(16));
-    }
-}
+mod tests;

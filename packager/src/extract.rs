@@ -14,6 +14,7 @@
 //! What fits none of these is refused by name; nothing is guessed.
 
 mod code;
+mod continuations;
 mod cxx;
 mod data;
 mod function;
@@ -215,6 +216,7 @@ impl<'a> Extraction<'a> {
             .load_config
             .as_ref()
             .map_or(0, |config| config.guard_flags);
+        let continuations = self.continuations();
         self.runtime.sort_by_key(|entry| (entry.code, entry.begin));
         let functions = self.ids.iter().filter_map(|(source, id)| match source {
             Source::Function(function) => Some((*function, *id)),
@@ -235,11 +237,13 @@ impl<'a> Extraction<'a> {
                 image_size: base.pe.image_size,
                 // IMAGE_GUARD_CF_INSTRUMENTED.
                 guard_cf: guard_flags & 0x100 != 0,
+                guard_eh: continuations::has_table(base),
                 ex_characteristics: base.pe.ex_dll_characteristics,
             },
             pieces: self.pieces.into_iter().flatten().collect(),
             code: functions.into_iter().map(|(_, id)| id).collect(),
             runtime: self.runtime,
+            continuations,
             redirects,
             imports: self.imports,
         })

@@ -191,6 +191,8 @@ pub struct BaseFacts {
     pub image_size: u32,
     /// Whether it was built with `/guard:cf`.
     pub guard_cf: bool,
+    /// Whether it lists where code may go on after an exception (`/guard:ehcont`).
+    pub guard_eh: bool,
     /// Its extended DLL characteristics.
     pub ex_characteristics: u32,
 }
@@ -211,6 +213,8 @@ pub struct Parts {
     pub code: Vec<PieceId>,
     /// Sorted by code piece and `begin`.
     pub runtime: Vec<RuntimeEntry>,
+    /// Where code may go on after an exception; none unless [`BaseFacts::guard_eh`].
+    pub continuations: Vec<Place>,
     /// Sorted by base entry.
     pub redirects: Vec<Redirect>,
     /// In any order; the order chooses nothing.

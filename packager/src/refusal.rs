@@ -112,8 +112,8 @@ rules! {
         "Load the value into a variable outside the guarded block.",
         "div [divisor] inside __try.";
     HandlerData "HP066" "the exception handler's data is not understood",
-        "The function has an exception handler that is not known, or data of a known one in a form that is not rewritten; copied as it stands it could hold addresses that lead astray. Scope tables, the stack cookie's data and the tables of __CxxFrameHandler3 and __CxxFrameHandler4 are carried.",
-        "Keep the change out of functions with such handlers, or restart instead.",
+        "The function has an exception handler that is not known, or data of a known one in a form that is not rewritten; copied as it stands it could hold addresses that lead astray. Scope tables, the stack cookie's data and the tables of __CxxFrameHandler3 and __CxxFrameHandler4 are carried. Where the base lists the places at which code may go on after an exception (/guard:ehcont), the patch lists those of its own functions as the fixed image does; a fixed image that does not list them leaves them unknown.",
+        "Build the fixed image with /guard:ehcont where the base was. Otherwise keep the change out of functions with such handlers, or restart instead.",
         "A function of a Rust or MinGW build whose handler is its language's own personality routine.";
     UnwindInfo "HP067" "unwind info is not understood",
         "The unwind info of the function is malformed, has an unknown version, or does not agree with its extent.",

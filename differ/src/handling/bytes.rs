@@ -38,23 +38,11 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(*bytes))
     }
 
-    /// The unsigned number of `__CxxFrameHandler4`'s data: as many ones at the bottom of the first
-    /// byte as bytes follow it, then a zero, then the value; four ones mean four whole bytes.
+    /// The next number as [`packed`] reads it.
     pub(super) fn packed(&mut self) -> Result<u32, NotUnderstood> {
-        let first = *self.rest.first().ok_or(NotUnderstood)?;
-        let length = match first.trailing_ones() {
-            more @ 0..=3 => more as usize + 1,
-            _ => {
-                self.take(1)?;
-                return self.u32();
-            }
-        };
-        let bytes = self.take(length)?;
-        let value = bytes
-            .iter()
-            .rev()
-            .fold(0, |value, byte| value << 8 | u32::from(*byte));
-        Ok(value >> length)
+        let (value, size) = packed(self.rest).ok_or(NotUnderstood)?;
+        self.take(size)?;
+        Ok(value)
     }
 
     /// Unsigned LEB128.
@@ -83,4 +71,27 @@ impl<'a> Reader<'a> {
         }
         Err(NotUnderstood)
     }
+}
+
+/// The unsigned number of `__CxxFrameHandler4`'s data that `bytes` begin with, and how many bytes
+/// it has: as many ones at the bottom of the first byte as bytes follow it, then a zero, then the
+/// value; four ones mean four whole bytes (`ehdata4_export.h` of the C++ runtime's published
+/// headers).
+///
+/// Nothing where the bytes end before it does.
+pub fn packed(bytes: &[u8]) -> Option<(u32, usize)> {
+    let first = bytes.first()?;
+    let length = match first.trailing_ones() {
+        more @ 0..=3 => more as usize + 1,
+        _ => {
+            let word = bytes.get(1..)?.first_chunk()?;
+            return Some((u32::from_le_bytes(*word), 5));
+        }
+    };
+    let value = bytes
+        .get(..length)?
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 8 | u32::from(*byte));
+    Some((value >> length, length))
 }

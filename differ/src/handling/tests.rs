@@ -1,5 +1,5 @@
 use super::bytes::Reader;
-use super::{Known, NotUnderstood};
+use super::{Handler, NotUnderstood};
 
 /// The numbers of `__CxxFrameHandler4`, each length at its limits.
 #[test]
@@ -35,7 +35,7 @@ fn leb128() {
 
 #[test]
 fn handlers_by_name() {
-    let cookies = |name| Known::of(name).map(Known::has_cookie);
+    let cookies = |name| Handler::of(name).map(Handler::has_cookie);
     assert_eq!(cookies("__CxxFrameHandler4"), Some(false));
     assert_eq!(cookies("__GSHandlerCheck_EH4"), Some(true));
     assert_eq!(cookies("__C_specific_handler"), Some(false));

@@ -7,7 +7,8 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{MethodList, TypeData, TypeIndex};
 use rustc_hash::FxHasher;
 
-use super::{CodeViewTypes, Seen};
+use super::CodeViewTypes;
+use super::layout::Seen;
 
 /// A virtual function that a class declares.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

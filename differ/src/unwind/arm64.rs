@@ -258,121 +258,86 @@ impl Operation {
     fn read(codes: &[u8]) -> Option<(Self, usize)> {
         let first = *codes.first()?;
         let byte = |index: usize| codes.get(index).copied();
-        // The two-byte codes have a register above and an offset below, of 6 bits mostly.
-        let two = || Some(u32::from(first) << 8 | u32::from(byte(1)?));
-        let pair = |base: u8, width: u32| {
-            let word = two()?;
-            let register = base + ((word >> 6) & ((1 << width) - 1)) as u8;
-            Some((register, (word & 0x3f) * 8))
-        };
-        let low = u32::from(first);
         Some(match first {
-            0x00..=0x1f => (Operation::Allocate(low * 16), 1),
-            0x20..=0x3f => (Operation::SaveR19R20Indexed((low & 0x1f) * 8), 1),
-            0x40..=0x7f => {
-                let at = (low & 0x3f) * 8;
-                (Operation::SaveFpLr { at, indexed: false }, 1)
-            }
-            0x80..=0xbf => {
-                let at = (low & 0x3f) * 8 + 8;
-                (Operation::SaveFpLr { at, indexed: true }, 1)
-            }
-            0xc0..=0xc7 => (Operation::Allocate((two()? & 0x7ff) * 16), 2),
-            0xc8..=0xcf => {
-                let ((register, at), indexed) = (pair(19, 4)?, first >= 0xcc);
-                let at = at + if indexed { 8 } else { 0 };
-                (
-                    Operation::SavePair {
-                        register,
-                        at,
-                        indexed,
-                    },
-                    2,
-                )
-            }
-            0xd0..=0xd3 => {
-                let (register, at) = pair(19, 4)?;
-                (
-                    Operation::Save {
-                        register,
-                        at,
-                        indexed: false,
-                    },
-                    2,
-                )
-            }
-            0xd4 | 0xd5 => {
-                let register = 19 + ((two()? >> 5) & 15) as u8;
-                let at = (two()? & 0x1f) * 8 + 8;
-                (
-                    Operation::Save {
-                        register,
-                        at,
-                        indexed: true,
-                    },
-                    2,
-                )
-            }
-            0xd6 | 0xd7 => {
-                let word = two()?;
-                let register = 19 + 2 * ((word >> 6) & 7) as u8;
-                let at = (word & 0x3f) * 8;
-                (Operation::SaveLrPair { register, at }, 2)
-            }
-            0xd8..=0xdb => {
-                let ((register, at), indexed) = (pair(8, 3)?, first >= 0xda);
-                let at = at + if indexed { 8 } else { 0 };
-                (
-                    Operation::SaveVectorPair {
-                        register,
-                        at,
-                        indexed,
-                    },
-                    2,
-                )
-            }
-            0xdc | 0xdd => {
-                let (register, at) = pair(8, 3)?;
-                (
-                    Operation::SaveVector {
-                        register,
-                        at,
-                        indexed: false,
-                    },
-                    2,
-                )
-            }
-            0xde => {
-                let word = two()?;
-                let register = 8 + ((word >> 5) & 7) as u8;
-                let at = (word & 0x1f) * 8 + 8;
-                (
-                    Operation::SaveVector {
-                        register,
-                        at,
-                        indexed: true,
-                    },
-                    2,
-                )
-            }
+            0xc0..=0xde => (Self::of_word([first, byte(1)?]), 2),
             0xdf => (Operation::AllocateScalable(byte(1)?), 2),
             0xe0 => {
-                let size = [byte(1)?, byte(2)?, byte(3)?];
-                let size = size
-                    .iter()
-                    .fold(0, |size, byte| size << 8 | u32::from(*byte));
+                let size = u32::from_be_bytes([0, byte(1)?, byte(2)?, byte(3)?]);
                 (Operation::Allocate(size * 16), 4)
             }
-            0xe1 => (Operation::SetFp, 1),
             0xe2 => (Operation::AddFp(u32::from(byte(1)?) * 8), 2),
-            0xe3 => (Operation::Nop, 1),
-            0xe4 => (Operation::End, 1),
-            0xe5 => (Operation::EndChained, 1),
-            0xe6 => (Operation::SaveNext, 1),
             0xe7 => (Operation::SaveAny([byte(1)?, byte(2)?]), 3),
-            0xe8..=0xec => (Operation::System(first), 1),
-            0xfc => (Operation::SignLr, 1),
+            _ => (Self::of_byte(first)?, 1),
+        })
+    }
+
+    /// The codes of one byte.
+    fn of_byte(code: u8) -> Option<Self> {
+        let low = u32::from(code);
+        let at = (low & 0x3f) * 8;
+        Some(match code {
+            0x00..=0x1f => Operation::Allocate(low * 16),
+            0x20..=0x3f => Operation::SaveR19R20Indexed((low & 0x1f) * 8),
+            0x40..=0x7f => Operation::SaveFpLr { at, indexed: false },
+            0x80..=0xbf => Operation::SaveFpLr {
+                at: at + 8,
+                indexed: true,
+            },
+            0xe1 => Operation::SetFp,
+            0xe3 => Operation::Nop,
+            0xe4 => Operation::End,
+            0xe5 => Operation::EndChained,
+            0xe6 => Operation::SaveNext,
+            0xe8..=0xec => Operation::System(code),
+            0xfc => Operation::SignLr,
             _ => return None,
         })
+    }
+
+    /// The codes of two bytes from 0xc0 to 0xde: a register above, and an offset below, of 6 bits
+    /// mostly and of 5 where `sp` moves with one register.
+    fn of_word(code: [u8; 2]) -> Self {
+        let first = code[0];
+        let word = u32::from(u16::from_be_bytes(code));
+        let field = |shift: u32, mask: u32| ((word >> shift) & mask) as u8;
+        let at = (word & 0x3f) * 8;
+        let narrow = (word & 0x1f) * 8 + 8;
+        match first {
+            ..=0xc7 => Operation::Allocate((word & 0x7ff) * 16),
+            0xc8..=0xcf => Operation::SavePair {
+                register: 19 + field(6, 15),
+                at: if first >= 0xcc { at + 8 } else { at },
+                indexed: first >= 0xcc,
+            },
+            0xd0..=0xd3 => Operation::Save {
+                register: 19 + field(6, 15),
+                at,
+                indexed: false,
+            },
+            0xd4 | 0xd5 => Operation::Save {
+                register: 19 + field(5, 15),
+                at: narrow,
+                indexed: true,
+            },
+            0xd6 | 0xd7 => Operation::SaveLrPair {
+                register: 19 + 2 * field(6, 7),
+                at,
+            },
+            0xd8..=0xdb => Operation::SaveVectorPair {
+                register: 8 + field(6, 7),
+                at: if first >= 0xda { at + 8 } else { at },
+                indexed: first >= 0xda,
+            },
+            0xdc | 0xdd => Operation::SaveVector {
+                register: 8 + field(6, 7),
+                at,
+                indexed: false,
+            },
+            0xde.. => Operation::SaveVector {
+                register: 8 + field(5, 7),
+                at: narrow,
+                indexed: true,
+            },
+        }
     }
 }

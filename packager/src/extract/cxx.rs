@@ -6,6 +6,9 @@
 //! type. Destructors stay those of the base, reached through thunks. Layouts: `ehdata.h` and
 //! `ehdata4_export.h` of the C++ runtime's published headers, and LLVM's `WinException.cpp`.
 
+mod packed;
+mod words;
+
 use hpbuild_differ::decode::ReferenceKind;
 use hpbuild_differ::meaning::{Target as Meaning, resolve};
 use hpbuild_differ::pe::Unwind;
@@ -17,8 +20,6 @@ use super::{Extraction, Source};
 use crate::piece::{How, Piece, Place, Room};
 use crate::refusal::Code;
 
-/// The first version of `FuncInfo`; later ones count up.
-const MAGIC: u32 = 0x1993_0520;
 /// More entries than a table has.
 const MAX_ENTRIES: u32 = 1 << 16;
 /// Longer than any name of a type.
@@ -74,7 +75,7 @@ impl Extraction<'_> {
             Form::Tries4 => self.tries4(&mut table, source),
             Form::Catches4 => self.catches4(&mut table),
             Form::Parts4 => self.parts4(&mut table, source),
-            Form::Places4 => places4(&mut table),
+            Form::Places4 => packed::places4(&mut table),
         };
         let name = format!("exception data at fixed rva {}", source.rva);
         let made = read.and_then(|()| table.into_piece(&name, Room::Unwind, 4));
@@ -139,99 +140,6 @@ impl Extraction<'_> {
         Ok(())
     }
 
-    /// `FuncInfo`: ten words, of which old versions lack the last or the last two.
-    fn info3(&mut self, table: &mut Table<'_>, source: CxxTable) -> Result<(), Refused> {
-        let magic = table.next_word()?;
-        // The upper three bits are flags.
-        let version = (magic & 0x1fff_ffff).wrapping_sub(MAGIC);
-        if version > 2 {
-            let message = format!("exception data of version {magic:#x}");
-            return Err((Code::HandlerData, message));
-        }
-        let count = next_count(table)?;
-        self.aim_table(table, Form::Cleanups3 { count }, source)?;
-        let count = next_count(table)?;
-        self.aim_table(table, Form::Tries3 { count }, source)?;
-        let count = next_count(table)?;
-        self.aim_table(table, Form::Places3 { count }, source)?;
-        table.next_word()?;
-        if version >= 1 && table.next_word()? != 0 {
-            let message = "an exception specification".to_string();
-            return Err((Code::HandlerData, message));
-        }
-        if version >= 2 {
-            table.next_word()?;
-        }
-        Ok(())
-    }
-
-    /// `UnwindMapEntry`: the next state, and a funclet.
-    fn cleanups3(&mut self, table: &mut Table<'_>, count: u32) -> Result<(), Refused> {
-        for _ in 0..count {
-            table.next_word()?;
-            self.aim_code(table)?;
-        }
-        Ok(())
-    }
-
-    /// `TryBlockMapEntry`: three states and the handlers.
-    fn tries3(
-        &mut self,
-        table: &mut Table<'_>,
-        source: CxxTable,
-        count: u32,
-    ) -> Result<(), Refused> {
-        self.check_continuations()?;
-        for _ in 0..count {
-            for _ in 0..3 {
-                table.next_word()?;
-            }
-            let count = next_count(table)?;
-            self.aim_table(table, Form::Catches3 { count }, source)?;
-        }
-        Ok(())
-    }
-
-    /// `HandlerType`: adjectives, type, place of the object, funclet, and distance of the frame.
-    fn catches3(&mut self, table: &mut Table<'_>, count: u32) -> Result<(), Refused> {
-        for _ in 0..count {
-            table.next_word()?;
-            self.aim_type(table)?;
-            table.next_word()?;
-            self.aim_code(table)?;
-            table.next_word()?;
-        }
-        Ok(())
-    }
-
-    /// `IpToStateMapEntry`: where code begins to be in a state. The handler looks for the last
-    /// entry that is not behind it, so their order must last: code keeps its order in the patch
-    /// ([`crate::piece::Parts::code`]).
-    fn places3(
-        &mut self,
-        table: &mut Table<'_>,
-        source: CxxTable,
-        count: u32,
-    ) -> Result<(), Refused> {
-        let users = self.users_of(source.info);
-        let mut before = 0;
-        for _ in 0..count {
-            let (at, rva) = (table.size(), table.next_word()?);
-            table.next_word()?;
-            if rva < before {
-                let message = "its states are not in the order of its code".to_string();
-                return Err((Code::HandlerData, message));
-            }
-            before = rva;
-            let place = self.place_in(&users, Rva::new(rva)).ok_or_else(|| {
-                let message = format!("a state begins at fixed rva {rva:#x}, in another function");
-                (Code::HandlerData, message)
-            })?;
-            table.aim_at(at, place);
-        }
-        Ok(())
-    }
-
     /// A place in one of some functions, or behind one of them.
     fn place_in(&mut self, functions: &[FunctionId<Fixed>], rva: Rva<Fixed>) -> Option<Place> {
         let image = &self.diff.fixed;
@@ -251,57 +159,6 @@ impl Extraction<'_> {
         ))
     }
 
-    /// `FuncInfo4`: a header that says which fields follow.
-    fn info4(&mut self, table: &mut Table<'_>, source: CxxTable) -> Result<(), Refused> {
-        const IS_CATCH: u8 = 1;
-        const IS_SEPARATED: u8 = 2;
-        const HAS_FLAGS: u8 = 4;
-        const HAS_UNWIND_MAP: u8 = 8;
-        const HAS_TRY_MAP: u8 = 0x10;
-        const UNKNOWN: u8 = 0x80;
-        let header = table.next_byte()?;
-        if header & UNKNOWN != 0 {
-            let message = format!("exception data with the header {header:#x}");
-            return Err((Code::HandlerData, message));
-        }
-        if header & HAS_FLAGS != 0 {
-            table.next_packed()?;
-        }
-        if header & HAS_UNWIND_MAP != 0 {
-            self.aim_table(table, Form::Cleanups4, source)?;
-        }
-        if header & HAS_TRY_MAP != 0 {
-            self.aim_table(table, Form::Tries4, source)?;
-        }
-        let is_parted = header & IS_SEPARATED != 0;
-        let places = if is_parted {
-            Form::Parts4
-        } else {
-            Form::Places4
-        };
-        self.aim_table(table, places, source)?;
-        if header & IS_CATCH != 0 {
-            table.next_packed()?;
-        }
-        Ok(())
-    }
-
-    /// The unwind map: for each state where it goes next, and what is done.
-    fn cleanups4(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
-        for _ in 0..next_packed_count(table)? {
-            match table.next_packed()? & 3 {
-                0 => {}
-                // A destructor, and where its object or the pointer to it is in the frame.
-                1 | 2 => {
-                    self.aim_function(table)?;
-                    table.next_packed()?;
-                }
-                _ => self.aim_code(table)?,
-            }
-        }
-        Ok(())
-    }
-
     /// Makes the next address, if it is one, reach a function like any other: the base's, unless it
     /// is new. Destructors and copy constructors are.
     pub(super) fn aim_function(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
@@ -316,57 +173,6 @@ impl Extraction<'_> {
         };
         let target = self.function_target(id, 0, ReferenceKind::Address)?;
         table.aim(at, target);
-        Ok(())
-    }
-
-    /// Three states and the handlers.
-    fn tries4(&mut self, table: &mut Table<'_>, source: CxxTable) -> Result<(), Refused> {
-        self.check_continuations()?;
-        for _ in 0..next_packed_count(table)? {
-            for _ in 0..3 {
-                table.next_packed()?;
-            }
-            self.aim_table(table, Form::Catches4, source)?;
-        }
-        Ok(())
-    }
-
-    /// `HandlerType4`: a header that says which fields follow, and where the code goes on.
-    fn catches4(&mut self, table: &mut Table<'_>) -> Result<(), Refused> {
-        const HAS_ADJECTIVES: u8 = 1;
-        const HAS_TYPE: u8 = 2;
-        const HAS_OBJECT: u8 = 4;
-        const CONTINUES_AT_RVA: u8 = 8;
-        for _ in 0..next_packed_count(table)? {
-            let header = table.next_byte()?;
-            if header & HAS_ADJECTIVES != 0 {
-                table.next_packed()?;
-            }
-            if header & HAS_TYPE != 0 {
-                self.aim_type(table)?;
-            }
-            if header & HAS_OBJECT != 0 {
-                table.next_packed()?;
-            }
-            self.aim_code(table)?;
-            for _ in 0..(header >> 4) & 3 {
-                if header & CONTINUES_AT_RVA != 0 {
-                    self.aim_code(table)?;
-                } else {
-                    // A distance from the start of the function.
-                    table.next_packed()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The parts of a function that was parted, and a map for each.
-    fn parts4(&mut self, table: &mut Table<'_>, source: CxxTable) -> Result<(), Refused> {
-        for _ in 0..next_packed_count(table)? {
-            self.aim_code(table)?;
-            self.aim_table(table, Form::Places4, source)?;
-        }
         Ok(())
     }
 
@@ -410,23 +216,6 @@ impl Extraction<'_> {
         table.refer(0, How::Pointer, target);
         Ok(())
     }
-}
-
-/// From which distance on the code is in which state.
-fn places4(table: &mut Table<'_>) -> Result<(), Refused> {
-    for _ in 0..next_packed_count(table)? {
-        table.next_packed()?;
-        table.next_packed()?;
-    }
-    Ok(())
-}
-
-fn next_count(table: &mut Table<'_>) -> Result<u32, Refused> {
-    bounded(table.next_word()?)
-}
-
-fn next_packed_count(table: &mut Table<'_>) -> Result<u32, Refused> {
-    bounded(table.next_packed()?)
 }
 
 fn bounded(count: u32) -> Result<u32, Refused> {

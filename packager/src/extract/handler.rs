@@ -6,9 +6,8 @@
 //! an exception into the wrong code.
 
 use hpbuild_differ::decode::ReferenceKind;
-use hpbuild_differ::image::FunctionKind;
+use hpbuild_differ::handling::Handler;
 use hpbuild_differ::meaning::{Target as Meaning, resolve};
-use hpbuild_differ::pe::ImportSymbol;
 use hpbuild_metadata::{Fixed, Rva};
 
 use super::cxx::{CxxTable, Form};
@@ -21,89 +20,53 @@ use crate::refusal::Code;
 /// More scopes than a function has.
 const MAX_SCOPES: u32 = 1 << 12;
 
-/// What stands at the start of a handler's data.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum HandlerData {
-    /// Nothing.
-    None,
-    /// A count and four addresses each.
-    Scopes,
-    /// The address of `FuncInfo` or `FuncInfo4`.
-    Cxx(Form),
-}
-
-/// The data of a known handler, and whether the stack cookie's follows.
-fn known(name: &str) -> Option<(HandlerData, bool)> {
-    Some(match name {
-        "__C_specific_handler" => (HandlerData::Scopes, false),
-        "__GSHandlerCheck" => (HandlerData::None, true),
-        "__GSHandlerCheck_SEH" => (HandlerData::Scopes, true),
-        "__CxxFrameHandler3" => (HandlerData::Cxx(Form::Info3), false),
-        "__GSHandlerCheck_EH" => (HandlerData::Cxx(Form::Info3), true),
-        "__CxxFrameHandler4" => (HandlerData::Cxx(Form::Info4), false),
-        "__GSHandlerCheck_EH4" => (HandlerData::Cxx(Form::Info4), true),
-        _ => return None,
-    })
-}
-
 impl Extraction<'_> {
     /// The handler at `at` and its data; where the data ends.
     pub(super) fn handler(&mut self, info: &mut Table<'_>, at: u32) -> Result<u32, Refused> {
         let rva = Rva::new(info.word(at)?);
-        let (name, target) = self.handler_function(rva)?;
+        let target = self.handler_function(rva)?;
         info.aim(at, target);
-        let (data, has_cookie) =
-            known(&name).ok_or_else(|| (Code::HandlerData, format!("the data of {name}")))?;
+        let image = &self.diff.fixed;
+        let known = Handler::at(image, rva).filter(|known| *known != Handler::Itanium);
+        let known = known.ok_or_else(|| {
+            let handler = image.function_at(rva).map(|id| image.display_name(id));
+            let message = format!("the data of {}", handler.unwrap_or_default());
+            (Code::HandlerData, message)
+        })?;
         let mut end = at + 4;
-        match data {
-            HandlerData::None => {}
-            HandlerData::Scopes => end = self.scopes(info, end)?,
-            HandlerData::Cxx(form) => {
-                let rva = Rva::new(info.word(end)?);
-                let table = self.piece_of(Source::Cxx(CxxTable {
-                    form,
-                    rva,
-                    info: rva,
-                }));
-                info.aim_at(end, Place::start(table));
-                end += 4;
-            }
+        match known {
+            Handler::Scopes { .. } => end = self.scopes(info, end)?,
+            Handler::Cxx3 { .. } => end = self.cxx_info(info, end, Form::Info3)?,
+            Handler::Cxx4 { .. } => end = self.cxx_info(info, end, Form::Info4)?,
+            Handler::Cookie | Handler::Itanium => {}
         }
-        if has_cookie {
+        if known.has_cookie() {
             // EHANDLER and UHANDLER in the lowest bits; the next one says that the frame is aligned.
             end += if info.word(end)? & 4 != 0 { 12 } else { 4 };
         }
         Ok(end)
     }
 
-    /// The name of a handler, imported ones included, and how the patch reaches it.
-    fn handler_function(&mut self, rva: Rva<Fixed>) -> Result<(String, Target), Refused> {
-        let image = &self.diff.fixed;
-        let unknown = || {
-            (
-                Code::HandlerData,
-                format!("a handler at fixed rva {rva} that is no function"),
-            )
+    /// The address of `FuncInfo` or `FuncInfo4` at `at`; where it ends.
+    fn cxx_info(&mut self, info: &mut Table<'_>, at: u32, form: Form) -> Result<u32, Refused> {
+        let rva = Rva::new(info.word(at)?);
+        let table = CxxTable {
+            form,
+            rva,
+            info: rva,
         };
-        let Meaning::Function { id, offset: 0 } = resolve(image, rva) else {
-            return Err(unknown());
+        let piece = self.piece_of(Source::Cxx(table));
+        info.aim_at(at, Place::start(piece));
+        Ok(at + 4)
+    }
+
+    /// How the patch reaches a handler.
+    fn handler_function(&mut self, rva: Rva<Fixed>) -> Result<Target, Refused> {
+        let Meaning::Function { id, offset: 0 } = resolve(&self.diff.fixed, rva) else {
+            let message = format!("a handler at fixed rva {rva} that is no function");
+            return Err((Code::HandlerData, message));
         };
-        let imported = image
-            .references_of(id)
-            .first()
-            .and_then(|reference| image.pe.import_at(reference.reference.target));
-        let is_thunk = image.function(id).kind == FunctionKind::Thunk;
-        let name = match imported.map(|import| &import.symbol) {
-            Some(ImportSymbol::Name(name)) if is_thunk => name.to_string(),
-            _ => image
-                .procedures_of(id)
-                .first()
-                .ok_or_else(unknown)?
-                .name
-                .to_string(),
-        };
-        let target = self.function_target(id, 0, ReferenceKind::Address)?;
-        Ok((name, target))
+        self.function_target(id, 0, ReferenceKind::Address)
     }
 
     /// A scope table: ranges of code, a filter or the value 1, and where to go on.
@@ -126,26 +89,12 @@ impl Extraction<'_> {
             }
             // A scope without target is a finally block.
             if jump != 0 {
-                self.check_continuations()?;
+                self.check_continuation(jump)?;
                 let place = self.code_place(jump, false)?;
                 info.aim_at(scope + 12, place);
             }
         }
         Ok(at + 4 + 16 * count)
-    }
-
-    /// Where the base lists the places at which code may go on after an exception, those of the
-    /// patch would have to be listed, too.
-    pub(super) fn check_continuations(&self) -> Result<(), Refused> {
-        // IMAGE_GUARD_EH_CONTINUATION_TABLE_PRESENT.
-        const LISTED: u32 = 0x0040_0000;
-        let config = self.diff.base.pe.load_config.as_ref();
-        if config.is_none_or(|config| config.guard_flags & LISTED == 0) {
-            return Ok(());
-        }
-        let message = "the base has a table of exception continuations (/guard:ehcont), which a \
-                       patch does not have";
-        Err((Code::HandlerData, message.to_string()))
     }
 
     /// A place in code that the patch then carries; `is_end` where it may be one past a function.

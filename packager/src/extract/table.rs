@@ -1,6 +1,7 @@
 //! A table of the fixed image that becomes a piece: read from its start, with the addresses in it
 //! aimed at what they should reach in the patch.
 
+use hpbuild_differ::handling::packed;
 use hpbuild_metadata::{Fixed, Rva};
 
 use crate::piece::{How, Piece, Place, Reference, Room, Target};
@@ -61,19 +62,12 @@ impl<'a> Table<'a> {
         Ok((at, (rva != 0).then_some(rva)))
     }
 
-    /// The next unsigned number of `__CxxFrameHandler4`'s data: as many ones at the bottom of the
-    /// first byte as bytes follow it, then a zero, then the value; four ones mean four whole bytes.
+    /// The next number as [`packed`] reads it.
     pub(super) fn next_packed(&mut self) -> Result<u32, Refused> {
-        let first = self.next_byte()?;
-        let more = first.trailing_ones();
-        if more > 3 {
-            return self.next_word();
-        }
-        let mut value = u32::from(first);
-        for index in 1..=more {
-            value |= u32::from(self.next_byte()?) << (8 * index);
-        }
-        Ok(value >> (more + 1))
+        let rest = self.bytes.get(self.at as usize..).unwrap_or_default();
+        let (value, size) = packed(rest).ok_or_else(|| self.ends_early())?;
+        self.at += u32::try_from(size).expect("at most five bytes");
+        Ok(value)
     }
 
     /// Bytes read so far.

@@ -30,7 +30,9 @@ const LOAD_CONFIG_SIZE: u32 = 0x140;
 /// Bytes of one entry of the debug directory.
 const DEBUG_ENTRY_SIZE: usize = 28;
 /// `IMAGE_GUARD_CF_INSTRUMENTED | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT`.
-const GUARD_FLAGS: u32 = 0x500;
+const GUARD_CF: u32 = 0x500;
+/// `IMAGE_GUARD_EH_CONTINUATION_TABLE_PRESENT`.
+const GUARD_EH: u32 = 0x0040_0000;
 /// `IMAGE_DLLCHARACTERISTICS_EX_HOTPATCH_COMPATIBLE`.
 const EX_HOTPATCH_COMPATIBLE: u32 = 0x80;
 /// Shadow stack and forward-edge promises of the base that patch code keeps: thunks and stubs
@@ -57,12 +59,8 @@ pub(super) fn furnish(parts: &Parts, mut lowered: Lowered) -> Furnished {
     let debug = push(&mut lowered, debug);
     let exceptions =
         exception_directory(parts.machine, &lowered).map(|piece| push(&mut lowered, piece));
-    let guard = parts.base.guard_cf.then(|| guard_table(parts, &lowered));
-    let guard = guard.map(|piece| {
-        let count = piece.references.len();
-        (push(&mut lowered, piece), count)
-    });
-    let load_config = push(&mut lowered, load_config(table, guard));
+    let guards = guard_tables(parts, &mut lowered);
+    let load_config = push(&mut lowered, load_config(table, &guards));
     Furnished {
         lowered,
         load_config,
@@ -82,33 +80,63 @@ fn push(lowered: &mut Lowered, piece: Piece) -> PieceId {
     id
 }
 
-/// The load config, of which a patch needs its size, the guard table and the hotpatch table.
-fn load_config(table: PieceId, guard: Option<(PieceId, usize)>) -> Piece {
+/// A table that the load config points to.
+struct GuardTable {
+    /// Where in the load config the pointer to it stands, eight bytes before the count.
+    field: u32,
+    /// What `GuardFlags` says of it.
+    flags: u32,
+    piece: PieceId,
+    /// Its entries, four bytes each.
+    count: usize,
+}
+
+/// The tables that the base has as well.
+fn guard_tables(parts: &Parts, lowered: &mut Lowered) -> Vec<GuardTable> {
+    let mut tables = Vec::new();
+    let functions = parts.base.guard_cf.then(|| guard_functions(parts, lowered));
+    let functions = functions.map(|piece| (0x80, GUARD_CF, piece));
+    let places = parts.base.guard_eh.then(|| continuations(parts, lowered));
+    let places = places.map(|piece| (0x108, GUARD_EH, piece));
+    for (field, flags, piece) in functions.into_iter().chain(places) {
+        tables.push(GuardTable {
+            field,
+            flags,
+            count: piece.references.len(),
+            piece: push(lowered, piece),
+        });
+    }
+    tables
+}
+
+/// The load config, of which a patch needs its size, the guard tables and the hotpatch table.
+fn load_config(table: PieceId, guards: &[GuardTable]) -> Piece {
     let mut bytes = vec![0; LOAD_CONFIG_SIZE as usize];
     bytes[..4].copy_from_slice(&LOAD_CONFIG_SIZE.to_le_bytes());
+    let flags = guards.iter().fold(0, |flags, guard| flags | guard.flags);
+    bytes[0x90..0x94].copy_from_slice(&flags.to_le_bytes());
     let mut references = Vec::new();
-    if let Some((guard, count)) = guard {
-        bytes[0x90..0x94].copy_from_slice(&GUARD_FLAGS.to_le_bytes());
-        if count > 0 {
-            bytes[0x88..0x90].copy_from_slice(&(count as u64).to_le_bytes());
-            references.push(Reference {
-                offset: 0x80,
-                how: How::Pointer,
-                target: Target::Piece(Place::start(guard)),
-            });
-        }
+    for guard in guards.iter().filter(|guard| guard.count > 0) {
+        let count = guard.field as usize + 8;
+        bytes[count..count + 8].copy_from_slice(&(guard.count as u64).to_le_bytes());
+        references.push(Reference {
+            offset: guard.field,
+            how: How::Pointer,
+            target: Target::Piece(Place::start(guard.piece)),
+        });
     }
     references.push(Reference {
         offset: 0xf0,
         how: How::ImageRelative,
         target: Target::Piece(Place::start(table)),
     });
+    references.sort_by_key(|reference| reference.offset);
     new_piece("load config", Room::ReadOnly, 8, bytes, references)
 }
 
 /// Functions of the patch whose address is taken: valid targets of indirect calls. In address
 /// order, as the loader searches it.
-fn guard_table(parts: &Parts, lowered: &Lowered) -> Piece {
+fn guard_functions(parts: &Parts, lowered: &Lowered) -> Piece {
     let mut taken = vec![false; parts.pieces.len()];
     for (index, piece) in lowered.pieces.iter().enumerate() {
         for reference in &piece.references {
@@ -140,12 +168,36 @@ fn guard_table(parts: &Parts, lowered: &Lowered) -> Piece {
     )
 }
 
-/// The exception directory, sorted by address.
-fn exception_directory(machine: Machine, lowered: &Lowered) -> Option<Piece> {
+/// Where each piece of code lies among the others, by piece.
+fn ranks(lowered: &Lowered) -> Vec<u32> {
     let mut rank = vec![u32::MAX; lowered.pieces.len()];
     for (position, id) in lowered.code_order.iter().enumerate() {
         rank[id.index()] = position as u32;
     }
+    rank
+}
+
+/// Where code may go on after an exception, in address order.
+fn continuations(parts: &Parts, lowered: &Lowered) -> Piece {
+    let rank = ranks(lowered);
+    let mut places = parts.continuations.clone();
+    places.sort_by_key(|place| (rank[place.piece.index()], place.offset));
+    let mut fields = Fields::default();
+    for place in places {
+        fields.image_relative(place);
+    }
+    new_piece(
+        "exception continuation table",
+        Room::ReadOnly,
+        4,
+        fields.bytes,
+        fields.references,
+    )
+}
+
+/// The exception directory, sorted by address.
+fn exception_directory(machine: Machine, lowered: &Lowered) -> Option<Piece> {
+    let rank = ranks(lowered);
     let mut entries: Vec<&RuntimeEntry> = lowered.runtime.iter().collect();
     entries.sort_by_key(|entry| (rank[entry.code.index()], entry.begin));
     let mut fields = Fields::default();

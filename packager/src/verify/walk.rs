@@ -10,7 +10,7 @@ use hpbuild_metadata::table::{Chunk, ForwardAttach, HotPatchTable};
 use hpbuild_metadata::{Base, Machine, Rva};
 
 use super::pe::View;
-use super::{Fault, Filled, arm64, fault, x64};
+use super::{Fault, Filled, arm64, fault, guard, x64};
 use crate::piece::{
     How, Parts, Piece, PieceId, Place, Redirect, Reference, Room, RuntimeEntry, Target, UnwindOf,
 };
@@ -20,9 +20,9 @@ pub(super) struct Walk<'a> {
     pub(super) view: &'a View<'a>,
     pub(super) parts: &'a Parts,
     pub(super) slots: &'a BTreeMap<u32, Filled>,
-    rvas: Vec<Option<u32>>,
+    pub(super) rvas: Vec<Option<u32>>,
     open: Vec<PieceId>,
-    faults: &'a mut Vec<Fault>,
+    pub(super) faults: &'a mut Vec<Fault>,
     references: usize,
 }
 
@@ -60,6 +60,7 @@ pub(super) fn walk(
     }
     walk.check_exceptions();
     walk.check_order();
+    guard::check(&mut walk);
     (walk.rvas.iter().flatten().count(), walk.references)
 }
 

@@ -120,6 +120,7 @@ pub(crate) fn base_facts() -> BaseFacts {
         },
         image_size: 0x9000,
         guard_cf: true,
+        guard_eh: false,
         ex_characteristics: 1,
     }
 }
@@ -139,6 +140,7 @@ pub(crate) fn parts(machine: Machine, pieces: Vec<Piece>) -> Parts {
         base: base_facts(),
         pieces,
         runtime: Vec::new(),
+        continuations: Vec::new(),
         redirects: vec![Redirect {
             name: "forms".into(),
             base: Rva::new(0x1400),

@@ -370,6 +370,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
             },
             image_size: 0x9000,
             guard_cf: false,
+            guard_eh: false,
             ex_characteristics: 0,
         },
         pieces: vec![
@@ -379,6 +380,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
         ],
         code: vec![PieceId(0)],
         runtime: Vec::new(),
+        continuations: Vec::new(),
         redirects: vec![Redirect {
             name: name.into(),
             base: Rva::new(0x1000),

@@ -1,0 +1,90 @@
+//! In what instructions differ.
+
+use std::cell::LazyCell;
+
+use hpbuild_metadata::{Base, Fixed};
+use similar::DiffOp;
+
+use super::Listing;
+use crate::compare::{Kind, kind_of};
+use crate::decode::Instruction;
+use crate::lines::lines_of;
+use crate::meaning::{Comparer, Meaning};
+
+/// Says in what the instructions differ that did not align.
+pub(super) fn classify(
+    ops: &[DiffOp],
+    comparer: &Comparer<'_>,
+    b: &Listing<'_, Base>,
+    f: &Listing<'_, Fixed>,
+    kinds: &mut Vec<Kind>,
+) {
+    // Most changes are no constants, and nobody asks for their lines.
+    let lines = LazyCell::new(|| (lines_of(b.image, b.id), lines_of(f.image, f.id)));
+    for op in ops {
+        match *op {
+            DiffOp::Equal { .. } => {}
+            DiffOp::Replace {
+                old_index,
+                old_len,
+                new_index,
+                new_len,
+            } if old_len == new_len => {
+                for at in 0..old_len {
+                    let bi = &b.body.instructions[old_index + at];
+                    let fi = &f.body.instructions[new_index + at];
+                    let kind = classify_pair(comparer, (b, bi), (f, fi));
+                    let is_line = |(from, to): (u64, u64)| {
+                        let (b_lines, f_lines) = &*lines;
+                        b_lines
+                            .at(bi.offset)
+                            .is_some_and(|line| u64::from(line) == from)
+                            && f_lines
+                                .at(fi.offset)
+                                .is_some_and(|line| u64::from(line) == to)
+                    };
+                    kinds.push(match kind {
+                        PairKind::Constants(values) if is_line(values) => Kind::LineNumber,
+                        PairKind::Constants(_) => Kind::Immediate,
+                        PairKind::Reference(kind) => kind,
+                        PairKind::Other => Kind::Code,
+                    });
+                }
+            }
+            _ => kinds.push(Kind::Code),
+        }
+    }
+}
+
+/// In what two instructions at corresponding places differ.
+enum PairKind {
+    /// Only in a constant; its two values.
+    Constants((u64, u64)),
+    /// Only in what the operand points at.
+    Reference(Kind),
+    /// In more.
+    Other,
+}
+
+fn classify_pair(
+    comparer: &Comparer<'_>,
+    (b, bi): (&Listing<'_, Base>, &Instruction<Base>),
+    (f, fi): (&Listing<'_, Fixed>, &Instruction<Fixed>),
+) -> PairKind {
+    if let (Some(br), Some(fr)) = (bi.reference, fi.reference) {
+        let (mut b_bytes, mut f_bytes) = (b.bytes(bi).to_vec(), f.bytes(fi).to_vec());
+        br.field.clear(&mut b_bytes);
+        fr.field.clear(&mut f_bytes);
+        if br.field == fr.field && b_bytes == f_bytes {
+            return match comparer.compare(br.target, fr.target, br.kind) {
+                Meaning::Different(difference) => PairKind::Reference(kind_of(difference)),
+                _ => PairKind::Other,
+            };
+        }
+    }
+    let machine = b.image.pe.machine;
+    match crate::decode::constants_differing(machine, b.bytes(bi), f.bytes(fi)) {
+        Some(values) => PairKind::Constants(values),
+        None => PairKind::Other,
+    }
+}

@@ -1,0 +1,176 @@
+//! A hash of what a type looks like in memory, which equal types of two PDBs share.
+
+use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
+
+use ms_pdb::types::fields::Field;
+use ms_pdb::types::{TypeData, TypeIndex};
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::{CodeViewTypes, MAX_DEPTH, definition_name};
+
+/// Layouts of the types walked so far, by index and by whether a pointer led there.
+pub(super) type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
+
+impl CodeViewTypes {
+    /// A hash of the type's layout that equal types of two PDBs share.
+    pub(crate) fn layout_hash(&self, index: u32) -> u64 {
+        let mut hasher = FxHasher::default();
+        let seen = Seen::default();
+        self.hash_into(TypeIndex(index), false, 0, &seen, &mut hasher);
+        hasher.finish()
+    }
+
+    /// Adds the layout of a type to `hash`. Each type is walked once: one that several members
+    /// have, again and again on each level, would otherwise take time without bound.
+    pub(super) fn hash_into(
+        &self,
+        index: TypeIndex,
+        behind_pointer: bool,
+        depth: u32,
+        seen: &Seen,
+        hash: &mut FxHasher,
+    ) {
+        if depth > MAX_DEPTH || self.stream.is_primitive(index) {
+            (depth > MAX_DEPTH, index.0).hash(hash);
+            return;
+        }
+        let key = (index.0, behind_pointer);
+        let known = seen.borrow().get(&key).copied();
+        let layout = known.unwrap_or_else(|| {
+            let mut own = FxHasher::default();
+            self.hash_record(index, behind_pointer, depth, seen, &mut own);
+            let layout = own.finish();
+            seen.borrow_mut().insert(key, layout);
+            layout
+        });
+        layout.hash(hash);
+    }
+
+    fn hash_record(
+        &self,
+        index: TypeIndex,
+        behind_pointer: bool,
+        depth: u32,
+        seen: &Seen,
+        hash: &mut FxHasher,
+    ) {
+        let Some(data) = self.data(index) else {
+            u32::MAX.hash(hash);
+            return;
+        };
+        let mut next =
+            |index: TypeIndex, behind| self.hash_into(index, behind, depth + 1, seen, hash);
+        match data {
+            TypeData::Pointer(pointer) => {
+                next(pointer.fixed.ty.get(), true);
+                let attr = pointer.fixed.attr();
+                (2_u8, attr.size(), attr.mode()).hash(hash);
+            }
+            TypeData::Modifier(modifier) => next(modifier.underlying_type.get(), behind_pointer),
+            TypeData::Array(array) => {
+                next(array.fixed.element_type.get(), behind_pointer);
+                (3_u8, array.len.as_bytes()).hash(hash);
+            }
+            TypeData::Bitfield(bits) => {
+                next(bits.underlying_type.get(), false);
+                (4_u8, bits.length, bits.position).hash(hash);
+            }
+            TypeData::Proc(procedure) => {
+                next(procedure.return_value.get(), behind_pointer);
+                next(procedure.arg_list.get(), behind_pointer);
+                (5_u8, procedure.call, procedure.num_params.get()).hash(hash);
+            }
+            TypeData::MemberFunc(function) => {
+                next(function.return_value.get(), behind_pointer);
+                next(function.class.get(), true);
+                next(function.this.get(), true);
+                next(function.arg_list.get(), behind_pointer);
+                (6_u8, function.call, function.this_adjust.get()).hash(hash);
+            }
+            TypeData::ArgList(list) => {
+                list.args
+                    .iter()
+                    .for_each(|argument| next(argument.get(), behind_pointer));
+                7_u8.hash(hash);
+            }
+            data => self.hash_definition((index, &data), behind_pointer, depth, seen, hash),
+        }
+    }
+
+    /// Structures, unions and enumerations.
+    fn hash_definition(
+        &self,
+        (index, data): (TypeIndex, &TypeData<'_>),
+        behind_pointer: bool,
+        depth: u32,
+        seen: &Seen,
+        hash: &mut FxHasher,
+    ) {
+        let Some((name, is_definition)) = definition_name(data) else {
+            // A kind of record that has no layout (or none known here): its kind must do.
+            std::mem::discriminant(data).hash(hash);
+            return;
+        };
+        // Compilers hash the source into the names of lambdas and unnamed namespaces.
+        let readable = String::from_utf8_lossy(name);
+        match crate::names::without_generated_parts(&readable) {
+            Some(stable) => stable.as_bytes().hash(hash),
+            None => name.hash(hash),
+        }
+        if behind_pointer {
+            return;
+        }
+        if !is_definition {
+            match self.definition_of(name) {
+                Some(definition) if definition != index => {
+                    self.hash_into(definition, false, depth + 1, seen, hash);
+                }
+                _ => 8_u8.hash(hash),
+            }
+            return;
+        }
+        let fields = match data {
+            TypeData::Struct(structure) => {
+                structure.length.as_bytes().hash(hash);
+                structure.fixed.field_list.get()
+            }
+            TypeData::Union(union) => {
+                union.length.as_bytes().hash(hash);
+                union.fixed.fields.get()
+            }
+            TypeData::Enum(enumeration) => {
+                self.hash_into(
+                    enumeration.fixed.underlying_type.get(),
+                    false,
+                    depth + 1,
+                    seen,
+                    hash,
+                );
+                return;
+            }
+            _ => return,
+        };
+        for field in self.fields(fields) {
+            match field {
+                Field::Member(member) => {
+                    (&**member.name, member.offset.as_bytes()).hash(hash);
+                    self.hash_into(member.ty, false, depth + 1, seen, hash);
+                }
+                Field::BaseClass(base) => {
+                    base.offset.as_bytes().hash(hash);
+                    self.hash_into(base.ty, false, depth + 1, seen, hash);
+                }
+                Field::DirectVirtualBaseClass(base) => {
+                    (9_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
+                }
+                Field::IndirectVirtualBaseClass(base) => {
+                    (10_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);
+                }
+                Field::VFuncTable(_) => 11_u8.hash(hash),
+                // Methods, static members, nested types and enumerators take no room.
+                _ => {}
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hpbuild_metadata::{Rva, Side};
 
 use super::symbols::{ModuleSymbols, RawData, RawPublic, RawSwitchTable};
-use super::{carve, data, image_relative, jump_tables, scan};
+use super::{carve, data, image_relative, jump_tables, places, scan};
 use crate::image::{Compiland, Contribution, Fixup, Function, Image, SwitchTable, SymbolSource};
 use crate::pe::Pe;
 use crate::records::CompilandStreams;
@@ -38,6 +38,7 @@ pub(super) struct Symbols<S: Side> {
 /// Puts an image together.
 pub(super) fn assemble<S: Side>(pe: Pe<S>, symbols: Symbols<S>) -> Image<S> {
     let Symbols {
+        mut compilands,
         mut modules,
         mut publics,
         globals,
@@ -46,6 +47,7 @@ pub(super) fn assemble<S: Side>(pe: Pe<S>, symbols: Symbols<S>) -> Image<S> {
         fixups,
         ..
     } = symbols;
+    places::tell_apart(&mut compilands);
     let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
     let (mut functions, procedures) = (carved.functions, carved.procedures);
     let mut switch_tables = switch_tables(&pe, &modules);
@@ -91,7 +93,7 @@ pub(super) fn assemble<S: Side>(pe: Pe<S>, symbols: Symbols<S>) -> Image<S> {
         procedures,
         mentions: carved.mentions,
         data,
-        compilands: symbols.compilands,
+        compilands,
         contributions,
         switch_tables,
         boundaries,

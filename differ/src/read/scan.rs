@@ -9,8 +9,8 @@ use rayon::prelude::*;
 
 use super::fixups;
 use crate::decode::{
-    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, refer_to_neighbours,
-    relative_tables,
+    Body, Code, Field, JumpTable, Reference, ReferenceKind, decode, refer_from_tables,
+    refer_to_neighbours, relative_tables, runs_on,
 };
 use crate::image::{Fixup, Function, PlacedReference, References};
 use crate::pe::Pe;
@@ -74,6 +74,13 @@ struct Known<'a, S: Side> {
 }
 
 impl<S: Side> Known<'_, S> {
+    /// Whether a function starts at an address.
+    fn start_at(&self, rva: Rva<S>) -> bool {
+        let among = self.starts.of(rva.get());
+        let functions = &self.functions[among];
+        functions.binary_search_by_key(&rva, |it| it.rva).is_ok()
+    }
+
     /// Whether an address lies in a function.
     fn hold(&self, rva: Rva<S>) -> bool {
         let among = self.starts.of(rva.get());
@@ -113,6 +120,9 @@ pub(super) fn scan<S: Side>(
             for function in functions {
                 chunk.starts.push(index(scratch.references.len()));
                 add_references(pe, fixups, function, scratch, &mut chunk);
+                scratch
+                    .references
+                    .extend(run_on(pe, function, &known, &scratch.body));
             }
             chunk.references = scratch.references.as_slice().into();
             chunk.note_targets(pe, &known);
@@ -197,6 +207,33 @@ fn add_references<S: Side>(
     let at = chunk.starts.len() - 1;
     let jumps = body.jump_tables.drain(..).map(|table| (at, table));
     chunk.jump_tables.extend(jumps);
+}
+
+/// Code that runs on into the function behind it jumps there, in a way: with an instruction of no
+/// bytes.
+fn run_on<S: Side>(
+    pe: &Pe<S>,
+    function: &Function<S>,
+    known: &Known<'_, S>,
+    body: &Body<S>,
+) -> Option<PlacedReference<S>> {
+    let end = function.rva.checked_add(function.size)?;
+    if !known.start_at(end) {
+        return None;
+    }
+    let last = body.instructions.last().filter(|last| last.valid)?;
+    let place = function.rva.checked_add(last.offset)?;
+    let bytes = pe.bytes(place, last.length.into())?;
+    runs_on(pe.machine, bytes).then_some(PlacedReference {
+        offset: function.size,
+        length: 0,
+        completed_elsewhere: false,
+        reference: Reference {
+            target: end,
+            kind: ReferenceKind::Jump,
+            field: Field::Word { mask: 0 },
+        },
+    })
 }
 
 fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {

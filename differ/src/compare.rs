@@ -15,7 +15,7 @@ use crate::explain::{self, Explanation};
 use crate::handling;
 use crate::image::Image;
 use crate::meaning::{Comparer, DataChange, Difference, Meaning};
-use crate::pair::{Pairing, Tier};
+use crate::pair::{Pairing, Tier, stable_name};
 
 use seen::Seen;
 
@@ -251,6 +251,7 @@ fn references_differ(
             Meaning::Different(Difference::Data | Difference::Call) | Meaning::Unknown
         );
         match meaning {
+            Meaning::Same if comparer.may_end_changed(base, b) => kinds.push(Kind::DataContent),
             Meaning::Same => {}
             _ if other_neighbour && comparer.both_end((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => kinds.push(kind_of(difference)),
@@ -313,28 +314,30 @@ impl Leftover {
         let tells = |name: &&str| {
             !crate::names::is_only_numbered(name) && !crate::pair::funclet::is_funclet(name)
         };
-        let base_names: FxHashSet<&str> = lonely_base
+        let base_names: FxHashSet<_> = lonely_base
             .iter()
             .flat_map(|id| base.procedures_of(*id))
             .map(|procedure| &*procedure.name)
             .filter(tells)
+            .map(stable_name)
             .collect();
-        let fixed_names: FxHashSet<&str> = lonely_fixed
+        let fixed_names: FxHashSet<_> = lonely_fixed
             .iter()
             .flat_map(|id| fixed.procedures_of(*id))
             .map(|procedure| &*procedure.name)
             .filter(tells)
+            .map(stable_name)
             .collect();
         let (unmatched_base, removed) = lonely_base.into_iter().partition(|id| {
             base.procedures_of(*id)
                 .iter()
-                .any(|procedure| fixed_names.contains(&*procedure.name))
+                .any(|procedure| fixed_names.contains(&stable_name(&procedure.name)))
         });
         let (unmatched_fixed, added) = lonely_fixed.into_iter().partition(|id| {
             fixed
                 .procedures_of(*id)
                 .iter()
-                .any(|procedure| base_names.contains(&*procedure.name))
+                .any(|procedure| base_names.contains(&stable_name(&procedure.name)))
         });
         Self {
             added,

@@ -250,6 +250,16 @@ pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
         .any(|link| link.page as usize == index)
 }
 
+/// Whether what stands behind a whole instruction may run next: it is no jump, no return and no trap.
+/// Behind a call it may, too, and there nobody knows; compilers end functions with calls that do not
+/// come back.
+pub(crate) fn runs_on(machine: Machine, instruction: &[u8]) -> bool {
+    match machine {
+        Machine::X64 => x64::runs_on(instruction),
+        Machine::Arm64 => arm64::runs_on(instruction),
+    }
+}
+
 /// Whether the register into which the instruction at `offset` puts an address is next used in a
 /// comparison, as that with the end of an array is. `bytes` are those of the function.
 pub(crate) fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
@@ -267,12 +277,34 @@ pub(crate) fn prepare_text(machine: Machine) {
     }
 }
 
-/// If two whole instructions differ in nothing but a constant, its two values.
+/// Whether the register into which the instruction at `offset` puts an address is soon used to reach
+/// what lies before that address, as code does that walks an array from its end. `bytes` are those of
+/// the function.
+pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+    match machine {
+        Machine::X64 => x64::reaches_back(bytes, offset),
+        Machine::Arm64 => arm64::reaches_back(bytes, offset),
+    }
+}
+
+/// The only constant in which two instructions differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Constants {
+    /// Its value in the base.
+    pub(crate) base: u64,
+    /// Its value in the fixed image.
+    pub(crate) fixed: u64,
+    /// Whether all that is done with it is to put it somewhere, as is done with the number of a
+    /// source line. It is not added to anything, compared with anything, or a part of an address.
+    pub(crate) is_moved: bool,
+}
+
+/// If two whole instructions differ in nothing but a constant, what that is.
 pub(crate) fn constants_differing(
     machine: Machine,
     base: &[u8],
     fixed: &[u8],
-) -> Option<(u64, u64)> {
+) -> Option<Constants> {
     match machine {
         Machine::X64 => x64::constants_differing(base, fixed),
         Machine::Arm64 => arm64::constants_differing(base, fixed),

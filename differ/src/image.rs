@@ -210,7 +210,7 @@ pub struct DataSymbol<S: Side> {
     pub rva: Rva<S>,
     /// Bytes of it, from its type or from what follows.
     pub size: u32,
-    /// Whether the size comes from its type.
+    /// Whether the size is certain: it comes from its type, or from the name of a string.
     pub sized_by_type: bool,
     /// The record's name; the public's where there is no record.
     pub name: Box<str>,
@@ -236,6 +236,8 @@ pub struct Compiland {
     /// The name without folders and hashes, which does not depend on where the build ran and is the
     /// same in another version.
     pub short_name: Box<str>,
+    /// The short name; where several compilands have it, with the folders in which they differ.
+    pub place: Box<str>,
     /// Front end, from the compile record: language, tool name and flags.
     pub tool: Option<Tool>,
     /// C13 line subsections.

@@ -1,11 +1,13 @@
 //! Can the change be applied to a running process? Every rule looks at everything it concerns,
 //! so that no refusal hides another.
 
+mod beside;
 mod data;
 mod entry;
 mod function;
 mod image;
 mod initialisers;
+mod nameless;
 mod outside;
 mod policy;
 mod resources;
@@ -90,7 +92,11 @@ pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) 
         || image::judge(&case),
         || {
             rayon::join(
-                || [entry::judge(&case), function::judge(&case)],
+                || {
+                    let mut refusals = entry::judge(&case);
+                    beside::judge(&case, &mut refusals);
+                    [refusals, function::judge(&case)]
+                },
                 || data::judge(&case),
             )
         },

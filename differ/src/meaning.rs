@@ -160,6 +160,8 @@ pub struct Comparer<'a> {
     /// For each base data symbol whether its contents, and all that they lead to, are the same in
     /// its fixed partner.
     data_same: Arc<[bool]>,
+    /// Where arrays of constants end whose contents are not the same; sorted.
+    changed_ends: Vec<Rva<Base>>,
     lookups: Arc<(Lookup, Lookup)>,
 }
 
@@ -178,9 +180,11 @@ impl<'a> Comparer<'a> {
             fixed,
             pairing,
             data_same: Arc::default(),
+            changed_ends: Vec::new(),
             lookups: Arc::new(rayon::join(|| Lookup::new(base), || Lookup::new(fixed))),
         };
         comparer.data_same = content::compare_symbols(&comparer).into();
+        comparer.changed_ends = ends::changed(base, &comparer.data_same);
         comparer
     }
 
@@ -195,6 +199,7 @@ impl<'a> Comparer<'a> {
             base,
             fixed,
             pairing,
+            changed_ends: ends::changed(base, &prepared.data_same),
             data_same: prepared.data_same,
             lookups: prepared.lookups,
         }
@@ -354,7 +359,11 @@ impl<'a> Comparer<'a> {
         };
         let is_filler =
             self.base.function_at(base).is_none() || self.fixed.function_at(fixed).is_none();
-        is_filler && before == as_far && self.same_function(b, f)
+        // What has its address taken and is no filler was made a function, which starts there.
+        let (of_base, of_fixed) = (self.in_base(base), self.in_fixed(fixed));
+        let starts = matches!(of_base, Target::Function { offset: 0, .. })
+            || matches!(of_fixed, Target::Function { offset: 0, .. });
+        is_filler && !starts && before == as_far && self.same_function(b, f)
     }
 
     /// Writable data without a name is known only by its place in the contribution of its
@@ -386,9 +395,8 @@ impl<'a> Comparer<'a> {
         ) else {
             return Meaning::Unknown;
         };
-        let name = |name: Option<&crate::image::Compiland>| {
-            name.map(|compiland| compiland.short_name.clone())
-        };
+        let name =
+            |name: Option<&crate::image::Compiland>| name.map(|compiland| compiland.place.clone());
         let same_compiland = name(self.base.compilands.get(b.compiland.index()))
             == name(self.fixed.compilands.get(f.compiland.index()));
         if !same_compiland || b.size != f.size || b.characteristics != f.characteristics {

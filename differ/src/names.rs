@@ -35,11 +35,11 @@ pub(crate) fn is_mangled(name: &str) -> bool {
 }
 
 /// Whether the linker makes and fills what has this name: its contents are addresses of its own
-/// choosing and tell nothing about the program.
+/// choosing and tell nothing about the program. `__imp_` is not among them: a slot of the import
+/// table is known by its place, and anything else of that name is a pointer of the program's own.
 pub(crate) fn is_linker_made(name: &str) -> bool {
-    const PREFIXES: [&str; 9] = [
+    const PREFIXES: [&str; 8] = [
         "__guard_",
-        "__imp_",
         "__IMPORT_DESCRIPTOR_",
         "__NULL_IMPORT_DESCRIPTOR",
         "__DELAY_IMPORT_",
@@ -61,6 +61,26 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
         || name.ends_with("_NULL_THUNK_DATA")
 }
 
+/// Bytes of the string literal for which the Microsoft ABI makes this linkage name, the terminating
+/// zero included: `??_C@_`, the width of a character, the number and more. Numbers up to 10 are one
+/// digit, others hexadecimal in letters (LLVM's `MicrosoftMangle.cpp`, `mangleStringLiteral`).
+pub(crate) fn literal_size(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix("??_C@_")?;
+    let number = rest.strip_prefix(['0', '1'])?;
+    if let Some(digit) = number.chars().next()?.to_digit(10) {
+        return Some(digit + 1);
+    }
+    let (letters, _) = number.split_once('@')?;
+    let digit = |value: u32, letter: u8| {
+        let digit = letter.checked_sub(b'A').filter(|digit| *digit < 16)?;
+        value.checked_mul(16)?.checked_add(digit.into())
+    };
+    let is_number = (1..=7).contains(&letters.len());
+    is_number
+        .then(|| letters.bytes().try_fold(0, digit))
+        .flatten()
+}
+
 /// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
 /// funclets, dynamic initialisers and the like.
 pub(crate) fn is_generated(name: &str) -> bool {
@@ -80,7 +100,9 @@ pub(crate) fn is_generated(name: &str) -> bool {
         "::__l",
         "{{closure}}",
     ];
-    MARKS.iter().any(|mark| name.contains(mark)) || without_generated_parts(name).is_some()
+    MARKS.iter().any(|mark| name.contains(mark))
+        || is_position(name)
+        || without_generated_parts(name).is_some()
 }
 
 /// What compilers append to the name of a function that they made another of, before a number:
@@ -104,13 +126,13 @@ pub(crate) fn is_only_numbered(name: &str) -> bool {
 
 /// The name without the parts that compilers number or hash: `.llvm.123` and its like, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
 /// namespaces (`?A0x` and eight digits), of clang's lambdas and unnamed types line and column
-/// (`lambda at FILE:12:3`), and types local to a compiland (a backquote and eight digits
-/// at the end of the unique name). `None` where it has none.
+/// (`lambda at FILE:12:3`), types local to a compiland (a backquote and eight digits
+/// at the end of the unique name), and positions of lambdas and closures. `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     // Most names have nothing of it, and all names come by here.
     let has_dot = name.contains('.');
     if !has_dot
-        && !["<lambda_", "A0x", "`", "::h", SOURCE_PLACE]
+        && !["<lambda_", "closure", "A0x", "`", "::h", SOURCE_PLACE]
             .iter()
             .any(|mark| name.contains(mark))
     {
@@ -130,6 +152,9 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     }
     drop_source_places(&mut stable);
     drop_hashes(&mut stable, "<lambda_", 32, ">");
+    for (before, behind) in POSITIONS {
+        drop_position(&mut stable, before, behind);
+    }
     drop_hashes(&mut stable, "A0x", 8, "");
     if let Some(at) = stable.rfind('`') {
         let hash = &stable[at + 1..];
@@ -160,6 +185,43 @@ fn drop_source_places(name: &mut String) {
             name.replace_range(line..end, "");
             kept = line;
         }
+    }
+}
+
+/// Between what compilers write the position of a lambda or closure in its function: Clang and
+/// MSVC, rustc in PDBs, and rustc in DWARF.
+const POSITIONS: [(&str, &str); 5] = [
+    ("<lambda_", ">"),
+    ("closure$", ""),
+    ("closure_env$", ""),
+    ("{closure#", "}"),
+    ("{closure_env#", "}"),
+];
+
+/// Whether the name counts lambdas or closures: one more in front gives all others of the function
+/// another number, and the same number may be another one.
+pub(crate) fn is_position(name: &str) -> bool {
+    let is_in = |(before, behind): &(&str, &str)| {
+        let mut parts = name.match_indices(before);
+        parts.any(|(at, _)| position(name, at + before.len(), behind).is_some())
+    };
+    POSITIONS.iter().any(is_in)
+}
+
+/// The digits of a position that begins at `at`.
+fn position(name: &str, at: usize, behind: &str) -> Option<usize> {
+    let rest = &name[at..];
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    (digits > 0 && digits < 32 && rest[digits..].starts_with(behind)).then_some(digits)
+}
+
+fn drop_position(name: &mut String, before: &str, behind: &str) {
+    let mut kept = 0;
+    while let Some(at) = name[kept..].find(before).map(|at| kept + at + before.len()) {
+        if let Some(digits) = position(name, at, behind) {
+            name.replace_range(at..at + digits, "");
+        }
+        kept = at;
     }
 }
 
@@ -306,13 +368,39 @@ mod tests {
             .as_deref(),
             Some("<lambda_>::f<<lambda_>>")
         );
-        // Numbered within their function, and so the same in every build.
-        assert_eq!(without_generated_parts("`f'::`2'::<lambda_1>"), None);
+        for (numbered, stable) in [
+            ("`f'::`2'::<lambda_1>", "`f'::`2'::<lambda_>"),
+            (
+                "a::f::closure$12<a::f::closure_env$3>",
+                "a::f::closure$<a::f::closure_env$>",
+            ),
+            ("a::f::{closure#0}", "a::f::{closure#}"),
+        ] {
+            assert_eq!(without_generated_parts(numbered).as_deref(), Some(stable));
+            assert!(is_position(numbered) && !is_position(stable));
+        }
+        assert!(!is_position("closure$x") && !is_position("enclosure"));
         assert_eq!(
             without_generated_parts(".?AUImpl@?1??f@@YAXXZ@`2641cb60").as_deref(),
             Some(".?AUImpl@?1??f@@YAXXZ@")
         );
         assert_eq!(without_generated_parts("`f'::`2'::x"), None);
+    }
+
+    #[test]
+    fn sizes_of_literals() {
+        assert_eq!(literal_size("??_C@_05MCBCHHEJ@world?$AA@"), Some(6));
+        let wide = "??_C@_1BE@NBKGPLIA@?$AAp?$AAr?$AAe?$AAs?$AAu?$AAf?$AAf?$AAi?$AAx?$AA?$AA@";
+        assert_eq!(literal_size(wide), Some(20));
+        for other in [
+            "??_C@_0",
+            "??_C@_0@",
+            "??_C@_0xyz@",
+            "??_C@_0PPPPPPPP@",
+            "??_7x@@6B@",
+        ] {
+            assert_eq!(literal_size(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | name-compiland | name and compiland |
 //! | name-type-compiland | name without numbers of `impl` blocks, type layout and compiland |
 //! | name | name alone, where a number is no part of it: a function that moved to another compiland |
+//! | name-content | name that counts lambdas or closures, and meaning of the body |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
 //! | name-content | name, without those parts, and meaning of the body |
@@ -159,6 +160,7 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| b.in_compiland(i),
         |i| f.in_compiland(i),
     );
+    pairs.tier(Tier::NameCompiland, |i| b.in_place(i), |i| f.in_place(i));
     // Parts of the C++ library are compiled twice, with as many namesakes in each.
     pairs.tier(
         Tier::Decorated,
@@ -171,6 +173,7 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| f.with_type(i),
     );
     pairs.tier(Tier::Name, |i| b.lasting_name(i), |i| f.lasting_name(i));
+    pair_counted(&mut pairs, &b, &f);
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     funclet::pair_funclets(&mut pairs, &b, &f);
 
@@ -223,6 +226,17 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     }
 }
 
+/// Pairs lambdas and closures that have the same number and mean the same. What is left of a
+/// function's is told apart without the numbers.
+fn pair_counted(pairs: &mut Pairs, b: &Names<'_, Base>, f: &Names<'_, Fixed>) {
+    let contents = content::Contents::of_counted(b, f, pairs);
+    pairs.tier(
+        Tier::NameContent,
+        |i| b.counted(i, contents.base(b.owners[i as usize])),
+        |i| f.counted(i, contents.fixed(f.owners[i as usize])),
+    );
+}
+
 /// For each of `count` base bodies where its pairs begin, and where the last one's end.
 fn starts(bodies: &[(FunctionId<Base>, FunctionId<Fixed>, Tier)], count: usize) -> Vec<u32> {
     let mut starts = vec![0_u32; count + 1];
@@ -265,9 +279,21 @@ impl<'a, S: Side> Names<'a, S> {
         &self.procedure(index).name
     }
 
-    /// The name, where it is more than a number.
+    /// The name, where it is more than a number, or than a position.
     fn telling_name(&self, index: u32) -> Option<&'a str> {
-        Some(self.name(index)).filter(|name| !crate::names::is_only_numbered(name))
+        let is_number =
+            |name: &&str| crate::names::is_only_numbered(name) || crate::names::is_position(name);
+        Some(self.name(index)).filter(|name| !is_number(name))
+    }
+
+    /// A name that counts lambdas or closures, with what tells whether it is still the same one.
+    fn counted(&self, index: u32, content: Option<u64>) -> Option<(&'a str, &'a str, u64)> {
+        let procedure = self.procedure(index);
+        let is_counted = crate::names::is_position(&procedure.name);
+        let linkage = procedure.decorated.as_deref().unwrap_or_default();
+        content
+            .filter(|_| is_counted)
+            .map(|content| (&*procedure.name, linkage, content))
     }
 
     fn decorated(&self, index: u32) -> Option<&'a str> {
@@ -303,6 +329,14 @@ impl<'a, S: Side> Names<'a, S> {
         Some((self.lasting_name(index)?, self.compiland(index)?))
     }
 
+    /// As [`Names::in_compiland`], where other compilands have the same short name.
+    fn in_place(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        let id = self.function(index).compiland?;
+        let compiland = self.image.compilands.get(id.index())?;
+        let is_shared = compiland.place != compiland.short_name;
+        Some((self.lasting_name(index)?, &*compiland.place)).filter(|_| is_shared)
+    }
+
     fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
         Some((self.decorated(index)?, self.compiland(index)?))
     }
@@ -331,7 +365,7 @@ impl<'a, S: Side> Names<'a, S> {
 }
 
 /// A name without the parts that another build would number or hash otherwise.
-fn stable_name(name: &str) -> Cow<'_, str> {
+pub(crate) fn stable_name(name: &str) -> Cow<'_, str> {
     let parts = crate::names::without_generated_parts(name);
     let numbers = crate::names::without_impl_numbers(parts.as_deref().unwrap_or(name));
     numbers.or(parts).map_or(Cow::Borrowed(name), Cow::Owned)

@@ -13,6 +13,7 @@ mod image_relative;
 mod jump_tables;
 mod locate;
 mod pdb;
+mod places;
 mod scan;
 mod symbols;
 

@@ -149,6 +149,49 @@ impl CodeViewTypes {
         false
     }
 
+    /// Whether values of this type may be larger than it: the last member of a structure is an
+    /// array without a count, for which the type has no room and an initialiser has.
+    pub(crate) fn is_open_ended(&self, index: u32) -> bool {
+        let mut index = TypeIndex(index);
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                return false;
+            }
+            index = match self.data(index) {
+                Some(TypeData::Modifier(modifier)) => modifier.underlying_type.get(),
+                Some(TypeData::Array(array)) => {
+                    return u32::try_from(array.len).is_ok_and(|bytes| bytes == 0);
+                }
+                Some(data) => match self.last_member(index, &data) {
+                    Some(member) => member,
+                    None => return false,
+                },
+                None => return false,
+            };
+        }
+        false
+    }
+
+    /// The type of the last member of a structure or union, or where that is declared here only
+    /// its definition.
+    fn last_member(&self, index: TypeIndex, data: &TypeData<'_>) -> Option<TypeIndex> {
+        let (name, is_definition) = definition_name(data)?;
+        if !is_definition {
+            return self.definition_of(name).filter(|it| *it != index);
+        }
+        let list = match data {
+            TypeData::Struct(structure) => structure.fixed.field_list.get(),
+            TypeData::Union(union) => union.fixed.fields.get(),
+            _ => return None,
+        };
+        let fields = self.fields(list).into_iter();
+        let mut members = fields.filter_map(|field| match field {
+            Field::Member(member) => Some(member.ty),
+            _ => None,
+        });
+        members.next_back()
+    }
+
     /// The type of the only member of a structure.
     fn only_member(&self, index: TypeIndex, data: &TypeData<'_>) -> Option<TypeIndex> {
         let (name, is_definition) = definition_name(data)?;

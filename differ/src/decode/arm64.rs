@@ -22,7 +22,9 @@ use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub use field::{AddressField, FieldError};
 pub use listing::text;
-pub(super) use listing::{constants_differing, is_compared, relative_tables};
+pub(super) use listing::{
+    constants_differing, is_compared, reaches_back, relative_tables, runs_on,
+};
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.

@@ -7,13 +7,13 @@
 //! finds the tables that stand between instructions. In code that no known way leads to, only
 //! operands based on a register that held the image base somewhere in the function count.
 
-mod constants;
 mod image_base;
 mod operands;
 mod registers;
 mod relative_tables;
 mod tables;
 mod text;
+mod uses;
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +26,10 @@ use operands::{absolute, image_relative, is_relative, relative};
 use registers::{RegisterSet, note_image_base};
 use tables::{Tables, literals};
 
-pub(super) use constants::{constants_differing, is_compared};
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;
+pub(super) use uses::{constants_differing, is_compared, reaches_back, runs_on};
 
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     let mut tables = Tables::default();

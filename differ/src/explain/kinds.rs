@@ -7,7 +7,7 @@ use similar::DiffOp;
 
 use super::Listing;
 use crate::compare::{Kind, kind_of};
-use crate::decode::Instruction;
+use crate::decode::{Constants, Instruction};
 use crate::lines::lines_of;
 use crate::meaning::{Comparer, Meaning};
 
@@ -34,17 +34,13 @@ pub(super) fn classify(
                     let bi = &b.body.instructions[old_index + at];
                     let fi = &f.body.instructions[new_index + at];
                     let kind = classify_pair(comparer, (b, bi), (f, fi));
-                    let is_line = |(from, to): (u64, u64)| {
+                    let is_line = |it: Constants| {
                         let (b_lines, f_lines) = &*lines;
-                        b_lines
-                            .at(bi.offset)
-                            .is_some_and(|line| u64::from(line) == from)
-                            && f_lines
-                                .at(fi.offset)
-                                .is_some_and(|line| u64::from(line) == to)
+                        let is = |line: Option<u32>, value| line.map(u64::from) == Some(value);
+                        is(b_lines.at(bi.offset), it.base) && is(f_lines.at(fi.offset), it.fixed)
                     };
                     kinds.push(match kind {
-                        PairKind::Constants(values) if is_line(values) => Kind::LineNumber,
+                        PairKind::Constants(it) if it.is_moved && is_line(it) => Kind::LineNumber,
                         PairKind::Constants(_) => Kind::Immediate,
                         PairKind::Reference(kind) => kind,
                         PairKind::Other => Kind::Code,
@@ -58,8 +54,8 @@ pub(super) fn classify(
 
 /// In what two instructions at corresponding places differ.
 enum PairKind {
-    /// Only in a constant; its two values.
-    Constants((u64, u64)),
+    /// Only in a constant.
+    Constants(Constants),
     /// Only in what the operand points at.
     Reference(Kind),
     /// In more.

@@ -9,7 +9,8 @@ use crate::decode::Reference;
 pub struct PlacedReference<S: Side> {
     /// Bytes from the start of the function to the instruction.
     pub offset: u32,
-    /// Bytes of the instruction.
+    /// Bytes of the instruction; 0 behind the last one, where the code runs on into the function
+    /// that follows.
     pub length: u8,
     /// Whether other instructions complete the address (Arm64 pages): then they stand for it.
     pub completed_elsewhere: bool,

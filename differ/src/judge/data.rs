@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
-use super::{Case, Refusal, types};
+use super::{Case, Refusal, nameless, types};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
@@ -13,6 +13,7 @@ use crate::pe::ExportTarget;
 pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     initial_values(case, &mut refusals);
+    nameless::judge(case, &mut refusals);
     changed_tables(case, &mut refusals);
     new_variables(case, &mut refusals);
     types::judge(case, &mut refusals);
@@ -118,6 +119,13 @@ fn initial_value_differs(
     if base.sized_by_type && fixed.sized_by_type && base.size != fixed.size {
         return Some(format!("{} bytes before, {} after", base.size, fixed.size));
     }
+    // Without a type there is as much room as the object gave.
+    let is_given = base.compiland.is_some() && fixed.compiland.is_some();
+    let is_untyped = !base.sized_by_type && !fixed.sized_by_type;
+    if is_given && is_untyped && fixed.size > base.size {
+        let (before, after) = (base.size, fixed.size);
+        return Some(format!("room for {before} bytes before, for {after} after"));
+    }
     let size = base.size.min(fixed.size);
     let b = Value::new(case.comparer.base, base, size);
     let f = Value::new(case.comparer.fixed, fixed, size);
@@ -155,7 +163,7 @@ fn initial_value_differs(
 
 /// Whether two pointers lead to the same place. That a named constant behind them changed is a
 /// finding of its own.
-fn leads_to_same(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
+pub(super) fn leads_to_same(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     match case.comparer.compare(before, after, ReferenceKind::Address) {
         Meaning::Same => true,

@@ -274,6 +274,14 @@ rules! {
         do "Take the waiver out of the policy, or write the name as the report has it."
         example "The policy allows HP030 for retry_limit, and the variable is called \
              retry_limit_ms."
+    "HP037" Refuse "reached beside the entry"
+        why "Redirecting an entry replaces what calls of it do. Code that did not change and enters \
+             the function in the middle, or reads constants that stand in it, goes on with what the \
+             base has; so does whoever has such an address from a table or an export. And what may \
+             be constants by itself must not be written into."
+        do "Change those who reach into the function as well, or move what they reach out of it."
+        example "Hand-written assembly has a second name in the middle of a function, and the fix \
+                 changes what follows it."
     "HP040" Warn "another compiler"
         why "The two sides were compiled by different compilers or versions. Most of what differs \
              is then the compiler's doing, and the patch is larger than the fix."

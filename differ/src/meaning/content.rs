@@ -98,7 +98,10 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
         return (true, Vec::new());
     };
     let fixed = comparer.fixed.data_symbol(partner);
-    if crate::names::is_linker_made(base.decorated.as_deref().unwrap_or(&base.name)) {
+    let is_slot = comparer.base.pe.import_at(base.rva).is_some()
+        && comparer.fixed.pe.import_at(fixed.rva).is_some();
+    let linkage = base.decorated.as_deref().unwrap_or(&base.name);
+    if is_slot || crate::names::is_linker_made(linkage) {
         return (true, Vec::new());
     }
     let constant = (
@@ -228,24 +231,21 @@ impl Comparer<'_> {
         if base.exact && fixed.exact && base.size != fixed.size {
             return different;
         }
-        let (Some(b), Some(f)) = (
-            self.base.pe.bytes(base.rva, base.size),
-            self.fixed.pe.bytes(fixed.rva, fixed.size),
-        ) else {
-            // Beyond the initialised part of a section: zeros, or nothing at all.
-            return if base.size == fixed.size {
-                Meaning::Same
-            } else {
-                Meaning::Unknown
-            };
-        };
+        // Beyond the initialised part of a section are zeros, or nothing at all.
+        let b = self.base.pe.bytes_from(base.rva);
+        let f = self.fixed.pe.bytes_from(fixed.rva);
+        let (b, f) = (
+            &b[..b.len().min(base.size as usize)],
+            &f[..f.len().min(fixed.size as usize)],
+        );
         let common = b.len().min(f.len());
         let rest = if b.len() > common {
             &b[common..]
         } else {
             &f[common..]
         };
-        if rest.len() >= MAX_FILLER || rest.iter().any(|byte| *byte != 0) {
+        let is_filler = base.size == fixed.size || rest.len() < MAX_FILLER;
+        if !is_filler || rest.iter().any(|byte| *byte != 0) {
             return different;
         }
         let b_pointers = self.base.pointers_in(base.rva, base.size);

@@ -4,7 +4,7 @@
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
 use super::Comparer;
-use crate::decode::{ReferenceKind, is_compared};
+use crate::decode::{ReferenceKind, is_compared, reaches_back};
 use crate::image::{Image, PlacedReference};
 
 /// The data that ends at `rva` where `function` reaches into it, too, so that `rva` may be meant as
@@ -32,7 +32,40 @@ pub fn ends_at<S: Side>(
     is_reached.then_some(found)
 }
 
+/// Where arrays end whose contents are not the same; sorted.
+pub(super) fn changed(image: &Image<Base>, data_same: &[bool]) -> Vec<Rva<Base>> {
+    let symbols = image.data.iter().zip(data_same);
+    let changed = symbols
+        .filter(|(_, same)| !**same)
+        .map(|(symbol, _)| symbol);
+    let mut ends: Vec<_> = changed
+        .filter(|symbol| symbol.sized_by_type && image.types.is_array(symbol.type_index))
+        .filter_map(|symbol| symbol.rva.checked_add(symbol.size))
+        .collect();
+    ends.sort_unstable();
+    ends
+}
+
 impl Comparer<'_> {
+    /// Whether an operand of a base function takes the address behind an array of constants that
+    /// changed, which the function does not reach otherwise, and reaches back from there: to the
+    /// array.
+    pub(crate) fn may_end_changed(
+        &self,
+        function: FunctionId<Base>,
+        placed: &PlacedReference<Base>,
+    ) -> bool {
+        let rva = placed.reference.target;
+        if placed.reference.kind != ReferenceKind::Address {
+            return false;
+        }
+        let is_end = self.changed_ends.binary_search(&rva).is_ok();
+        let code = || self.base.code_of(function);
+        is_end
+            && ends_at(self.base, function, rva).is_none()
+            && reaches_back(self.base.pe.machine, code(), placed.offset)
+    }
+
     /// Whether both operands are meant as the end of the same array: of a type that has an end,
     /// and of no use but to be compared with. Otherwise it is what the linker happened to put
     /// there, and where that is something else, code was made to reach something else.

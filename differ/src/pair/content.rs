@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
+use rayon::prelude::*;
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::{Names, Pairs, stable_name};
@@ -50,6 +51,25 @@ impl Contents {
                 .chain(unnamed(fixed))
                 .map(|id| (id, meaning(fixed, id)))
                 .collect(),
+        }
+    }
+
+    /// Those of bodies whose names count lambdas or closures.
+    pub(super) fn of_counted(b: &Names<'_, Base>, f: &Names<'_, Fixed>, pairs: &Pairs) -> Self {
+        fn of<S: Side>(
+            names: &Names<'_, S>,
+            unpaired: impl Iterator<Item = u32>,
+        ) -> FxHashMap<FunctionId<S>, Content> {
+            let counted: Vec<FunctionId<S>> = unpaired
+                .filter(|index| crate::names::is_position(names.name(*index)))
+                .map(|index| names.owners[index as usize])
+                .collect();
+            let counted = counted.into_par_iter();
+            counted.map(|id| (id, meaning(names.image, id))).collect()
+        }
+        Self {
+            base: of(b, pairs.unpaired_base()),
+            fixed: of(f, pairs.unpaired_fixed()),
         }
     }
 

@@ -54,6 +54,13 @@ pub(super) fn pair_data<'a>(
         &mut paired,
         base,
         fixed,
+        |s, _| in_place(base, s),
+        |s, _| in_place(fixed, s),
+    );
+    tier(
+        &mut paired,
+        base,
+        fixed,
         |s, _| Some(&*s.name),
         |s, _| Some(&*s.name),
     );
@@ -79,6 +86,17 @@ pub(super) fn pair_data<'a>(
         |s, compiland| in_function(&s.name, compiland).filter(|_| !s.global && s.parent.is_none()),
     );
     paired
+}
+
+/// The name and the compiland of data that lives in no function, where other compilands have the
+/// same short name.
+fn in_place<'a, S: Side>(
+    image: &'a Image<S>,
+    symbol: &'a DataSymbol<S>,
+) -> Option<(&'a str, &'a str)> {
+    let compiland = image.compilands.get(symbol.compiland?.index())?;
+    let tells = symbol.parent.is_none() && compiland.place != compiland.short_name;
+    tells.then_some((&*symbol.name, &*compiland.place))
 }
 
 fn keys<'a, S: Side, K: Hash + Eq, P>(

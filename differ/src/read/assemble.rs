@@ -7,7 +7,7 @@ use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
 use super::alike::Decoded;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic, RawSwitchTable};
-use super::{carve, data, image_relative, jump_tables, scan};
+use super::{carve, data, image_relative, jump_tables, places, scan};
 use crate::image::{
     Compiland, Contribution, DataSymbol, Fixup, Function, Image, Mention, Procedure, SwitchTable,
     SymbolSource,
@@ -65,6 +65,7 @@ impl<S: Side> Unscanned<S> {
     /// Puts in order what symbols say.
     pub(super) fn new(pe: Pe<S>, symbols: Symbols<S>) -> Self {
         let Symbols {
+            mut compilands,
             mut modules,
             mut publics,
             globals,
@@ -72,6 +73,7 @@ impl<S: Side> Unscanned<S> {
             contributions,
             ..
         } = symbols;
+        places::tell_apart(&mut compilands);
         let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
         let mut switch_tables = switch_tables(&pe, &modules);
         switch_tables.sort_by_key(|table| (table.table, table.branch));
@@ -94,7 +96,7 @@ impl<S: Side> Unscanned<S> {
             procedures: carved.procedures,
             mentions: carved.mentions,
             data,
-            compilands: symbols.compilands,
+            compilands,
             contributions,
             switch_tables,
             hotpatch_functions,

@@ -128,6 +128,7 @@ fn compiland(name: &str, symbols: &ModuleSymbols, lines: LineRecords) -> Compila
     Compiland {
         name: name.into(),
         short_name: crate::names::of_object(name).into(),
+        place: Box::default(),
         tool: symbols.tool.clone(),
         lines,
     }

@@ -27,7 +27,9 @@ pub(super) fn data_symbols<S: Side>(
         let Some(rva) = pe.rva_of_place(raw.place) else {
             return;
         };
-        let size = types.size(raw.type_index);
+        let size = types
+            .size(raw.type_index)
+            .filter(|_| !types.is_open_ended(raw.type_index));
         symbols.push(DataSymbol {
             rva,
             size: size.unwrap_or(0),
@@ -178,6 +180,14 @@ fn size_the_rest<S: Side>(
         };
         let room = end.saturating_sub(symbol.rva.get());
         if symbol.sized_by_type {
+            continue;
+        }
+        // Linkers let a string end in the middle of another one, which the name of that one tells.
+        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+        let literal = crate::names::literal_size(linkage);
+        if let Some(size) = literal.filter(|size| *size <= room) {
+            symbol.size = size;
+            symbol.sized_by_type = true;
             continue;
         }
         let to_next = next.and_then(|next| next.checked_sub(symbol.rva));

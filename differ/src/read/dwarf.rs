@@ -288,6 +288,7 @@ fn compiland(unit: &UnitFacts) -> Compiland {
     Compiland {
         name: unit.name.clone(),
         short_name: crate::names::of_object(&unit.name).into(),
+        place: Box::default(),
         tool: Some(tool(unit)),
         lines: LineRecords::default(),
     }

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use super::alike::Decoded;
 use super::fixups;
 use crate::decode::{
-    Body, Code, JumpTable, ReferenceKind, decode, refer_from_tables, refer_to_neighbours,
-    relative_tables,
+    Body, Code, Field, JumpTable, Reference, ReferenceKind, decode, refer_from_tables,
+    refer_to_neighbours, relative_tables, runs_on,
 };
 use crate::image::{Fixup, Function, PlacedReference, Procedure, References};
 use crate::pe::Pe;
@@ -93,6 +93,15 @@ struct Known<'a, S: Side> {
 }
 
 impl<S: Side> Known<'_, S> {
+    /// Whether another function starts where one ends.
+    fn start_behind(&self, function: &Function<S>) -> bool {
+        let Some(end) = function.rva.checked_add(function.size) else {
+            return false;
+        };
+        let functions = &self.functions[self.starts.of(end.get())];
+        functions.binary_search_by_key(&end, |it| it.rva).is_ok()
+    }
+
     /// Whether an address lies in a function.
     fn hold(&self, rva: Rva<S>) -> bool {
         let among = self.starts.of(rva.get());
@@ -131,13 +140,17 @@ pub(super) fn scan<S: Side, O: Side>(
             for function in functions {
                 chunk.starts.push(index(scratch.references.len()));
                 let found = &mut scratch.references;
-                let is_known = other.is_some_and(|other| {
+                // What may run on into a function behind it tells by its last instruction.
+                let is_known = other.filter(|_| !known.start_behind(function));
+                let is_known = is_known.is_some_and(|other| {
                     other.copy((pe, procedures), function, &mut expected, found)
                 });
                 if is_known {
                     debug_assert!(is_decoded(pe, function, scratch, &chunk));
                 } else {
                     add_references(pe, fixups, function, scratch, &mut chunk);
+                    let run_on = run_on(pe, function, &known, &scratch.body);
+                    scratch.references.extend(run_on);
                 }
             }
             chunk.references = scratch.references.as_slice().into();
@@ -249,6 +262,33 @@ fn add_references<S: Side>(
     scratch.references.extend(placed);
     let jumps = body.jump_tables.drain(..).map(|table| (at, table));
     chunk.jump_tables.extend(jumps);
+}
+
+/// Code that runs on into the function behind it jumps there, in a way: with an instruction of no
+/// bytes.
+fn run_on<S: Side>(
+    pe: &Pe<S>,
+    function: &Function<S>,
+    known: &Known<'_, S>,
+    body: &Body<S>,
+) -> Option<PlacedReference<S>> {
+    if !known.start_behind(function) {
+        return None;
+    }
+    let end = function.rva.checked_add(function.size)?;
+    let last = body.instructions.last().filter(|last| last.valid)?;
+    let place = function.rva.checked_add(last.offset)?;
+    let bytes = pe.bytes(place, last.length.into())?;
+    runs_on(pe.machine, bytes).then_some(PlacedReference {
+        offset: function.size,
+        length: 0,
+        completed_elsewhere: false,
+        reference: Reference {
+            target: end,
+            kind: ReferenceKind::Jump,
+            field: Field::Word { mask: 0 },
+        },
+    })
 }
 
 pub(super) fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {

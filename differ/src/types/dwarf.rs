@@ -200,6 +200,26 @@ impl DwarfTypes {
         false
     }
 
+    /// Whether values of this type may be larger than it: the last member of a structure is an
+    /// array without a count, or with one of 0.
+    pub(crate) fn is_open_ended(&self, mut index: u32) -> bool {
+        for _ in 0..MAX_DEPTH {
+            let next = match self.record(index) {
+                Some(DwarfType::Array { counts, .. }) => {
+                    return counts.first().is_none_or(|count| count.unwrap_or(0) == 0);
+                }
+                Some(DwarfType::Alias { target, .. }) => *target,
+                Some(DwarfType::Definition(definition)) => {
+                    definition.members.last().and_then(|member| member.ty)
+                }
+                _ => None,
+            };
+            let Some(next) = next else { return false };
+            index = next;
+        }
+        false
+    }
+
     /// The name of the structure that a value or pointer of this type leads to.
     pub(crate) fn udt_of(&self, mut index: u32) -> Option<Vec<u8>> {
         for _ in 0..MAX_DEPTH {

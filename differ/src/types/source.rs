@@ -47,6 +47,15 @@ impl Types {
         }
     }
 
+    /// Whether values of this type may be larger than it, as structures that end with an array
+    /// without a count are.
+    pub fn is_open_ended(&self, index: u32) -> bool {
+        match &self.0 {
+            Source::CodeView(types) => types.is_open_ended(index),
+            Source::Dwarf(types) => types.is_open_ended(index),
+        }
+    }
+
     /// The function type behind the index of a procedure: for `S_*PROC32_ID` records of CodeView
     /// the index names an item, which names the type.
     pub fn function_type(&self, index: u32, is_item: bool) -> u32 {

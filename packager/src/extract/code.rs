@@ -1,6 +1,6 @@
 //! Operands of instructions: what each should reach.
 
-use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
+use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind, reaches_back};
 use hpbuild_differ::meaning::{
     Target as Meaning, anonymous_extent, ends_at, is_read_only, resolve,
 };
@@ -80,7 +80,13 @@ impl Extraction<'_> {
             _ => return self.target(rva, kind, operand),
         };
         let Some(array) = ends_at(image, walk.id, rva) else {
-            return self.target(rva, kind, operand);
+            let code = image.code_of(walk.id);
+            let is_end = reaches_back(image.pe.machine, code, operand.offset);
+            let array = is_end.then(|| self.changed_array_before(rva)).flatten();
+            return match array {
+                Some(name) => Err(end_of_array(&name, "what stands behind it")),
+                None => self.target(rva, kind, operand),
+            };
         };
         let symbol = image.data_symbol(array);
         let start = self.target(symbol.rva, kind, operand)?;
@@ -111,6 +117,19 @@ impl Extraction<'_> {
             Some(false) => Ok(other),
             None => Err(end_of_array(&symbol.name, "what stands behind it")),
         }
+    }
+
+    /// The array of constants that ends at `rva` and is another one than the base's. Code may walk it
+    /// from its end.
+    fn changed_array_before(&self, rva: Rva<Fixed>) -> Option<String> {
+        let image = &self.diff.fixed;
+        let before = image.data.partition_point(|symbol| symbol.rva < rva);
+        let id = DataId::new(before.checked_sub(1)?);
+        let symbol = image.data_symbol(id);
+        let ends_here = symbol.sized_by_type && symbol.rva.checked_add(symbol.size) == Some(rva);
+        let is_array = image.types.is_array(symbol.type_index) && is_read_only(image, symbol.rva);
+        let base = self.comparer.base_data_of(id)?;
+        (ends_here && is_array && !self.comparer.data_same(base)).then(|| symbol.name.to_string())
     }
 
     /// Whether what the fixed image has at `rva` without a name stands in the base at `place`.

@@ -85,6 +85,10 @@ impl Extraction<'_> {
             index_of: vec![None; body.instructions.len()],
         };
         self.check_relocations(&walk, &body);
+        if let Some(end) = image.references_of(id).last().filter(|it| it.length == 0) {
+            let message = "it runs on into the function behind it";
+            self.refuse(Code::NotUnderstood, &name, Some(end.offset), message);
+        }
         let image_base = self.image_base_target(&walk, &body);
         if image_base == Target::PatchImageBase {
             self.check_image_base_uses(&walk, &body, bytes);

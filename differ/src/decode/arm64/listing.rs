@@ -4,7 +4,7 @@ use hpbuild_metadata::{Rva, Side};
 
 use super::Text;
 use super::effects::{self, Flow};
-use crate::decode::{Body, Code, Instruction, ReferenceKind};
+use crate::decode::{Body, Code, Constants, Instruction, ReferenceKind};
 
 /// The text of each of the instructions; `name` names what operands point at. Where the
 /// disassembler cannot be had, instructions are written as numbers.
@@ -43,7 +43,7 @@ pub fn text<S: Side>(
 ///
 /// Constants are told for the groups that hold numbers of the source: moves of wide immediates,
 /// additions and comparisons, and offsets of loads and stores.
-pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<(u64, u64)> {
+pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<Constants> {
     let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u32::from_le_bytes(*word));
     let (base, fixed) = (word(base)?, word(fixed)?);
     // Group mask and value, then the field's lowest bit and its width.
@@ -61,7 +61,42 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
         return None;
     }
     let value = |word: u32| u64::from((word & field) >> group.2);
-    Some((value(base), value(fixed)))
+    Some(Constants {
+        base: value(base),
+        fixed: value(fixed),
+        // `movz` of the low half word.
+        is_moved: base & 0x7fe0_0000 == 0x5280_0000,
+    })
+}
+
+/// See [`crate::decode::reaches_back`].
+pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
+    let words = bytes.get(offset as usize..).unwrap_or_default();
+    let mut words = words
+        .chunks_exact(4)
+        .filter_map(|word| word.first_chunk())
+        .map(|word| u32::from_le_bytes(*word));
+    let Some(register) = words.next().map(|word| word & 31) else {
+        return false;
+    };
+    words.take(USE_WINDOW).any(|word| {
+        // Loads and stores of one register or of two with a signed offset, and subtraction.
+        let one = word & 0x3b20_0000 == 0x3800_0000 && word & 1 << 20 != 0;
+        let two = word & 0x3a00_0000 == 0x2800_0000 && word & 1 << 21 != 0;
+        let less = word & 0x7f80_0000 == 0x5100_0000;
+        (one || two || less) && word >> 5 & 31 == register
+    })
+}
+
+/// See [`crate::decode::runs_on`].
+pub(in crate::decode) fn runs_on(instruction: &[u8]) -> bool {
+    let Some(word) = instruction.first_chunk() else {
+        return false;
+    };
+    matches!(
+        effects::of(u32::from_le_bytes(*word)).flow,
+        Flow::Next | Flow::Branch { conditional: true }
+    )
 }
 
 /// How many instructions behind an address its register is looked for.
@@ -188,15 +223,28 @@ mod tests {
 
     #[test]
     fn constants() {
-        let differing =
-            |base: u32, fixed: u32| constants_differing(&base.to_le_bytes(), &fixed.to_le_bytes());
+        let differing = |base: u32, fixed: u32| {
+            constants_differing(&base.to_le_bytes(), &fixed.to_le_bytes())
+                .map(|it| (it.base, it.fixed, it.is_moved))
+        };
         // mov w1, #123 and #124; then to another register.
-        assert_eq!(differing(0x5280_0f61, 0x5280_0f81), Some((123, 124)));
+        assert_eq!(differing(0x5280_0f61, 0x5280_0f81), Some((123, 124, true)));
         assert_eq!(differing(0x5280_0f61, 0x5280_0f82), None);
         // cmp w0, #6 and #5.
-        assert_eq!(differing(0x7100_181f, 0x7100_141f), Some((6, 5)));
+        assert_eq!(differing(0x7100_181f, 0x7100_141f), Some((6, 5, false)));
         // ldr x0, [x1, #8] and [x1, #16]: the field counts words of the access.
-        assert_eq!(differing(0xf940_0420, 0xf940_0820), Some((1, 2)));
+        assert_eq!(differing(0xf940_0420, 0xf940_0820), Some((1, 2, false)));
+        let walks = |uses: u32| {
+            // add x8, x8, #256
+            let code = [0x9104_0108_u32, uses].map(u32::to_le_bytes).concat();
+            reaches_back(&code, 0)
+        };
+        // ldr w9, [x8, #-4]!; ldur w9, [x8, #-4]; ldp w9, w10, [x8, #-8]; sub x9, x8, #4
+        let back = [0xb85f_cd09, 0xb85f_c109, 0x297f_2909, 0xd100_1109];
+        assert!(back.into_iter().all(walks));
+        // ldr w9, [x8, #4]; ldr w9, [x8], #4; ldur w9, [x7, #-4]
+        let other = [0xb940_0509, 0xb840_4509, 0xb85f_c0e9];
+        assert!(!other.into_iter().any(walks));
         // add x0, x1, x2 holds no constant.
         assert_eq!(differing(0x8b02_0020, 0x8b03_0020), None);
     }

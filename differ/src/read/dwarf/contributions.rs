@@ -56,6 +56,7 @@ pub(super) fn contributions<S: Side>(
             compilands.push(Compiland {
                 name: file.as_str().into(),
                 short_name: crate::names::of_object(file).into(),
+                place: Box::default(),
                 tool: None,
                 lines: LineRecords::default(),
             });

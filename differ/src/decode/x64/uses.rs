@@ -1,0 +1,176 @@
+//! What single instructions do with an address or a constant.
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register};
+
+use crate::decode::Constants;
+
+/// Registers that a callee need not keep.
+const VOLATILE: [Register; 7] = [
+    Register::RAX,
+    Register::RCX,
+    Register::RDX,
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+];
+
+/// How many instructions behind an address its register is looked for.
+const USE_WINDOW: usize = 64;
+
+/// See [`crate::decode::reaches_back`].
+pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
+    let rest = bytes.get(offset as usize..).unwrap_or_default();
+    let mut decoder = Decoder::with_ip(64, rest, 0, DecoderOptions::NONE);
+    let register = decoder.decode().op0_register();
+    if !register.is_gpr64() {
+        return false;
+    }
+    decoder.iter().take(USE_WINDOW).any(|iced| {
+        let before = iced.memory_base() == register
+            && iced.memory_displacement64().cast_signed() < 0
+            && !iced.is_ip_rel_memory_operand();
+        let less = iced.op0_register() == register
+            && match iced.mnemonic() {
+                Mnemonic::Dec | Mnemonic::Sub => true,
+                Mnemonic::Add => match iced.op1_kind() {
+                    OpKind::Immediate8to64 | OpKind::Immediate32to64 => {
+                        iced.immediate(1).cast_signed() < 0
+                    }
+                    _ => false,
+                },
+                _ => false,
+            };
+        before || less
+    })
+}
+
+/// See [`crate::decode::runs_on`].
+pub(in crate::decode) fn runs_on(instruction: &[u8]) -> bool {
+    let iced = Decoder::with_ip(64, instruction, 0, DecoderOptions::NONE).decode();
+    let goes_on = matches!(
+        iced.flow_control(),
+        FlowControl::Next | FlowControl::ConditionalBranch
+    );
+    goes_on && iced.len() == instruction.len() && iced.mnemonic() != Mnemonic::Hlt
+}
+
+/// See [`crate::decode::is_compared`].
+pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
+    let rest = bytes.get(offset as usize..).unwrap_or_default();
+    let mut decoder = Decoder::with_ip(64, rest, 0, DecoderOptions::NONE);
+    let register = decoder.decode().op0_register();
+    let mut info = iced_x86::InstructionInfoFactory::new();
+    for iced in decoder.iter().take(USE_WINDOW) {
+        let registers = info.info(&iced).used_registers();
+        if registers
+            .iter()
+            .any(|used| used.register().full_register() == register)
+        {
+            let whole = [iced.op0_kind(), iced.op1_kind()]
+                .into_iter()
+                .zip([iced.op0_register(), iced.op1_register()])
+                .any(|(kind, held)| kind == OpKind::Register && held == register);
+            return iced.mnemonic() == Mnemonic::Cmp && whole;
+        }
+        // The comparison may stand at the end of a loop, behind calls; never behind the function.
+        match iced.flow_control() {
+            FlowControl::Call | FlowControl::IndirectCall if VOLATILE.contains(&register) => {
+                return false;
+            }
+            FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => return false,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// If two instructions differ in nothing but an immediate or a displacement, what that is.
+pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<Constants> {
+    let read = |bytes| {
+        let mut decoder = Decoder::with_ip(64, bytes, 0, DecoderOptions::NONE);
+        let iced = decoder.decode();
+        let at = decoder.get_constant_offsets(&iced);
+        (!iced.is_invalid() && iced.len() == bytes.len()).then_some((iced, at))
+    };
+    let ((b, b_at), (f, f_at)) = (read(base)?, read(fixed)?);
+    if b.code() != f.code() || b_at != f_at {
+        return None;
+    }
+    let immediate = (b_at.immediate_offset(), b_at.immediate_size());
+    let displacement = (b_at.displacement_offset(), b_at.displacement_size());
+    let differs = |(start, size): (usize, usize)| {
+        let range = start..start + size;
+        base.get(range.clone()) != fixed.get(range)
+    };
+    let (start, size) = match (differs(immediate), differs(displacement)) {
+        (true, false) => immediate,
+        (false, true) => displacement,
+        _ => return None,
+    };
+    let outside = |at: usize| !(start..start + size).contains(&at);
+    if (0..base.len()).any(|at| outside(at) && base[at] != fixed[at]) {
+        return None;
+    }
+    let value = |bytes: &[u8]| {
+        let mut word = [0; 8];
+        word.get_mut(..size)?
+            .copy_from_slice(bytes.get(start..start + size)?);
+        Some(u64::from_le_bytes(word))
+    };
+    let moves = matches!(b.mnemonic(), Mnemonic::Mov | Mnemonic::Push);
+    Some(Constants {
+        base: value(base)?,
+        fixed: value(fixed)?,
+        is_moved: moves && start == immediate.0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walks_from_the_end() {
+        let walks = |uses: &[u8]| {
+            // lea rcx, [rip+0x100]
+            let mut code = vec![0x48, 0x8d, 0x0d, 0, 1, 0, 0];
+            code.extend(uses);
+            reaches_back(&code, 0)
+        };
+        // mov eax, [rcx-4]; sub rcx, 4; add rcx, -4; dec rcx
+        assert!(walks(&[0x8b, 0x41, 0xfc]) && walks(&[0x48, 0x83, 0xe9, 4]));
+        assert!(walks(&[0x48, 0x83, 0xc1, 0xfc]) && walks(&[0x48, 0xff, 0xc9]));
+        // mov eax, [rcx+4]; add rcx, 4; mov eax, [rdx-4]
+        assert!(!walks(&[0x8b, 0x41, 4]) && !walks(&[0x48, 0x83, 0xc1, 4]));
+        assert!(!walks(&[0x8b, 0x42, 0xfc]));
+    }
+
+    /// Only what is put somewhere may be the number of a line, and only where nothing else differs.
+    #[test]
+    fn constants_that_differ() {
+        let differing = |base: &[u8], fixed: &[u8]| {
+            constants_differing(base, fixed).map(|it| (it.base, it.fixed, it.is_moved))
+        };
+        // mov edx, 57
+        assert_eq!(
+            differing(&[0xba, 57, 0, 0, 0], &[0xba, 58, 0, 0, 0]),
+            Some((57, 58, true))
+        );
+        // mov dword [rcx+4], 57 and [rcx+8], 57: another place, and [rcx+8], 58.
+        let store = |at, value| [0xc7, 0x41, at, value, 0, 0, 0];
+        assert_eq!(differing(&store(4, 57), &store(8, 57)), Some((4, 8, false)));
+        assert_eq!(
+            differing(&store(4, 57), &store(4, 58)),
+            Some((57, 58, true))
+        );
+        assert_eq!(differing(&store(4, 57), &store(8, 58)), None);
+        // cmp ecx, 57 and add ecx, 57
+        for (opcode, register) in [(0x83, 0xf9), (0x83, 0xc1)] {
+            assert_eq!(
+                differing(&[opcode, register, 57], &[opcode, register, 58]),
+                Some((57, 58, false))
+            );
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Initial values of writable data that no symbol names.
+//!
+//! Objects without debug information name nothing that is static. What of such an object no name
+//! covers is compared as it lies there: the writable parts of one object, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use hpbuild_metadata::{Base, Fixed, Rva, Side};
+
+use super::{Case, Refusal, data};
+use crate::image::{Contribution, Image};
+
+/// What one object gave to one kind of section, as far as it has bytes without a name.
+type Parts<'a, S> = BTreeMap<(&'a str, u32), Vec<Part<'a, S>>>;
+
+/// A stretch without a name, without the zeros around it: names beside it may come and go.
+struct Part<'a, S: Side> {
+    image: &'a Image<S>,
+    start: Rva<S>,
+    bytes: &'a [u8],
+}
+
+pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    // Without a PDB nothing tells what an object gave.
+    if base.symbols.pdb().is_none() || fixed.symbols.pdb().is_none() {
+        return;
+    }
+    let (before, after) = (parts(base), parts(fixed));
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    for key in keys {
+        let b = before.get(key).map_or(&[][..], Vec::as_slice);
+        let f = after.get(key).map_or(&[][..], Vec::as_slice);
+        let evidence = if b.len() == f.len() {
+            b.iter().zip(f).find_map(|(b, f)| differ(case, b, f))
+        } else {
+            Some(format!("{} parts before, {} after", b.len(), f.len()))
+        };
+        if let Some(evidence) = evidence {
+            let name = format!("nameless data of {}", key.0);
+            let message = format!("the initial value of {name} changed");
+            refusals.push(Refusal::new("HP030", name, message, evidence));
+        }
+    }
+}
+
+/// The parts of an image that hold more than zeros.
+fn parts<S: Side>(image: &Image<S>) -> Parts<'_, S> {
+    let mut found = Parts::new();
+    let template = image.pe.tls.as_ref().and_then(|tls| tls.template);
+    for contribution in &image.contributions {
+        let section = image.pe.section_at(contribution.rva);
+        let is_data = section.is_some_and(|it| it.is_writable() && !it.is_code());
+        // What each thread starts with is compared as a whole.
+        let is_thread_local = template.is_some_and(|(start, size)| {
+            let at = contribution.rva.checked_sub(start);
+            at.is_some_and(|at| at < size)
+        });
+        if !is_data || is_thread_local {
+            continue;
+        }
+        let Some(compiland) = image.compilands.get(contribution.compiland.index()) else {
+            continue;
+        };
+        let parts = nameless(image, contribution).into_iter();
+        let mut parts = parts.filter_map(|range| Part::new(image, range)).peekable();
+        if parts.peek().is_some() {
+            let key = (&*compiland.place, contribution.characteristics);
+            found.entry(key).or_default().extend(parts);
+        }
+    }
+    found
+}
+
+/// The addresses that no symbol and no slot of the import table covers.
+fn nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Vec<Range<u32>> {
+    let (start, end) = (
+        contribution.rva.get(),
+        contribution.rva.get().saturating_add(contribution.size),
+    );
+    let first = image
+        .data
+        .partition_point(|symbol| symbol.rva.get() < start);
+    let named = image.data[first..]
+        .iter()
+        .take_while(|it| it.rva.get() < end);
+    let named = named.map(|it| (it.rva.get(), it.size));
+    let first = image.pe.imports.partition_point(|it| it.slot.get() < start);
+    let slots = image.pe.imports[first..]
+        .iter()
+        .take_while(|it| it.slot.get() < end);
+    let mut covered: Vec<(u32, u32)> = named.chain(slots.map(|it| (it.slot.get(), 8))).collect();
+    covered.sort_unstable();
+    let mut left = Vec::new();
+    let mut at = start;
+    for (from, size) in covered {
+        if from > at {
+            left.push(at..from);
+        }
+        at = at.max(from.saturating_add(size));
+    }
+    if at < end {
+        left.push(at..end);
+    }
+    left
+}
+
+impl<'a, S: Side> Part<'a, S> {
+    /// What of a range is more than zeros; what is not in the file is zero, too.
+    fn new(image: &'a Image<S>, range: Range<u32>) -> Option<Self> {
+        let stored = image.pe.bytes_from(Rva::new(range.start));
+        let bytes = &stored[..stored.len().min(range.len())];
+        let first = bytes.iter().position(|byte| *byte != 0)?;
+        let last = bytes.iter().rposition(|byte| *byte != 0)?;
+        // The lowest byte of a pointer may be zero.
+        let first = first - ((range.start as usize + first) & 7).min(first);
+        Some(Self {
+            image,
+            start: Rva::new(range.start.checked_add(u32::try_from(first).ok()?)?),
+            bytes: &bytes[first..=last],
+        })
+    }
+
+    /// Where pointers begin, and where they lead.
+    fn pointers(&self) -> Vec<(usize, Option<Rva<S>>)> {
+        let size = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        let places = self.image.pe.relocations_in(self.start, size);
+        let pointer = |place: &Rva<S>| {
+            let word = self
+                .image
+                .pe
+                .bytes(*place, 8)
+                .and_then(|it| it.first_chunk());
+            let target = word.and_then(|it| self.image.pe.rva_of(u64::from_le_bytes(*it)));
+            Some((place.checked_sub(self.start)? as usize, target))
+        };
+        places.iter().filter_map(pointer).collect()
+    }
+}
+
+/// How two parts differ.
+fn differ(case: &Case<'_>, b: &Part<'_, Base>, f: &Part<'_, Fixed>) -> Option<String> {
+    let (before, after) = (b.pointers(), f.pointers());
+    let places = |it: (&(usize, _), &(usize, _))| it.0.0 == it.1.0;
+    if before.len() != after.len() || !before.iter().zip(&after).all(places) {
+        return Some(format!("other pointers behind rva {} of the base", b.start));
+    }
+    for ((at, before), (_, after)) in before.iter().zip(&after) {
+        let same = match (before, after) {
+            (Some(before), Some(after)) => data::leads_to_same(case, *before, *after),
+            (before, after) => before.is_some() == after.is_some(),
+        };
+        if !same {
+            let start = b.start;
+            return Some(format!(
+                "the pointer at byte {at:#x} of rva {start} leads elsewhere"
+            ));
+        }
+    }
+    let in_pointer = |at: usize| {
+        let next = before.partition_point(|(place, _)| *place <= at);
+        let last = next.checked_sub(1).map(|index| before[index].0);
+        last.is_some_and(|place| at - place < 8)
+    };
+    let byte = |bytes: &[u8], at: usize| bytes.get(at).copied().unwrap_or(0);
+    let mut all = 0..b.bytes.len().max(f.bytes.len());
+    let at = all.find(|at| byte(b.bytes, *at) != byte(f.bytes, *at) && !in_pointer(*at))?;
+    let (before, after) = (byte(b.bytes, at), byte(f.bytes, at));
+    Some(format!(
+        "byte {at:#x} of rva {}: {before:#04x} before, {after:#04x} after",
+        b.start
+    ))
+}

@@ -11,8 +11,8 @@ mod lookup;
 mod table;
 mod thread_local;
 mod unwind_labels;
+mod writable;
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -366,49 +366,6 @@ impl<'a> Comparer<'a> {
         is_filler && !starts && before == as_far && self.same_function(b, f)
     }
 
-    /// Writable data without a name is known only by its place in the contribution of its
-    /// compiland, and only while that contribution keeps its size.
-    fn compare_unnamed_writable(
-        &self,
-        base: Rva<Base>,
-        b: Target<Base>,
-        fixed: Rva<Fixed>,
-        f: Target<Fixed>,
-    ) -> Meaning {
-        let (Target::Anonymous(_), Target::Anonymous(_)) = (b, f) else {
-            return Meaning::Different(Difference::Data);
-        };
-        // The runtime writes into it, and knows it by the name of its type.
-        let types = (type_name(self.base, base), type_name(self.fixed, fixed));
-        if let (Some(b), Some(f)) = types {
-            if b == f {
-                return Meaning::Same;
-            }
-            // Another hash of the source: of several such types nothing tells which is meant.
-            if without_hashes(b) != without_hashes(f) {
-                return Meaning::Different(Difference::Data);
-            }
-        }
-        let (Some(b), Some(f)) = (
-            self.base.contribution_at(base),
-            self.fixed.contribution_at(fixed),
-        ) else {
-            return Meaning::Unknown;
-        };
-        let name =
-            |name: Option<&crate::image::Compiland>| name.map(|compiland| compiland.place.clone());
-        let same_compiland = name(self.base.compilands.get(b.compiland.index()))
-            == name(self.fixed.compilands.get(f.compiland.index()));
-        if !same_compiland || b.size != f.size || b.characteristics != f.characteristics {
-            return Meaning::Unknown;
-        }
-        if base.get() - b.rva.get() == fixed.get() - f.rva.get() {
-            Meaning::Same
-        } else {
-            Meaning::Different(Difference::Data)
-        }
-    }
-
     fn same_function(&self, base: FunctionId<Base>, fixed: FunctionId<Fixed>) -> bool {
         self.pairing.linked(base, fixed)
     }
@@ -446,25 +403,6 @@ impl<'a> Comparer<'a> {
 
 fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {
     base.dll.eq_ignore_ascii_case(&fixed.dll) && base.symbol == fixed.symbol
-}
-
-/// The name in a type descriptor of the Microsoft C++ ABI: a pointer to the table of its class, a
-/// word that the runtime sets, and the name, decorated and with a dot in front.
-fn type_name<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<&str> {
-    let has_table = image.pe.relocations_in(rva, 16) == [rva];
-    let (word, name) = image
-        .pe
-        .bytes_from(rva)
-        .get(8..)?
-        .split_first_chunk::<8>()?;
-    let end = name.iter().position(|byte| *byte == 0)?;
-    let name = std::str::from_utf8(&name[..end]).ok()?;
-    (has_table && *word == [0; 8] && name.starts_with('.')).then_some(name)
-}
-
-/// The name without the hash of the source in it.
-fn without_hashes(name: &str) -> Cow<'_, str> {
-    crate::names::without_generated_parts(name).map_or(name.into(), Cow::Owned)
 }
 
 /// The function that follows close behind a place in code, and how many bytes on it starts.

@@ -30,6 +30,9 @@ use places::Places;
 use report::Names;
 use totals::Totals;
 
+/// How many random pairs continuous integration compares.
+const RANDOM: u64 = 30;
+
 /// What can be asked of this chore.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Arguments {
@@ -71,6 +74,15 @@ impl Arguments {
             random: None,
             seed: 1,
             whole: false,
+        }
+    }
+
+    /// What it asks for of random pairs: about a minute of them.
+    pub(crate) fn random() -> Self {
+        Arguments {
+            only: None,
+            random: Some(RANDOM),
+            ..Arguments::ci()
         }
     }
 

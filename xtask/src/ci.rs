@@ -14,7 +14,7 @@ use crate::{accuracy, deny, fixtures, run, tidy, toolchain, wine};
 /// A check fails.
 pub(crate) fn run() -> Result<()> {
     type Check = fn() -> Result<()>;
-    let steps: [(&str, Check); 10] = [
+    let steps: [(&str, Check); 11] = [
         ("tools that tests use as oracles", toolchain::tools),
         ("cargo fmt --check", format),
         (
@@ -30,6 +30,9 @@ pub(crate) fn run() -> Result<()> {
         ("cargo test --workspace", || test(&[])),
         ("seeded edits at -O2, against the oracle", || {
             accuracy::run(&accuracy::Arguments::ci())
+        }),
+        ("random edits, against the oracle", || {
+            accuracy::run(&accuracy::Arguments::random())
         }),
         ("patches below Wine's loader", wine::run),
     ];

@@ -208,6 +208,11 @@ impl Extraction<'_> {
                 .and_then(|bytes| bytes.try_into().ok())
                 .map(u64::from_le_bytes);
             let target = match value.and_then(|value| image.pe.rva_of(value)) {
+                // The loader would take one that is not aligned; the table of patches does not.
+                Some(_) if offset % 8 != 0 => Err((
+                    Code::DataNotUnderstood,
+                    "a pointer at an offset that is not aligned".to_string(),
+                )),
                 Some(target) if offset + 8 <= size => self.pointer_target(target),
                 _ => Err((
                     Code::DataNotUnderstood,

@@ -73,6 +73,17 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
             found = last_of_a_name(&mut pairs);
         }
         if found.is_empty() {
+            found = circular(&mut pairs, &mut in_base, |one, other, id| {
+                let mut assumed = renamed.clone();
+                assumed.insert(functions.plain(other), functions.plain(one));
+                let names = Names {
+                    renamed: &assumed,
+                    ..renames
+                };
+                Reader::new(fixed, names).function(id)
+            });
+        }
+        if found.is_empty() {
             break;
         }
         for (one, other) in found {
@@ -157,6 +168,36 @@ fn recognise<'a>(
         }
     }
     found
+}
+
+/// Finds a function that only has another name and that what it refers to leads back to, so that
+/// its own meaning holds its name: of those of one side alone one with the bytes of exactly one of
+/// the other side, and the same meaning if the two are taken for one. That one proves the others
+/// wrong or right, so it comes alone.
+fn circular<'a>(
+    pairs: &mut Pairs<'a, SectionId>,
+    in_base: &mut Reader<'_>,
+    in_fixed: impl Fn(&FunctionName, &FunctionName, SectionId) -> Meaning,
+) -> Vec<(&'a FunctionName, &'a FunctionName)> {
+    let mut alike = BTreeMap::<Vec<u8>, [Vec<(&FunctionName, &SectionId)>; 2]>::new();
+    for &(name, id) in &pairs.removed {
+        let bytes = in_base.function(*id).bytes;
+        alike.entry(bytes).or_default()[0].push((name, id));
+    }
+    for &(name, id) in &pairs.added {
+        let bytes = in_fixed(name, name, *id).bytes;
+        alike.entry(bytes).or_default()[1].push((name, id));
+    }
+    for sides in alike.into_values() {
+        let ([(one, id)], [(other, in_other)]) = (&sides[0][..], &sides[1][..]) else {
+            continue;
+        };
+        if in_base.function(**id) == in_fixed(one, other, **in_other) {
+            pairs.join((one, id), (other, in_other));
+            return vec![(one, other)];
+        }
+    }
+    Vec::new()
 }
 
 /// Brings together what is left of functions with namesakes, where that is one on both sides.

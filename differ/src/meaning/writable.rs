@@ -1,0 +1,116 @@
+//! Writable data without a name: the guards of variables that are made when they are first reached,
+//! type descriptors of classes that one object keeps to itself.
+
+use std::borrow::Cow;
+
+use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
+
+use super::{Comparer, Difference, Meaning, Target};
+use crate::image::Image;
+
+impl Comparer<'_> {
+    /// Writable data without a name is known by the name of the type that it describes, by what
+    /// stands around it, or by its place in the contribution of its compiland while that keeps its
+    /// size.
+    pub(super) fn compare_unnamed_writable(
+        &self,
+        base: Rva<Base>,
+        b: Target<Base>,
+        fixed: Rva<Fixed>,
+        f: Target<Fixed>,
+    ) -> Meaning {
+        let (Target::Anonymous(_), Target::Anonymous(_)) = (b, f) else {
+            return Meaning::Different(Difference::Data);
+        };
+        // The runtime writes into it, and knows it by the name of its type.
+        let types = (type_name(self.base, base), type_name(self.fixed, fixed));
+        if let (Some(b), Some(f)) = types {
+            if b == f {
+                return Meaning::Same;
+            }
+            // Another hash of the source: of several such types nothing tells which is meant.
+            if without_hashes(b) != without_hashes(f) {
+                return Meaning::Different(Difference::Data);
+            }
+        }
+        let beside = (Beside::new(self.base, base), Beside::new(self.fixed, fixed));
+        if let (Some(b), Some(f)) = beside
+            && self.paired_data(b.named, f.named).is_some()
+            && (b.distance, b.gap) == (f.distance, f.gap)
+        {
+            return Meaning::Same;
+        }
+        let (Some(b), Some(f)) = (
+            self.base.contribution_at(base),
+            self.fixed.contribution_at(fixed),
+        ) else {
+            return Meaning::Unknown;
+        };
+        let name =
+            |name: Option<&crate::image::Compiland>| name.map(|compiland| compiland.place.clone());
+        let same_compiland = name(self.base.compilands.get(b.compiland.index()))
+            == name(self.fixed.compilands.get(f.compiland.index()));
+        if !same_compiland || b.size != f.size || b.characteristics != f.characteristics {
+            return Meaning::Unknown;
+        }
+        if base.get() - b.rva.get() == fixed.get() - f.rva.get() {
+            Meaning::Same
+        } else {
+            Meaning::Different(Difference::Data)
+        }
+    }
+}
+
+/// Where a place without a name lies between named data of one contribution: with as much room
+/// there as before, nothing came between.
+struct Beside<S: Side> {
+    /// The data before it.
+    named: DataId<S>,
+    /// Bytes from where that starts.
+    distance: u32,
+    /// Bytes from there to what comes next, or to the end.
+    gap: u32,
+}
+
+impl<S: Side> Beside<S> {
+    fn new(image: &Image<S>, rva: Rva<S>) -> Option<Self> {
+        let contribution = image.contribution_at(rva)?;
+        let end = contribution.rva.checked_add(contribution.size)?;
+        let behind = image.data.partition_point(|symbol| symbol.rva <= rva);
+        let before = behind.checked_sub(1)?;
+        let start = image.data[before].rva;
+        if start < contribution.rva {
+            return None;
+        }
+        let next = image
+            .data
+            .get(behind)
+            .map_or(end, |symbol| symbol.rva.min(end));
+        // Of several names of one address the first one stands for all.
+        let named = image.data_aliases(DataId::new(before)).next()?;
+        Some(Beside {
+            named,
+            distance: rva.checked_sub(start)?,
+            gap: next.checked_sub(start)?,
+        })
+    }
+}
+
+/// The name in a type descriptor of the Microsoft C++ ABI: a pointer to the table of its class, a
+/// word that the runtime sets, and the name, decorated and with a dot in front.
+fn type_name<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<&str> {
+    let has_table = image.pe.relocations_in(rva, 16) == [rva];
+    let (word, name) = image
+        .pe
+        .bytes_from(rva)
+        .get(8..)?
+        .split_first_chunk::<8>()?;
+    let end = name.iter().position(|byte| *byte == 0)?;
+    let name = std::str::from_utf8(&name[..end]).ok()?;
+    (has_table && *word == [0; 8] && name.starts_with('.')).then_some(name)
+}
+
+/// The name without the hash of the source in it.
+fn without_hashes(name: &str) -> Cow<'_, str> {
+    crate::names::without_generated_parts(name).map_or(name.into(), Cow::Owned)
+}

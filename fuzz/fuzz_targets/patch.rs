@@ -7,7 +7,7 @@
 use std::sync::OnceLock;
 
 use hpbuild_differ::{Differ, Input, SymbolPaths, diff};
-use hpbuild_fuzz::{Sides, all, chosen, damage, file};
+use hpbuild_fuzz::{Sides, all, allow_contained_panics, chosen, damage, file};
 use hpbuild_packager::extract::Options;
 use hpbuild_packager::{NoPatch, build};
 use libfuzzer_sys::fuzz_target;
@@ -18,6 +18,7 @@ fn pairs() -> &'static [&'static Sides] {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    allow_contained_panics();
     let Some((pair, changes)) = chosen(pairs(), bytes) else {
         return;
     };

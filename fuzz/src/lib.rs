@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::io::Write;
-use std::sync::OnceLock;
+use std::panic;
+use std::sync::{Once, OnceLock};
 
 use hpbuild_fixtures::{Build, Machine, Pair, pairs};
 use tempfile::NamedTempFile;
@@ -116,6 +117,20 @@ fn damage_at(file: &mut Vec<u8>, how: u8, place: usize, word: [u8; 4]) {
             file[at..at + 8].copy_from_slice(&wide.to_le_bytes());
         }
     }
+}
+
+/// Lets panics pass that become errors: those of the PDB parser, which the differ contains. The
+/// fuzzer would end the process at once. Others still do.
+pub fn allow_contained_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let abort = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !hpbuild_differ::panic_is_contained() {
+                abort(info);
+            }
+        }));
+    });
 }
 
 /// A file with these bytes for as long as the value lives.

@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let seeds = folder.join("seeds").join(&target);
         let form = Form::of(&target);
         form.sow(&kept)?;
-        // Hostile sizes must not become allocations: a gigabyte is far beyond any honest input.
+        // Hostile sizes must not become allocations. Images that are applied may claim 256 MiB, and
+        // are there several times.
         run::checked(
             Command::new("cargo")
                 .current_dir(&folder)
@@ -57,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
                 .args(seeds.exists().then_some(&seeds))
                 .arg("--")
                 .arg(format!("-max_total_time={}", arguments.seconds))
-                .args(["-rss_limit_mb=1024", "-malloc_limit_mb=512", "-timeout=10"])
+                .args(["-rss_limit_mb=2048", "-malloc_limit_mb=512", "-timeout=10"])
                 .args(form.limits()),
         )?;
     }

@@ -1,47 +1,47 @@
-//! Any bytes as the DWARF of an image: those of a section each, behind two bytes of length, in
-//! place of the sections of a fixture. An answer or an error.
+//! The DWARF of a prebuilt image with damage, in the sections that hold it and the symbol table
+//! behind them: an answer or an error.
 #![no_main]
 
-use std::io::Write;
+use std::sync::OnceLock;
 
 use hpbuild_differ::{Input, SymbolPaths, functions_by_name};
-use hpbuild_metadata::Base;
+use hpbuild_fuzz::{Sides, all, chosen, damage, file};
+use hpbuild_metadata::Fixed;
 use libfuzzer_sys::fuzz_target;
 
-const IMAGE: &[u8] = include_bytes!("../../fixtures/prebuilt/dwarf/x64/base/hp_dwarf.dll");
+fn pairs() -> &'static [&'static Sides] {
+    static PAIRS: OnceLock<Vec<&Sides>> = OnceLock::new();
+    PAIRS.get_or_init(|| all().iter().filter(|it| it.fixed.pdb.is_empty()).collect())
+}
 
-/// File offset and size of every section from the first of DWARF on: all are read by name alone.
-fn sections() -> impl Iterator<Item = std::ops::Range<usize>> {
+/// File offset of the first section of DWARF: their names are longer than eight bytes.
+fn start(image: &[u8]) -> usize {
     let word = |at: usize| {
-        let bytes = IMAGE[at..at + 4].try_into().expect("four bytes");
+        let bytes = image[at..at + 4].try_into().expect("four bytes");
         u32::from_le_bytes(bytes) as usize
     };
     let header = word(0x3c);
-    let count = usize::from(IMAGE[header + 6]);
-    let table = header + 24 + usize::from(IMAGE[header + 20]);
-    (0..count)
-        .map(move |index| table + 40 * index)
-        .filter(|at| IMAGE[*at] == b'/')
-        .map(move |at| word(at + 20)..word(at + 20) + word(at + 16))
+    let table = header + 24 + usize::from(image[header + 20]);
+    (0..usize::from(image[header + 6]))
+        .map(|index| table + 40 * index)
+        .filter(|at| image[*at] == b'/')
+        .map(|at| word(at + 20))
+        .min()
+        .unwrap_or(0)
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut image = IMAGE.to_vec();
-    let mut rest = bytes;
-    for section in sections() {
-        let Some((length, behind)) = rest.split_first_chunk() else {
-            break;
-        };
-        let length = usize::from(u16::from_le_bytes(*length));
-        let length = length.min(behind.len()).min(section.len());
-        image[section.start..section.start + length].copy_from_slice(&behind[..length]);
-        rest = &behind[length..];
-    }
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(&image).expect("room for it");
+    let Some((pair, changes)) = chosen(pairs(), bytes) else {
+        return;
+    };
+    let mut image = pair.fixed.dll.clone();
+    let mut dwarf = image.split_off(start(&image));
+    damage(&mut [&mut dwarf], changes);
+    image.append(&mut dwarf);
+    let pe = file(&image);
     let input = Input {
-        pe: file.path().to_owned(),
+        pe: pe.path().to_owned(),
         pdb: None,
     };
-    let _ = functions_by_name::<Base>(&input, &SymbolPaths::default());
+    let _ = functions_by_name::<Fixed>(&input, &SymbolPaths::default());
 });

@@ -1,51 +1,45 @@
-//! A fixed image with damage: a patch that verifies, refusals or an error. What the linker writes
-//! and the verifier does not believe is a mistake of one of them.
+//! A pair of images with damage in any of its files: a patch that verifies, refusals or an error.
+//! What the linker writes and the verifier does not believe is a mistake of one of them.
 //!
-//! The input is a list of changes, six bytes each: a place in the sections, and a word for it.
+//! The input chooses a prebuilt pair and then says what to damage.
 #![no_main]
 
-use std::io::Write;
-use std::path::Path;
+use std::sync::OnceLock;
 
 use hpbuild_differ::{Differ, Input, SymbolPaths, diff};
+use hpbuild_fuzz::{Sides, all, allow_contained_panics, chosen, damage, file};
 use hpbuild_packager::extract::Options;
 use hpbuild_packager::{NoPatch, build};
 use libfuzzer_sys::fuzz_target;
 
-const PREBUILT: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../fixtures/prebuilt/exceptions/x64"
-);
-const IMAGE: &[u8] =
-    include_bytes!("../../fixtures/prebuilt/exceptions/x64/handled/hp_exceptions.dll");
-/// Changes that are made of an input.
-const MOST: usize = 16;
-/// Bytes of headers, which the target `pe` is for.
-const HEADERS: usize = 0x400;
+fn pairs() -> &'static [&'static Sides] {
+    static PAIRS: OnceLock<Vec<&Sides>> = OnceLock::new();
+    PAIRS.get_or_init(|| all().iter().collect())
+}
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut image = IMAGE.to_vec();
-    for change in bytes.chunks_exact(6).take(MOST) {
-        let place = usize::from(u16::from_le_bytes([change[0], change[1]]));
-        let at = HEADERS + place % (image.len() - HEADERS - 4);
-        image[at..at + 4].copy_from_slice(&change[2..]);
-    }
-    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-    file.write_all(&image).expect("room for it");
-    let input = |pe: &Path, side: &str| Input {
-        pe: pe.to_owned(),
-        pdb: Some(Path::new(PREBUILT).join(side).join("hp_exceptions.pdb")),
+    allow_contained_panics();
+    let Some((pair, changes)) = chosen(pairs(), bytes) else {
+        return;
     };
-    let base = Path::new(PREBUILT).join("base/hp_exceptions.dll");
+    let (mut base, mut fixed) = (pair.base.clone(), pair.fixed.clone());
+    let mut files = [&mut fixed.dll, &mut fixed.pdb, &mut base.dll, &mut base.pdb];
+    damage(&mut files, changes);
+    let [fixed_dll, fixed_pdb, base_dll, base_pdb] = files.map(|bytes| (bytes.len(), file(bytes)));
+    let input =
+        |dll: &(usize, tempfile::NamedTempFile), pdb: &(usize, tempfile::NamedTempFile)| Input {
+            pe: dll.1.path().to_owned(),
+            pdb: (pdb.0 != 0).then(|| pdb.1.path().to_owned()),
+        };
     let differ = Differ {
-        base: input(&base, "base"),
-        fixed: input(file.path(), "handled"),
+        base: input(&base_dll, &base_pdb),
+        fixed: input(&fixed_dll, &fixed_pdb),
         symbols: SymbolPaths::default(),
         policy: Default::default(),
     };
     if let Ok(Ok(diff)) = diff(&differ, &mut Vec::new())
         && let Err(NoPatch::Faulty(faults)) = build(&diff, &Options::first())
     {
-        panic!("the linker and the verifier disagree: {faults:?}");
+        panic!("{}: linker and verifier disagree: {faults:?}", pair.name);
     }
 });

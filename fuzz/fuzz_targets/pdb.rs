@@ -1,24 +1,30 @@
-//! Any bytes as the PDB of the demo's base: an answer or an error. Only a panic that reading the
-//! container contains is not seen here; the differ's own parsing is.
+//! The PDB of a prebuilt image with damage: an answer or an error. A panic of the PDB parser
+//! that the differ contains is an error, too.
 #![no_main]
 
-use std::io::Write;
+use std::sync::OnceLock;
 
 use hpbuild_differ::{Input, SymbolPaths, functions_by_name};
-use hpbuild_metadata::Base;
+use hpbuild_fuzz::{Sides, all, allow_contained_panics, chosen, damage, file};
+use hpbuild_metadata::Fixed;
 use libfuzzer_sys::fuzz_target;
 
+fn pairs() -> &'static [&'static Sides] {
+    static PAIRS: OnceLock<Vec<&Sides>> = OnceLock::new();
+    PAIRS.get_or_init(|| all().iter().filter(|it| !it.fixed.pdb.is_empty()).collect())
+}
+
 fuzz_target!(|bytes: &[u8]| {
-    let file = |bytes: &[u8]| {
-        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
-        file.write_all(bytes).expect("room for it");
-        file
+    allow_contained_panics();
+    let Some((pair, changes)) = chosen(pairs(), bytes) else {
+        return;
     };
-    let pe = file(hpbuild_fixtures::demo::X64.base.dll.bytes);
-    let pdb = file(bytes);
+    let mut damaged = pair.fixed.pdb.clone();
+    damage(&mut [&mut damaged], changes);
+    let (pe, pdb) = (file(&pair.fixed.dll), file(&damaged));
     let input = Input {
         pe: pe.path().to_owned(),
         pdb: Some(pdb.path().to_owned()),
     };
-    let _ = functions_by_name::<Base>(&input, &SymbolPaths::default());
+    let _ = functions_by_name::<Fixed>(&input, &SymbolPaths::default());
 });

@@ -68,3 +68,32 @@ pub fn fuzz_load(file: &[u8]) -> bool {
     running::PatchFile::parse(file).is_ok()
         || image::Image::<hpbuild_metadata::Base>::parse(file).is_ok()
 }
+
+/// Loads a base and a patch, applies the patch and reverts it on a model of the memory; for
+/// fuzzing. Says whether it went in.
+///
+/// # Panics
+/// Where a patch that went in does not come out without a trace.
+#[doc(hidden)]
+pub fn fuzz_apply(base: &[u8], patch: &[u8]) -> bool {
+    let (Ok(base), Ok(patch)) = (image::Image::parse(base), running::PatchFile::parse(patch))
+    else {
+        return false;
+    };
+    let space = space::Space::Model(space::Model::default());
+    let Ok(mut running) = running::load(space, base, vec![patch], 1) else {
+        return false;
+    };
+    let mut went_in = false;
+    lifecycle::run(&mut running, &mut |step| {
+        let reverted = matches!(step.name, "revert" | "apply after revert");
+        went_in |= reverted;
+        let failures = &step.failures;
+        assert!(
+            !reverted || failures.is_empty(),
+            "{}: {failures:?}",
+            step.name
+        );
+    });
+    went_in
+}

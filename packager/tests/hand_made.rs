@@ -53,8 +53,8 @@ fn disassembly(file: &[u8]) -> Option<String> {
 const DATA: Target = Target::Base(Rva::new(0x5010));
 const CALLEE: Target = Target::Base(Rva::new(0x1200));
 
-/// `sub rsp, 28h`, every form of access to the base, `add rsp, 28h; ret`, with unwind info.
-fn x64_forms() -> Parts {
+/// Every form of operand that x64 code has.
+fn x64_code() -> Piece {
     let mut code = Assembled::default();
     code.plain(&[0x48, 0x83, 0xec, 0x28]);
     code.relative(&[0xe8], &[], Call, CALLEE);
@@ -77,82 +77,71 @@ fn x64_forms() -> Parts {
         Memory(8),
         Target::BaseValue(Rva::new(0x3000)),
     );
-    code.relative(
-        &[0x0f, 0x28, 0x05],
-        &[],
-        Memory(16),
-        Target::Piece(Place::start(PieceId(2))),
-    ); // movaps xmm0, const
-    code.relative(
-        &[0x48, 0x8d, 0x0d],
-        &[],
-        Address,
-        Target::Piece(Place::start(PieceId(4))),
-    ); // lea rcx, new function
+    code.relative(&[0x0f, 0x28, 0x05], &[], Memory(16), piece_target(2)); // movaps xmm0, const
+    code.relative(&[0x48, 0x8d, 0x0d], &[], Address, piece_target(4)); // lea rcx, new function
     code.absolute(&[0x49, 0xbb], DATA); // mov r11, imm64
     code.plain(&[0x48, 0x83, 0xc4, 0x28, 0xc3]);
-    let unwind = Piece {
-        name: "unwind".into(),
-        room: Room::Unwind,
-        align: 4,
-        // UNW_FLAG_UHANDLER, prologue of 4, ALLOC_SMALL 28h, then the handler and its data.
-        bytes: vec![0x11, 4, 1, 0, 4, 0x42, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0],
-        zeros: 0,
-        references: vec![Reference {
-            offset: 8,
-            how: How::ImageRelative,
-            target: CALLEE,
-        }],
-        page_links: vec![],
+    code.piece("forms")
+}
+
+/// The start of a piece.
+fn piece_target(id: u32) -> Target {
+    Target::Piece(Place::start(PieceId(id)))
+}
+
+/// A piece of data whose references are of one kind.
+fn data(
+    name: &str,
+    (room, align): (Room, u32),
+    bytes: Vec<u8>,
+    how: How,
+    references: &[(u32, Target)],
+) -> Piece {
+    let reference = |(offset, target): &(u32, Target)| Reference {
+        offset: *offset,
+        how,
+        target: *target,
     };
-    let constant = Piece {
-        name: "constant".into(),
-        room: Room::ReadOnly,
-        align: 16,
-        bytes: (0..16).collect(),
+    Piece {
+        name: name.into(),
+        room,
+        align,
+        bytes,
         zeros: 0,
-        references: vec![],
+        references: references.iter().map(reference).collect(),
         page_links: vec![],
-    };
-    let table = Piece {
-        name: "table".into(),
-        room: Room::ReadOnly,
-        align: 8,
-        bytes: vec![0; 16],
-        zeros: 0,
-        references: vec![
-            Reference {
-                offset: 0,
-                how: How::Pointer,
-                target: CALLEE,
-            },
-            Reference {
-                offset: 8,
-                how: How::Pointer,
-                target: Target::Piece(Place::start(PieceId(5))),
-            },
-        ],
-        page_links: vec![],
-    };
+    }
+}
+
+/// `sub rsp, 28h`, every form of access to the base, `add rsp, 28h; ret`, with unwind info.
+fn x64_forms() -> Parts {
+    // UNW_FLAG_UHANDLER, prologue of 4, ALLOC_SMALL 28h, then the handler and its data.
+    let unwind = vec![0x11, 4, 1, 0, 4, 0x42, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0];
+    let handler = [(8, CALLEE)];
+    let unwind = data(
+        "unwind",
+        (Room::Unwind, 4),
+        unwind,
+        How::ImageRelative,
+        &handler,
+    );
+    let bytes = (0..16).collect();
+    let constant = data("constant", (Room::ReadOnly, 16), bytes, How::Pointer, &[]);
+    let pointers = [(0, CALLEE), (8, piece_target(5))];
+    let table = data(
+        "table",
+        (Room::ReadOnly, 8),
+        vec![0; 16],
+        How::Pointer,
+        &pointers,
+    );
     let mut other = Assembled::default();
-    other.relative(
-        &[0x48, 0x8d, 0x05],
-        &[],
-        Address,
-        Target::Piece(Place::start(PieceId(3))),
-    ); // lea rax, table
+    other.relative(&[0x48, 0x8d, 0x05], &[], Address, piece_target(3)); // lea rax, table
     other.relative(&[0xe9], &[], Jump, CALLEE);
-    let global = Piece {
-        name: "new global".into(),
-        room: Room::Writable,
-        align: 8,
-        bytes: vec![],
-        zeros: 0x2000,
-        references: vec![],
-        page_links: vec![],
-    };
+    let mut global = data("new global", (Room::Writable, 8), vec![], How::Pointer, &[]);
+    global.zeros = 0x2000;
     let pieces = vec![
-        code.piece("forms"),
+        x64_code(),
         unwind,
         constant,
         table,

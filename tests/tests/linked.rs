@@ -114,22 +114,25 @@ fn what_the_linker_dropped_is_in_no_image() {
     assert_eq!(came.added.keys().collect::<Vec<_>>(), [&0x1010]);
 }
 
+/// Two functions with their numbers, and one that calls one of the two.
+fn three<'a>(one: u8, other: u8, callee: &'a str) -> [(&'a str, Option<&'a str>, u8); 3] {
+    [
+        ("one", None, one),
+        ("other", None, other),
+        ("caller", Some(callee), 0),
+    ]
+}
+
+/// Where they lie with one body for the two, and with two.
+const FOLDED: [(&str, u32); 3] = [("one", 0x1000), ("other", 0x1000), ("caller", 0x1020)];
+const APART: [(&str, u32); 3] = [("one", 0x1000), ("other", 0x1010), ("caller", 0x1020)];
+
 #[test]
 fn a_folded_body_counts_as_a_body() {
-    let folded = [("one", 0x1000), ("other", 0x1000), ("caller", 0x1020)];
-    let apart = [("one", 0x1000), ("other", 0x1010), ("caller", 0x1020)];
-    let base: Functions<'_> = &[
-        ("one", None, 1),
-        ("other", None, 1),
-        ("caller", Some("one"), 0),
-    ];
+    let base = &three(1, 1, "one");
     // One of the two changes, and is a body of its own from then on.
-    let fixed: Functions<'_> = &[
-        ("one", None, 1),
-        ("other", None, 2),
-        ("caller", Some("one"), 0),
-    ];
-    let changed = found((base, &folded), (fixed, &apart));
+    let fixed = &three(1, 2, "one");
+    let changed = found((base, &FOLDED), (fixed, &APART));
     assert_eq!(
         changed.changed.keys().collect::<Vec<_>>(),
         [&(0x1000, 0x1010)]
@@ -137,36 +140,22 @@ fn a_folded_body_counts_as_a_body() {
     assert!(changed.same.contains(&(0x1000, 0x1000)));
     assert_eq!(changed.folded.len(), 2);
     // Both change alike: one body that changed.
-    let fixed: Functions<'_> = &[
-        ("one", None, 2),
-        ("other", None, 2),
-        ("caller", Some("one"), 0),
-    ];
-    let changed = found((base, &folded), (fixed, &folded));
+    let fixed = &three(2, 2, "one");
+    let changed = found((base, &FOLDED), (fixed, &FOLDED));
     assert_eq!(changed.changed[&(0x1000, 0x1000)].len(), 2);
     assert!(changed.folded.iter().all(|it| !it.unseen));
 }
 
 #[test]
 fn folding_takes_a_difference_away() {
-    let folded = [("one", 0x1000), ("other", 0x1000), ("caller", 0x1020)];
-    let apart = [("one", 0x1000), ("other", 0x1010), ("caller", 0x1020)];
-    let base: Functions<'_> = &[
-        ("one", None, 1),
-        ("other", None, 1),
-        ("caller", Some("one"), 0),
-    ];
-    let fixed: Functions<'_> = &[
-        ("one", None, 1),
-        ("other", None, 1),
-        ("caller", Some("other"), 0),
-    ];
-    let hidden = found((base, &folded), (fixed, &folded));
+    let base = &three(1, 1, "one");
+    let fixed = &three(1, 1, "other");
+    let hidden = found((base, &FOLDED), (fixed, &FOLDED));
     assert!(hidden.changed.is_empty());
     let unseen = hidden.folded.iter().filter(|it| it.unseen);
     let unseen: Vec<&str> = unseen.map(|it| it.function.name.as_str()).collect();
     assert_eq!(unseen, ["caller"]);
     // Not where the two are two.
-    let seen = found((base, &apart), (fixed, &apart));
+    let seen = found((base, &APART), (fixed, &APART));
     assert_eq!(seen.changed.keys().collect::<Vec<_>>(), [&(0x1020, 0x1020)]);
 }

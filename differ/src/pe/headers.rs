@@ -240,7 +240,11 @@ fn read_section<S: Side>(
     }
     // A pointer of zero means that the section has nothing in the file, whatever the size says.
     let used = if raw_at == 0 { 0 } else { raw_size.min(size) };
-    let file = raw_at as usize..raw_at as usize + used as usize;
+    // Where there is nothing in the file the pointer may be anything.
+    let file = match used {
+        0 => 0..0,
+        _ => raw_at as usize..raw_at as usize + used as usize,
+    };
     // Filler behind the section's own bytes must be there, too: a file without it was cut.
     if used != 0 && u64::from(raw_at) + u64::from(raw_size) > file_length as u64 {
         let expected = format!("{raw_size:#x} bytes at file offset {raw_at:#x}");

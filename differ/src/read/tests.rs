@@ -144,3 +144,30 @@ fn reading_finds_none_by_itself() {
     };
     assert!(assemble(*image).cold_parts.is_empty());
 }
+
+/// Code that ends behind the last address there is: every address of the DWARF in turn.
+#[test]
+fn code_that_leaves_the_address_space_is_an_error() {
+    let mut overflows = 0;
+    for variant in ["base", "other-version"] {
+        let whole = pe::<Base>(variant);
+        let addresses = whole.image_base..whole.image_base + u64::from(whole.image_size);
+        let file = whole.file();
+        let first = whole.sections[0].file.end;
+        for at in first..file.len() - 8 {
+            let value = u64::from_le_bytes(*file[at..].first_chunk().unwrap());
+            if !addresses.contains(&value) {
+                continue;
+            }
+            let mut damaged = file.to_vec();
+            damaged[at..at + 8].copy_from_slice(&(u64::MAX - 1).to_le_bytes());
+            let Ok(Opened::Pe(damaged)) = Pe::<Base>::parse(Path::new("damaged"), damaged) else {
+                continue;
+            };
+            if let Err(error) = dwarf::read(&damaged) {
+                overflows += usize::from(error.to_string().contains("address overflow"));
+            }
+        }
+    }
+    assert!(overflows > 0);
+}

@@ -124,3 +124,18 @@ fn sections_are_checked() {
     flat.section_alignment = 0x20;
     assert!(error(flat.build()).contains("SectionAlignment is below a page"));
 }
+
+/// A section with nothing in the file may point anywhere; what is believed of it stays inside.
+#[test]
+fn an_empty_section_points_nowhere() {
+    let mut file = full(0x8664).build();
+    let entry = 0x58 + 112 + 128;
+    let sections = full(0x8664).sections.len();
+    let header = entry + 40 * sections;
+    put(&mut file, 0x46, &(sections as u16 + 1).to_le_bytes());
+    let end = PAGE * (sections as u32 + 1);
+    put(&mut file, header, &words(&[0, 0, 0, end, 0, 0x5d00_0000]));
+    let pe = pe(file);
+    let last = pe.sections.last().expect("a section");
+    assert_eq!(last.file, 0..0);
+}

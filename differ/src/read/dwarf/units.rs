@@ -238,6 +238,16 @@ impl<'a> Walk<'_, 'a> {
     }
 
     fn ranges(&self, entry: &Entry<'a>) -> Result<Vec<(u64, u64)>> {
+        // gimli 0.34 adds the two without looking.
+        let start = match entry.attr_value(gimli::DW_AT_low_pc) {
+            Some(value) => self.dwarf.attr_address(self.unit, value)?,
+            None => None,
+        };
+        let size = Self::number(entry, gimli::DW_AT_high_pc);
+        if let (Some(start), Some(size)) = (start, size) {
+            let end = start.checked_add(size);
+            end.ok_or(gimli::Error::AddressOverflow)?;
+        }
         let mut found = Vec::new();
         let mut ranges = self.dwarf.die_ranges(self.unit, entry)?;
         while let Some(range) = ranges.next()? {

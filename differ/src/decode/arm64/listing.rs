@@ -98,14 +98,17 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
 }
 
 /// See [`crate::decode::runs_on`].
-pub(in crate::decode) fn runs_on(instruction: &[u8]) -> bool {
-    let Some(word) = instruction.first_chunk() else {
-        return false;
-    };
-    matches!(
-        effects::of(u32::from_le_bytes(*word)).flow,
+pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
+    const NOP: u32 = 0xd503_201f;
+    let word = instruction
+        .first_chunk()
+        .map(|word| u32::from_le_bytes(*word))
+        .filter(|word| *word != NOP)?;
+    let flow = effects::of(word).flow;
+    Some(matches!(
+        flow,
         Flow::Next | Flow::Branch { conditional: true }
-    )
+    ))
 }
 
 /// How many instructions behind an address its register is looked for.

@@ -62,13 +62,17 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
 }
 
 /// See [`crate::decode::runs_on`].
-pub(in crate::decode) fn runs_on(instruction: &[u8]) -> bool {
+pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
     let iced = Decoder::with_ip(64, instruction, 0, DecoderOptions::NONE).decode();
+    if iced.mnemonic() == Mnemonic::Nop {
+        return None;
+    }
     let goes_on = matches!(
         iced.flow_control(),
         FlowControl::Next | FlowControl::ConditionalBranch
     );
-    goes_on && iced.len() == instruction.len() && iced.mnemonic() != Mnemonic::Hlt
+    let is_whole = iced.len() == instruction.len();
+    Some(goes_on && is_whole && iced.mnemonic() != Mnemonic::Hlt)
 }
 
 /// See [`crate::decode::is_compared`].

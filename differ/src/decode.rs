@@ -251,9 +251,9 @@ pub(crate) fn is_completed<S: Side>(body: &Body<S>, index: usize) -> bool {
 }
 
 /// Whether what stands behind a whole instruction may run next: it is no jump, no return and no trap.
-/// Behind a call it may, too, and there nobody knows; compilers end functions with calls that do not
-/// come back.
-pub(crate) fn runs_on(machine: Machine, instruction: &[u8]) -> bool {
+/// `None` for what does nothing, so that the instruction before it tells. Behind a call it may, too,
+/// and there nobody knows; compilers end functions with calls that do not come back.
+pub(crate) fn runs_on(machine: Machine, instruction: &[u8]) -> Option<bool> {
     match machine {
         Machine::X64 => x64::runs_on(instruction),
         Machine::Arm64 => arm64::runs_on(instruction),

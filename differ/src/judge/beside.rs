@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use hpbuild_metadata::{Base, FunctionId, Rva};
+use hpbuild_metadata::{Base, DataId, FunctionId, Rva};
 use rayon::prelude::*;
 
 use super::{Case, Refusal};
 use crate::decode::ReferenceKind;
 use crate::image::{FunctionKind, Image, PlacedReference};
+use crate::meaning::is_read_only;
 use crate::pair::funclet;
 use crate::pe::ExportTarget;
 
@@ -142,6 +143,7 @@ impl Redirected<'_> {
     /// Pointers in data that lead into a body, jump tables of its own left out.
     fn by_pointers(&self) -> Vec<Reached> {
         let pe = &self.image.pe;
+        let mut own: BTreeMap<(FunctionId<Base>, DataId<Base>), bool> = BTreeMap::new();
         let reached = |place: &Rva<Base>| {
             pe.section_at(*place).filter(|section| !section.is_code())?;
             let word = pe.bytes(*place, 8)?.first_chunk()?;
@@ -150,6 +152,13 @@ impl Redirected<'_> {
                 return None;
             }
             let holder = self.image.data_at(*place);
+            let mut is_own = |id| {
+                let known = own.entry((body, id));
+                *known.or_insert_with(|| self.is_its_own(body, id))
+            };
+            if holder.is_some_and(&mut is_own) {
+                return None;
+            }
             let holder = holder.map(|id| self.image.data_symbol(id).name.to_string());
             let holder = holder.unwrap_or_else(|| format!("the pointer at rva {place}"));
             Some((body, offset, holder))
@@ -167,6 +176,36 @@ impl Redirected<'_> {
         let size = u64::from(table.entry.size) * u64::from(table.count);
         let inside = u64::from(place.get() - table.table.get()) < size;
         inside && self.image.function_at(table.branch) == Some(body)
+    }
+
+    /// Whether constants with addresses in a body are its own, as a table of its labels is: nothing
+    /// else reaches them. Then the patch has a copy.
+    fn is_its_own(&self, body: FunctionId<Base>, id: DataId<Base>) -> bool {
+        let image = self.image;
+        let symbol = image.data_symbol(id);
+        let holds = |rva: Rva<Base>| {
+            let at = rva.checked_sub(symbol.rva);
+            at.is_some_and(|at| at < symbol.size)
+        };
+        if !is_read_only(image, symbol.rva) {
+            return false;
+        }
+        let is_reached_by = |id: FunctionId<Base>| {
+            let mut references = image.references_of(id).iter();
+            references.any(|placed| {
+                placed.reference.kind != ReferenceKind::Page && holds(placed.reference.target)
+            })
+        };
+        let by_others = (0..image.functions.len())
+            .into_par_iter()
+            .map(FunctionId::new)
+            .any(|id| id != body && is_reached_by(id));
+        let by_pointers = image.pe.base_relocations.iter().any(|place| {
+            let word = image.pe.bytes(*place, 8).and_then(|it| it.first_chunk());
+            let target = word.and_then(|it| image.pe.rva_of(u64::from_le_bytes(*it)));
+            target.is_some_and(holds)
+        });
+        is_reached_by(body) && !by_others && !by_pointers
     }
 
     fn by_exports(&self) -> Vec<Reached> {

@@ -21,7 +21,8 @@ pub fn ends_at<S: Side>(
     let start = image.data[last].rva;
     let ends_here = |id: &DataId<S>| {
         let symbol = image.data_symbol(*id);
-        symbol.sized_by_type && symbol.rva.checked_add(symbol.size) == Some(rva)
+        let is_typed = symbol.sized_by_type && symbol.type_index != 0;
+        is_typed && symbol.rva.checked_add(symbol.size) == Some(rva)
     };
     let found = image.data_aliases(DataId::new(last)).find(ends_here)?;
     let is_inside = |target: Rva<S>| start <= target && target < rva;

@@ -50,7 +50,9 @@ pub fn anonymous_extent<S: Side>(
     let size = end.checked_sub(rva)?;
     let bytes = image.pe.bytes_from(rva);
     let to_boundary = bytes.get(..size as usize)?;
-    if let Some(size) = wide_text(bytes, to_boundary.len()) {
+    let given = left_in_contribution(image, rva).map_or(bytes.len(), |left| left as usize);
+    let given = &bytes[..bytes.len().min(given)];
+    if let Some(size) = wide_text(given, to_boundary.len()) {
         return Some(Extent {
             rva,
             size,
@@ -87,11 +89,12 @@ pub fn anonymous_extent<S: Side>(
     })
 }
 
-/// How many bytes lie at `rva` and behind it in a section of its own, which holds one thing, that
-/// others may reach into: that something starts there means nothing.
+/// The bytes of what begins a section of its own. Others may reach into it: that something else is
+/// known to start there means nothing.
 fn left_in_comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<u32> {
     let contribution = image.contribution_at(rva)?;
-    if contribution.characteristics & IMAGE_SCN_LNK_COMDAT == 0 {
+    let is_comdat = contribution.characteristics & IMAGE_SCN_LNK_COMDAT != 0;
+    if !is_comdat || contribution.rva != rva {
         return None;
     }
     let left = left_in_contribution(image, rva)?;
@@ -109,33 +112,38 @@ fn left_in_comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<u32> {
     (!is_named && !holds_jump_table(image, contribution)).then_some(left)
 }
 
-/// Compilers put the jump tables of a function into one section.
+/// Compilers put the jump tables of a function into one section, and its other tables with them.
 fn holds_jump_table<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> bool {
-    let tables = &image.switch_tables;
+    let holds = |rva: Rva<S>| {
+        let at = rva.checked_sub(contribution.rva);
+        at.is_some_and(|at| at < contribution.size)
+    };
+    let (tables, relative) = (&image.switch_tables, &image.relative_tables);
     let next = tables.partition_point(|table| table.table < contribution.rva);
-    tables.get(next).is_some_and(|table| {
-        table
-            .table
-            .checked_sub(contribution.rva)
-            .is_some_and(|at| at < contribution.size)
-    })
+    let next_relative = relative.partition_point(|table| *table < contribution.rva);
+    tables.get(next).is_some_and(|table| holds(table.table))
+        || relative
+            .get(next_relative)
+            .is_some_and(|table| holds(*table))
 }
 
-/// The bytes of a text in UTF-16 that begins with a letter of ASCII and that a boundary behind so
-/// many bytes cuts in two, up to the zero that ends it.
+/// The bytes of a text in UTF-16 that a boundary behind so many bytes cuts in two, up to the zero
+/// that ends it. Texts with other than Latin letters look like numbers.
 fn wide_text(bytes: &[u8], boundary: usize) -> Option<u32> {
-    let is_cut = boundary > 0 && boundary.is_multiple_of(2);
-    let mut units = bytes
-        .chunks_exact(2)
-        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    let first = units.clone().next()?;
-    let is_letter = u8::try_from(first).is_ok_and(|byte| byte.is_ascii() && is_text(byte));
-    if !is_cut || !is_letter {
+    const BEHIND_LATIN: u16 = 0x250;
+    if boundary == 0 || !boundary.is_multiple_of(2) {
         return None;
     }
-    let length = units.position(|unit| unit == 0)?;
+    let units = bytes.chunks_exact(2);
+    let units = units.map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    let is_letter = |unit: &u16| match u8::try_from(*unit) {
+        Ok(byte) => is_text(byte),
+        Err(_) => *unit < BEHIND_LATIN,
+    };
+    let length = units.clone().take_while(is_letter).count();
+    let is_ended = units.clone().nth(length) == Some(0);
     let size = u32::try_from(2 * length + 2).ok()?;
-    (2 * length >= boundary).then_some(size)
+    (is_ended && 2 * length >= boundary).then_some(size)
 }
 
 /// How many bytes of what an object gave lie at `rva` and behind it.
@@ -148,4 +156,22 @@ pub(crate) fn left_in_contribution<S: Side>(image: &Image<S>, rva: Rva<S>) -> Op
 /// Bytes that occur in texts in ASCII and UTF-8.
 pub(super) fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..=0xff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wide_text;
+
+    #[test]
+    fn texts_in_two_pieces() {
+        let wide =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        let text = wide("fore hind\0other");
+        assert_eq!(wide_text(&text, 10), Some(20));
+        // Not cut; not ended; cut within a letter; words that are no letters.
+        assert_eq!(wide_text(&text, 20), None);
+        assert_eq!(wide_text(&wide("fore hind"), 10), None);
+        assert_eq!(wide_text(&text, 9), None);
+        assert_eq!(wide_text(&[0x50, 0, 0, 8, 0x44, 0, 0, 0], 4), None);
+    }
 }

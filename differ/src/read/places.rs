@@ -7,8 +7,8 @@ use crate::image::Compiland;
 /// No path is cut into more parts.
 const MAX_PARTS: usize = 64;
 
-/// Gives every compiland its place. Those of one short name get the folders in front of it that
-/// differ, and a number where none do: members of archives have no folder.
+/// Gives every compiland its place. Those of one short name get the folders in front of it in which
+/// they differ. Members of archives have none, and are not told apart.
 pub(super) fn tell_apart(compilands: &mut [Compiland]) {
     let mut namesakes: BTreeMap<Box<str>, Vec<usize>> = BTreeMap::new();
     for (index, compiland) in compilands.iter_mut().enumerate() {
@@ -30,15 +30,10 @@ pub(super) fn tell_apart(compilands: &mut [Compiland]) {
                 first.is_some() && folders.iter().all(|it| it.get(*part) == first)
             })
             .count();
-        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         for (index, folders) in group.into_iter().zip(folders) {
-            let mut place = folders[shared..].join("/");
-            let count = counts.entry(place.clone()).or_default();
-            *count += 1;
-            if *count > 1 {
-                place.push_str(&format!("#{count}"));
-            }
-            compilands[index].place = format!("{place}/{name}").into();
+            let mut parts = folders[shared..].to_vec();
+            parts.push(name.to_string());
+            compilands[index].place = parts.join("/").into();
         }
     }
 }
@@ -87,11 +82,11 @@ mod tests {
         );
         assert_eq!(
             places(&["util.obj", "x/util.obj"]),
-            ["/util.obj", "x/util.obj"]
+            ["util.obj", "x/util.obj"]
         );
         assert_eq!(
             places(&["u.obj", "u.obj", "u.obj"]),
-            ["/u.obj", "#2/u.obj", "#3/u.obj"]
+            ["u.obj", "u.obj", "u.obj"]
         );
     }
 }

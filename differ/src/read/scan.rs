@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::alike::Decoded;
 use super::fixups;
 use crate::decode::{
-    Body, Code, Field, JumpTable, Reference, ReferenceKind, decode, refer_from_tables,
+    Body, Code, Field, Instruction, JumpTable, Reference, ReferenceKind, decode, refer_from_tables,
     refer_to_neighbours, relative_tables, runs_on,
 };
 use crate::image::{Fixup, Function, PlacedReference, Procedure, References};
@@ -276,10 +276,16 @@ fn run_on<S: Side>(
         return None;
     }
     let end = function.rva.checked_add(function.size)?;
-    let last = body.instructions.last().filter(|last| last.valid)?;
-    let place = function.rva.checked_add(last.offset)?;
-    let bytes = pe.bytes(place, last.length.into())?;
-    runs_on(pe.machine, bytes).then_some(PlacedReference {
+    let last = |instruction: &Instruction<S>| {
+        let place = function.rva.checked_add(instruction.offset)?;
+        let bytes = pe.bytes(place, instruction.length.into())?;
+        match instruction.valid {
+            true => runs_on(pe.machine, bytes),
+            false => Some(false),
+        }
+    };
+    let runs = body.instructions.iter().rev().find_map(last)?;
+    runs.then_some(PlacedReference {
         offset: function.size,
         length: 0,
         completed_elsewhere: false,

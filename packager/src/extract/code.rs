@@ -290,6 +290,10 @@ impl Extraction<'_> {
         if constant && !self.comparer.data_same(base) {
             return copy(self);
         }
+        // Those of the base lead into the function that is replaced.
+        if constant && self.has_labels(symbol.rva, symbol.size) {
+            return copy(self);
+        }
         // A constant read in place costs a stub less when it is copied.
         let reads_in_place = matches!(kind, ReferenceKind::Memory(_)) || wants_copy;
         let has_pointers = !image.pe.relocations_in(symbol.rva, symbol.size).is_empty();
@@ -308,6 +312,22 @@ impl Extraction<'_> {
             ));
         }
         place_in_base(counterpart.rva, offset)
+    }
+
+    /// Whether data has addresses within functions that are replaced: labels, which are the patch's
+    /// own.
+    fn has_labels(&self, rva: Rva<Fixed>, size: u32) -> bool {
+        let image = &self.diff.fixed;
+        image.pe.relocations_in(rva, size).iter().any(|place| {
+            let word = image.pe.bytes(*place, 8).and_then(|it| it.first_chunk());
+            let target = word.and_then(|it| image.pe.rva_of(u64::from_le_bytes(*it)));
+            match target.map(|target| resolve(image, target)) {
+                Some(Meaning::Function { id, offset }) => {
+                    offset != 0 && self.replaced.contains_key(&id)
+                }
+                _ => false,
+            }
+        })
     }
 
     /// Where a compiler merges globals, code that has the address of one reaches its neighbours.

@@ -79,24 +79,36 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
     let Some(register) = words.next().map(|word| word & 31) else {
         return false;
     };
-    words.take(USE_WINDOW).any(|word| {
+    for word in words.take(USE_WINDOW) {
         // Loads and stores of one register or of two with a signed offset, and subtraction.
         let one = word & 0x3b20_0000 == 0x3800_0000 && word & 1 << 20 != 0;
         let two = word & 0x3a00_0000 == 0x2800_0000 && word & 1 << 21 != 0;
         let less = word & 0x7f80_0000 == 0x5100_0000;
-        (one || two || less) && word >> 5 & 31 == register
-    })
+        if (one || two || less) && word >> 5 & 31 == register {
+            return true;
+        }
+        let effects = effects::of(word);
+        let is_lost = effects.writes & (1 << register) != 0
+            || effects.flow == Flow::Call && effects::VOLATILE & (1 << register) != 0;
+        if is_lost || effects.flow == Flow::Stop {
+            return false;
+        }
+    }
+    false
 }
 
 /// See [`crate::decode::runs_on`].
-pub(in crate::decode) fn runs_on(instruction: &[u8]) -> bool {
-    let Some(word) = instruction.first_chunk() else {
-        return false;
-    };
-    matches!(
-        effects::of(u32::from_le_bytes(*word)).flow,
+pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
+    const NOP: u32 = 0xd503_201f;
+    let word = instruction
+        .first_chunk()
+        .map(|word| u32::from_le_bytes(*word))
+        .filter(|word| *word != NOP)?;
+    let flow = effects::of(word).flow;
+    Some(matches!(
+        flow,
         Flow::Next | Flow::Branch { conditional: true }
-    )
+    ))
 }
 
 /// How many instructions behind an address its register is looked for.

@@ -26,33 +26,53 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
     if !register.is_gpr64() {
         return false;
     }
-    decoder.iter().take(USE_WINDOW).any(|iced| {
+    let mut info = iced_x86::InstructionInfoFactory::new();
+    for iced in decoder.iter().take(USE_WINDOW) {
         let before = iced.memory_base() == register
             && iced.memory_displacement64().cast_signed() < 0
             && !iced.is_ip_rel_memory_operand();
+        let negative = matches!(
+            iced.op1_kind(),
+            OpKind::Immediate8to64 | OpKind::Immediate32to64
+        ) && iced.immediate(1).cast_signed() < 0;
         let less = iced.op0_register() == register
             && match iced.mnemonic() {
                 Mnemonic::Dec | Mnemonic::Sub => true,
-                Mnemonic::Add => match iced.op1_kind() {
-                    OpKind::Immediate8to64 | OpKind::Immediate32to64 => {
-                        iced.immediate(1).cast_signed() < 0
-                    }
-                    _ => false,
-                },
+                Mnemonic::Add => negative,
                 _ => false,
             };
-        before || less
-    })
+        if before || less {
+            return true;
+        }
+        let is_write = |used: &iced_x86::UsedRegister| {
+            use iced_x86::OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
+            used.register().full_register() == register
+                && matches!(used.access(), Write | CondWrite | ReadWrite | ReadCondWrite)
+        };
+        let is_lost = match iced.flow_control() {
+            FlowControl::Call | FlowControl::IndirectCall => VOLATILE.contains(&register),
+            FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => true,
+            _ => info.info(&iced).used_registers().iter().any(is_write),
+        };
+        if is_lost {
+            return false;
+        }
+    }
+    false
 }
 
 /// See [`crate::decode::runs_on`].
-pub(in crate::decode) fn runs_on(instruction: &[u8]) -> bool {
+pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
     let iced = Decoder::with_ip(64, instruction, 0, DecoderOptions::NONE).decode();
+    if iced.mnemonic() == Mnemonic::Nop {
+        return None;
+    }
     let goes_on = matches!(
         iced.flow_control(),
         FlowControl::Next | FlowControl::ConditionalBranch
     );
-    goes_on && iced.len() == instruction.len() && iced.mnemonic() != Mnemonic::Hlt
+    let is_whole = iced.len() == instruction.len();
+    Some(goes_on && is_whole && iced.mnemonic() != Mnemonic::Hlt)
 }
 
 /// See [`crate::decode::is_compared`].
@@ -141,6 +161,8 @@ mod tests {
         // mov eax, [rcx-4]; sub rcx, 4; add rcx, -4; dec rcx
         assert!(walks(&[0x8b, 0x41, 0xfc]) && walks(&[0x48, 0x83, 0xe9, 4]));
         assert!(walks(&[0x48, 0x83, 0xc1, 0xfc]) && walks(&[0x48, 0xff, 0xc9]));
+        // mov ecx, eax; mov eax, [rcx-4]: the address is gone.
+        assert!(!walks(&[0x89, 0xc1, 0x8b, 0x41, 0xfc]));
         // mov eax, [rcx+4]; add rcx, 4; mov eax, [rdx-4]
         assert!(!walks(&[0x8b, 0x41, 4]) && !walks(&[0x48, 0x83, 0xc1, 4]));
         assert!(!walks(&[0x8b, 0x42, 0xfc]));

@@ -7,6 +7,9 @@ use hpbuild_metadata::Side;
 use super::{Case, Refusal, outside, resources};
 use crate::image::Image;
 
+/// `IMAGE_FILE_RELOCS_STRIPPED` (`winnt.h`).
+const RELOCS_STRIPPED: u16 = 1;
+
 pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     let base = &case.comparer.base.pe;
@@ -14,6 +17,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     outside::imports(case, &mut refusals);
     tls(case, &mut refusals);
     resources::judge(case, &mut refusals);
+    relocations(case, &mut refusals);
     if case.redirected.is_empty() {
         return refusals;
     }
@@ -28,6 +32,21 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     }
     tools(case, &mut refusals);
     refusals
+}
+
+/// Images whose base relocations are gone, and with them what tells addresses from numbers.
+fn relocations(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (&case.comparer.base.pe, &case.comparer.fixed.pe);
+    for (side, characteristics) in [
+        ("base", base.characteristics),
+        ("fixed image", fixed.characteristics),
+    ] {
+        if characteristics & RELOCS_STRIPPED != 0 {
+            let message = format!("the {side} has no base relocations");
+            let evidence = format!("Characteristics {characteristics:#06x}");
+            refusals.push(Refusal::new("HP009", "", message, evidence));
+        }
+    }
 }
 
 /// Thread-local variables that differ, and then the changed functions that use any: where the block

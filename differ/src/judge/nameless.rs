@@ -91,6 +91,7 @@ fn nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Vec<Ra
         .iter()
         .take_while(|it| it.slot.get() < end);
     let mut covered: Vec<(u32, u32)> = named.chain(slots.map(|it| (it.slot.get(), 8))).collect();
+    covered.extend(type_descriptors(image, contribution));
     covered.sort_unstable();
     let mut left = Vec::new();
     let mut at = start;
@@ -104,6 +105,27 @@ fn nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Vec<Ra
         left.push(at..end);
     }
     left
+}
+
+/// Where type descriptors lie, and how many bytes each has. They are known by the names in them: see
+/// the rule about initial values. One that is new goes into the patch.
+fn type_descriptors<S: Side>(
+    image: &Image<S>,
+    contribution: &Contribution<S>,
+) -> impl Iterator<Item = (u32, u32)> {
+    let places = image
+        .pe
+        .relocations_in(contribution.rva, contribution.size)
+        .iter();
+    places.filter_map(|place| {
+        // A pointer to a table, one that the runtime sets, and a name.
+        let bytes = image.pe.bytes_from(*place);
+        let name = bytes.get(16..).filter(|name| name.starts_with(b".?A"))?;
+        let is_unset = bytes.get(8..16)?.iter().all(|byte| *byte == 0);
+        let length = name.iter().position(|byte| *byte == 0)?;
+        let size = u32::try_from(16 + length + 1).ok()?;
+        is_unset.then_some((place.get(), size))
+    })
 }
 
 impl<'a, S: Side> Part<'a, S> {

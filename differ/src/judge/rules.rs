@@ -47,8 +47,9 @@ impl Rule {
     /// the system that applies the patch would refuse it or break, where the patch image could not
     /// hold it, and where nothing is refused.
     pub fn may_be_waived(&self) -> bool {
-        const NEVER: [&str; 9] = [
-            "HP001", "HP002", "HP003", "HP004", "HP005", "HP006", "HP013", "HP016", "HP019",
+        const NEVER: [&str; 10] = [
+            "HP001", "HP002", "HP003", "HP004", "HP005", "HP006", "HP009", "HP013", "HP016",
+            "HP019",
         ];
         let is_of_judging = self.code < "HP060";
         is_of_judging && self.severity == Severity::Refuse && !NEVER.contains(&self.code)
@@ -122,6 +123,13 @@ rules! {
              is left to tell them apart."
         do "Link the base with /RELEASE."
         example "CheckSum 0 in the optional header of the base."
+    "HP009" Refuse "no base relocations"
+        why "Base relocations tell addresses in data and code from numbers. Where they were left out, \
+             two tables of addresses look the same or different for no reason, and a copy of one in a \
+             patch would lead to where the fixed build had what the base has elsewhere."
+        do "Link without /FIXED (MinGW: with --dynamicbase)."
+        example "An executable linked with /FIXED: its Characteristics have \
+                 IMAGE_FILE_RELOCS_STRIPPED."
     "HP010" Refuse "no padding before the entry"
         why "On x64 a redirected function jumps through six bytes before its entry. Whatever \
              stands there is overwritten, so it must be filler and nothing else."

@@ -182,6 +182,27 @@ fn headers() -> Vec<Case> {
         &[],
         &["HP008"],
     );
+    // IMAGE_FILE_HEADER.Characteristics
+    let characteristics = |bytes: &[u8]| {
+        let word = bytes[0x3c..0x40].try_into().expect("a PE image");
+        u32::from_le_bytes(word) as usize + 22
+    };
+    base(
+        &|bytes| {
+            let at = characteristics(bytes);
+            bytes[at] |= object::pe::IMAGE_FILE_RELOCS_STRIPPED.0.to_le_bytes()[0];
+        },
+        &["HP009"],
+        &[],
+    );
+    base(
+        &|bytes| {
+            let at = characteristics(bytes);
+            bytes[at] |= object::pe::IMAGE_FILE_LINE_NUMS_STRIPPED.0.to_le_bytes()[0];
+        },
+        &[],
+        &["HP009"],
+    );
     let guard_flags = |bytes: &[u8]| {
         let file = PeFile64::parse(bytes).expect("a PE image");
         let directory = file

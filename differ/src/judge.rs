@@ -7,6 +7,7 @@ mod entry;
 mod function;
 mod image;
 mod initialisers;
+mod lists;
 mod nameless;
 mod outside;
 mod policy;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
-use super::{Case, Refusal, nameless, types};
+use super::{Case, Refusal, lists, nameless, types};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
@@ -14,6 +14,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     initial_values(case, &mut refusals);
     nameless::judge(case, &mut refusals);
+    lists::judge(case, &mut refusals);
     changed_tables(case, &mut refusals);
     new_variables(case, &mut refusals);
     types::judge(case, &mut refusals);

@@ -290,6 +290,13 @@ rules! {
         do "Change those who reach into the function as well, or move what they reach out of it."
         example "Hand-written assembly has a second name in the middle of a function, and the fix \
                  changes what follows it."
+    "HP038" Refuse "entry of a list new or gone"
+        why "Linkers gather the entries of a list from many objects: terminators of the C runtime, tests, \
+             drivers. No code names an entry, so none changes with it, and the running base keeps the \
+             list that it has."
+        do "Enter it by code that runs, or leave the list as it is."
+        example "A pointer to a function is put into the section .CRT$XTU: it would be called at the \
+                 end of the process, and is not in the base's list."
     "HP040" Warn "another compiler"
         why "The two sides were compiled by different compilers or versions. Most of what differs \
              is then the compiler's doing, and the patch is larger than the fix."

@@ -1,4 +1,4 @@
-//! Files to [`Image`]: the PE, its PDB, and the order made of both.
+//! Files to [`Image`](crate::image::Image): the PE, its PDB, and the order made of both.
 
 mod alike;
 mod assemble;

@@ -115,7 +115,7 @@ fn what_the_linker_dropped_is_in_no_image() {
 }
 
 /// Two functions with their numbers, and one that calls one of the two.
-fn three<'a>(one: u8, other: u8, callee: &'a str) -> [(&'a str, Option<&'a str>, u8); 3] {
+fn three(one: u8, other: u8, callee: &str) -> [(&str, Option<&str>, u8); 3] {
     [
         ("one", None, one),
         ("other", None, other),

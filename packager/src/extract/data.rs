@@ -209,7 +209,7 @@ impl Extraction<'_> {
                 .map(u64::from_le_bytes);
             let target = match value.and_then(|value| image.pe.rva_of(value)) {
                 // The loader would take one that is not aligned; the table of patches does not.
-                Some(_) if offset % 8 != 0 => Err((
+                Some(_) if !offset.is_multiple_of(8) => Err((
                     Code::DataNotUnderstood,
                     "a pointer at an offset that is not aligned".to_string(),
                 )),

@@ -261,7 +261,8 @@ impl Program {
         }
     }
 
-    /// The names of a datum that somebody wrote: those without a dot, sorted.
+    /// The names of a datum that somebody wrote: those without a dot, and not LLVM's numbers for
+    /// what has none; sorted.
     pub(super) fn data_names(&self, datum: Datum) -> Vec<&str> {
         let object = &self.objects[datum.section.object];
         let place = Some((datum.section.section, datum.start));
@@ -270,7 +271,7 @@ impl Program {
             .iter()
             .filter(|it| it.place == place && !it.is_section);
         let mut names: Vec<&str> = named.map(|it| it.name.as_str()).collect();
-        names.retain(|name| !name.contains('.'));
+        names.retain(|name| !name.contains('.') && !name.starts_with("__unnamed_"));
         names.sort_unstable();
         names.dedup();
         names

@@ -96,9 +96,15 @@ fn pair(
         let base = generate::program(grammar, &mut dice);
         for attempt in 0..ATTEMPTS {
             let mut fixed = base.clone();
-            let mut edits = Vec::new();
+            let mut edits: Vec<String> = edit::rename_once(&mut fixed, &mut dice)
+                .into_iter()
+                .collect();
             let least = usize::from(!dice.chance(5));
-            let count = dice.between(least, 3);
+            let count = if edits.is_empty() {
+                dice.between(least, 3)
+            } else {
+                1
+            };
             while edits.len() < count {
                 let mut edited = fixed.clone();
                 if let Some(says) = edit::edit(grammar, &mut edited, &mut dice) {

@@ -5,11 +5,20 @@ use super::generate::{Maker, declare, define};
 use super::grammar::Grammar;
 use super::program::{CLASSES, FURTHER, HEADER, Item, Kind, Linkage, Node, Place, Program};
 
+/// Gives a function another name and says so, in one of many cases. That is an edit of its own: what
+/// has another name and means something else is another function to the oracle.
+pub(super) fn rename_once(program: &mut Program, dice: &mut Dice) -> Option<String> {
+    if dice.chance(8) {
+        rename(program, dice)
+    } else {
+        None
+    }
+}
+
 /// Edits the program once and says how; nothing where the edit that was thrown does not fit.
 pub(super) fn edit(grammar: &Grammar, program: &mut Program, dice: &mut Dice) -> Option<String> {
     match dice.below(20) {
-        0 => swap_items(program, dice),
-        1 => rename(program, dice),
+        0 | 1 => swap_items(program, dice),
         2 => remove(program, dice),
         3 => add(grammar, program, dice),
         4 => relink(program, dice),

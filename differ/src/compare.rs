@@ -7,7 +7,9 @@
 mod owner;
 mod seen;
 
-use hpbuild_metadata::{Base, Fixed, FunctionId};
+use std::borrow::Cow;
+
+use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -309,36 +311,20 @@ impl Leftover {
             .function_ids()
             .filter(|id| pairing.base_functions(*id).next().is_none())
             .collect();
-        // The same number for another part says nothing. And which of several funclets of one name
-        // this was matters to nobody but their functions, which changed.
-        let tells = |name: &&str| {
-            !crate::names::is_only_numbered(name) && !crate::pair::funclet::is_funclet(name)
-        };
         let base_names: FxHashSet<_> = lonely_base
             .iter()
-            .flat_map(|id| base.procedures_of(*id))
-            .map(|procedure| &*procedure.name)
-            .filter(tells)
-            .map(stable_name)
+            .flat_map(|id| telling_names(base, *id))
             .collect();
         let fixed_names: FxHashSet<_> = lonely_fixed
             .iter()
-            .flat_map(|id| fixed.procedures_of(*id))
-            .map(|procedure| &*procedure.name)
-            .filter(tells)
-            .map(stable_name)
+            .flat_map(|id| telling_names(fixed, *id))
             .collect();
-        let (unmatched_base, removed) = lonely_base.into_iter().partition(|id| {
-            base.procedures_of(*id)
-                .iter()
-                .any(|procedure| fixed_names.contains(&stable_name(&procedure.name)))
-        });
-        let (unmatched_fixed, added) = lonely_fixed.into_iter().partition(|id| {
-            fixed
-                .procedures_of(*id)
-                .iter()
-                .any(|procedure| base_names.contains(&stable_name(&procedure.name)))
-        });
+        let (unmatched_base, removed) = lonely_base
+            .into_iter()
+            .partition(|id| telling_names(base, *id).any(|name| fixed_names.contains(&name)));
+        let (unmatched_fixed, added) = lonely_fixed
+            .into_iter()
+            .partition(|id| telling_names(fixed, *id).any(|name| base_names.contains(&name)));
         Self {
             added,
             removed,
@@ -346,4 +332,28 @@ impl Leftover {
             unmatched_fixed,
         }
     }
+}
+
+/// A name without the parts that another build would number otherwise, and where the rest of such a
+/// name says little by itself, the compiland.
+type TellingName<'a> = (Cow<'a, str>, Option<&'a str>);
+
+/// What the names of a function tell of which one it is. The same number for another part says
+/// nothing, and which of several funclets of one name this was matters to nobody but their functions,
+/// which changed.
+fn telling_names<S: Side>(
+    image: &Image<S>,
+    id: FunctionId<S>,
+) -> impl Iterator<Item = TellingName<'_>> {
+    let compiland = image.function(id).compiland;
+    let compiland = compiland.and_then(|it| image.compilands.get(it.index()));
+    let names = image.procedures_of(id).iter().map(|it| &*it.name);
+    names
+        .filter(|name| {
+            !crate::names::is_only_numbered(name) && !crate::pair::funclet::is_funclet(name)
+        })
+        .map(move |name| match stable_name(name) {
+            Cow::Owned(stable) => (Cow::Owned(stable), compiland.map(|it| &*it.short_name)),
+            whole => (whole, None),
+        })
 }

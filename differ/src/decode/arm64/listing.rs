@@ -69,13 +69,18 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
     })
 }
 
-/// See [`crate::decode::reaches_back`].
-pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
+/// The instructions from `offset` on.
+fn words_from(bytes: &[u8], offset: u32) -> impl Iterator<Item = u32> {
     let words = bytes.get(offset as usize..).unwrap_or_default();
-    let mut words = words
+    words
         .chunks_exact(4)
         .filter_map(|word| word.first_chunk())
-        .map(|word| u32::from_le_bytes(*word));
+        .map(|word| u32::from_le_bytes(*word))
+}
+
+/// See [`crate::decode::reaches_back`].
+pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
+    let mut words = words_from(bytes, offset);
     let Some(register) = words.next().map(|word| word & 31) else {
         return false;
     };
@@ -116,11 +121,7 @@ const USE_WINDOW: usize = 64;
 
 /// See [`crate::decode::is_compared`].
 pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
-    let words = bytes.get(offset as usize..).unwrap_or_default();
-    let mut words = words
-        .chunks_exact(4)
-        .filter_map(|word| word.first_chunk())
-        .map(|word| u32::from_le_bytes(*word));
+    let mut words = words_from(bytes, offset);
     let Some(register) = words.next().map(|word| word & 31) else {
         return false;
     };

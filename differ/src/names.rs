@@ -105,6 +105,50 @@ pub(crate) fn is_generated(name: &str) -> bool {
         || without_generated_parts(name).is_some()
 }
 
+/// What a name holds that another build may have otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Nothing of it all.
+    pub(crate) is_plain: bool,
+    /// See [`is_only_numbered`].
+    pub(crate) is_only_numbered: bool,
+    /// See [`is_position`].
+    pub(crate) is_position: bool,
+    /// Whether [`without_impl_numbers`] changes it.
+    pub(crate) has_impl_numbers: bool,
+}
+
+impl Marks {
+    pub(crate) fn of(name: &str) -> Self {
+        if !has_mark(name.as_bytes()) {
+            return Self {
+                is_plain: true,
+                ..Self::default()
+            };
+        }
+        Self {
+            is_plain: false,
+            is_only_numbered: is_only_numbered(name),
+            is_position: is_position(name),
+            has_impl_numbers: without_impl_numbers(name).is_some(),
+        }
+    }
+}
+
+/// Whether one walk over the name finds a beginning of anything that the functions below look for,
+/// each by itself. Nearly all names have nothing.
+fn has_mark(name: &[u8]) -> bool {
+    name.starts_with(OUTLINED.as_bytes())
+        || (0..name.len()).any(|at| match name[at] {
+            b'.' | b'$' | b'#' | b'`' => true,
+            b'<' => name[at..].starts_with(b"<lambda_"),
+            b'A' => name[at..].starts_with(b"A0x"),
+            b':' => name[at..].starts_with(b"::h"),
+            b' ' => name[at..].starts_with(SOURCE_PLACE.as_bytes()),
+            _ => false,
+        })
+}
+
 /// What compilers append to the name of a function that they made another of, before a number:
 /// LLVM's hash of a module and its cold parts, GCC's clones and promoted locals.
 const NUMBERED: [&str; 6] = [
@@ -120,26 +164,23 @@ const NUMBERED: [&str; 6] = [
 /// instructions that several functions have in common. It numbers them in the order in which it
 /// finds them, so that one more renames all others; what is in it tells them apart.
 pub(crate) fn is_only_numbered(name: &str) -> bool {
-    let digits = name.strip_prefix("OUTLINED_FUNCTION_");
+    let digits = name.strip_prefix(OUTLINED);
     digits.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// The name without the parts that compilers number or hash: `.llvm.123` and its like, Rust's `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed
-/// namespaces (`?A0x` and eight digits), of clang's lambdas and unnamed types line and column
-/// (`lambda at FILE:12:3`), types local to a compiland (a backquote and eight digits
-/// at the end of the unique name), and positions of lambdas and closures. `None` where it has none.
+const OUTLINED: &str = "OUTLINED_FUNCTION_";
+
+/// The name without the parts that compilers number or hash: `.llvm.123` and its like, Rust's
+/// `::h0123456789abcdef`, and of MSVC lambdas (`<lambda_` and 32 digits), unnamed namespaces
+/// (`?A0x` and eight digits), of clang's lambdas and unnamed types line and column
+/// (`lambda at FILE:12:3`), types local to a compiland (a backquote and eight digits at the end of
+/// the unique name), and positions of lambdas and closures. `None` where it has none.
 pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
-    // Most names have nothing of it, and all names come by here.
-    let has_dot = name.contains('.');
-    if !has_dot
-        && !["<lambda_", "closure", "A0x", "`", "::h", SOURCE_PLACE]
-            .iter()
-            .any(|mark| name.contains(mark))
-    {
+    if !has_mark(name.as_bytes()) {
         return None;
     }
     let mut stable = name.to_owned();
-    if has_dot {
+    if name.contains('.') {
         for mark in NUMBERED {
             drop_numbers(&mut stable, mark);
         }
@@ -163,6 +204,18 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
         }
     }
     (stable != name).then_some(stable)
+}
+
+/// A linkage name of rustc's older kind (`_ZN`, ..., `17h`, a hash, `E`) without the hash, which
+/// another version of the crate has otherwise; any other name as it is.
+pub(crate) fn without_rust_hash(linkage: &str) -> &str {
+    let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|it| it.is_ascii_hexdigit());
+    linkage
+        .strip_suffix('E')
+        .filter(|_| linkage.starts_with("_ZN"))
+        .and_then(|it| it.rsplit_once("17h"))
+        .filter(|(_, hash)| is_hash(hash))
+        .map_or(linkage, |(name, _)| name)
 }
 
 /// What clang's debug information says before the place of what has no name.
@@ -201,6 +254,9 @@ const POSITIONS: [(&str, &str); 5] = [
 /// Whether the name counts lambdas or closures: one more in front gives all others of the function
 /// another number, and the same number may be another one.
 pub(crate) fn is_position(name: &str) -> bool {
+    if !has_mark(name.as_bytes()) {
+        return false;
+    }
     let is_in = |(before, behind): &(&str, &str)| {
         let mut parts = name.match_indices(before);
         parts.any(|(at, _)| position(name, at + before.len(), behind).is_some())

@@ -16,23 +16,25 @@
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
 //! | name-content | name, without those parts, and meaning of the body |
-//! | order | name, without those parts, compiland and position among its namesakes, where both sides have as many and a compiler made the names |
+//! | order | name, without those parts, compiland, and the number in it or the position among its namesakes, where both sides have as many and a compiler made the names |
 //! | content | meaning of the body alone |
 
 mod content;
 mod data;
 pub(crate) mod funclet;
+mod keys;
+mod once;
+mod tiers;
 
-use std::borrow::Cow;
-use std::hash::{BuildHasher, Hash};
-
-use hashbrown::HashTable;
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
-use rayon::prelude::*;
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use crate::image::{Function, Image, Procedure};
+use crate::image::Image;
+
+use keys::Names;
+pub(crate) use keys::stable_name;
+use tiers::Pairs;
 
 /// How sure a pair is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -52,7 +54,7 @@ pub enum Tier {
     Funclet,
     /// Name and meaning of the body.
     NameContent,
-    /// Position among compiler-made namesakes of one compiland.
+    /// Number or position among compiler-made namesakes of one compiland.
     Order,
     /// Meaning of the body.
     Content,
@@ -145,14 +147,8 @@ impl Pairing {
 pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let (base_owners, fixed_owners) = rayon::join(|| owners(base), || owners(fixed));
     let mut pairs = Pairs::new(base.procedures.len(), fixed.procedures.len());
-    let b = Names {
-        image: base,
-        owners: &base_owners,
-    };
-    let f = Names {
-        image: fixed,
-        owners: &fixed_owners,
-    };
+    let b = Names::new(base, &base_owners);
+    let f = Names::new(fixed, &fixed_owners);
 
     pairs.tier(Tier::Decorated, |i| b.decorated(i), |i| f.decorated(i));
     pairs.tier(
@@ -258,281 +254,6 @@ pub(crate) fn owners<S: Side>(image: &Image<S>) -> Vec<FunctionId<S>> {
         }
     }
     owners
-}
-
-/// The procedures of one image as keys.
-struct Names<'a, S: Side> {
-    image: &'a Image<S>,
-    owners: &'a [FunctionId<S>],
-}
-
-impl<'a, S: Side> Names<'a, S> {
-    fn procedure(&self, index: u32) -> &'a Procedure {
-        &self.image.procedures[index as usize]
-    }
-
-    fn function(&self, index: u32) -> &'a Function<S> {
-        self.image.function(self.owners[index as usize])
-    }
-
-    fn name(&self, index: u32) -> &'a str {
-        &self.procedure(index).name
-    }
-
-    /// The name, where it is more than a number, or than a position.
-    fn telling_name(&self, index: u32) -> Option<&'a str> {
-        let is_number =
-            |name: &&str| crate::names::is_only_numbered(name) || crate::names::is_position(name);
-        Some(self.name(index)).filter(|name| !is_number(name))
-    }
-
-    /// A name that counts lambdas or closures, with what tells whether it is still the same one.
-    fn counted(&self, index: u32, content: Option<u64>) -> Option<(&'a str, &'a str, u64)> {
-        let procedure = self.procedure(index);
-        let is_counted = crate::names::is_position(&procedure.name);
-        let linkage = procedure.decorated.as_deref().unwrap_or_default();
-        content
-            .filter(|_| is_counted)
-            .map(|content| (&*procedure.name, linkage, content))
-    }
-
-    fn decorated(&self, index: u32) -> Option<&'a str> {
-        self.telling_name(index)?;
-        self.procedure(index).decorated.as_deref()
-    }
-
-    fn compiland(&self, index: u32) -> Option<&'a str> {
-        let id = self.function(index).compiland?;
-        self.image
-            .compilands
-            .get(id.index())
-            .map(|compiland| &*compiland.short_name)
-    }
-
-    /// What tells parts apart that have no name but a number.
-    fn numbered(&self, index: u32, content: Option<u64>) -> Option<(Option<&'a str>, u64)> {
-        let is_numbered = crate::names::is_only_numbered(self.name(index));
-        content
-            .filter(|_| is_numbered)
-            .map(|content| (self.compiland(index), content))
-    }
-
-    /// The name, unless a number in it may be another one's in another build.
-    fn lasting_name(&self, index: u32) -> Option<&'a str> {
-        let name = self.telling_name(index)?;
-        crate::names::without_impl_numbers(name)
-            .is_none()
-            .then_some(name)
-    }
-
-    fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.lasting_name(index)?, self.compiland(index)?))
-    }
-
-    /// As [`Names::in_compiland`], where other compilands have the same short name.
-    fn in_place(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        let id = self.function(index).compiland?;
-        let compiland = self.image.compilands.get(id.index())?;
-        let is_shared = compiland.place != compiland.short_name;
-        Some((self.lasting_name(index)?, &*compiland.place)).filter(|_| is_shared)
-    }
-
-    fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.decorated(index)?, self.compiland(index)?))
-    }
-
-    fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {
-        let kind = self
-            .image
-            .types
-            .layout_hash(self.procedure(index).type_index);
-        let name = self.telling_name(index)?;
-        let name = crate::names::without_impl_numbers(name).map_or(name.into(), Cow::Owned);
-        Some((name, kind, self.compiland(index)?))
-    }
-
-    fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
-        match self.stable_name(index) {
-            Cow::Owned(stable) => Some((stable, self.compiland(index))),
-            Cow::Borrowed(_) => None,
-        }
-    }
-
-    /// The name without the parts that another build would number or hash otherwise.
-    fn stable_name(&self, index: u32) -> Cow<'a, str> {
-        stable_name(self.name(index))
-    }
-}
-
-/// A name without the parts that another build would number or hash otherwise.
-pub(crate) fn stable_name(name: &str) -> Cow<'_, str> {
-    let parts = crate::names::without_generated_parts(name);
-    let numbers = crate::names::without_impl_numbers(parts.as_deref().unwrap_or(name));
-    numbers.or(parts).map_or(Cow::Borrowed(name), Cow::Owned)
-}
-
-/// Pairs made so far.
-struct Pairs {
-    base: Vec<Option<(u32, Tier)>>,
-    fixed: Vec<Option<u32>>,
-}
-
-/// Which procedures of one side have a key, as far as that matters for making a pair.
-#[derive(Clone, Copy, Default)]
-enum Seen {
-    #[default]
-    Never,
-    Once(u32),
-    Often,
-}
-
-impl Seen {
-    fn add(&mut self, index: u32) {
-        *self = match self {
-            Seen::Never => Seen::Once(index),
-            Seen::Once(_) | Seen::Often => Seen::Often,
-        };
-    }
-}
-
-/// So many unpaired procedures are looked at on several threads.
-const MANY: usize = 1 << 12;
-
-/// On no more threads than that: each computes every key.
-const MAX_PARTS: usize = 4;
-
-/// The procedures of one side that share a key.
-type Bucket = (Vec<u32>, Vec<u32>);
-
-impl Pairs {
-    fn new(base: usize, fixed: usize) -> Self {
-        Self {
-            base: vec![None; base],
-            fixed: vec![None; fixed],
-        }
-    }
-
-    fn link(&mut self, base: u32, fixed: u32, tier: Tier) {
-        self.base[base as usize] = Some((fixed, tier));
-        self.fixed[fixed as usize] = Some(base);
-    }
-
-    fn unpaired_base(&self) -> impl Iterator<Item = u32> + '_ {
-        (0_u32..)
-            .zip(&self.base)
-            .filter(|(_, pair)| pair.is_none())
-            .map(|(index, _)| index)
-    }
-
-    fn unpaired_fixed(&self) -> impl Iterator<Item = u32> + '_ {
-        (0_u32..)
-            .zip(&self.fixed)
-            .filter(|(_, pair)| pair.is_none())
-            .map(|(index, _)| index)
-    }
-
-    fn buckets<K: Hash + Eq>(
-        &self,
-        base_key: impl Fn(u32) -> Option<K>,
-        fixed_key: impl Fn(u32) -> Option<K>,
-    ) -> FxHashMap<K, Bucket> {
-        let mut buckets: FxHashMap<K, Bucket> = FxHashMap::default();
-        for index in self.unpaired_base() {
-            if let Some(key) = base_key(index) {
-                buckets.entry(key).or_default().0.push(index);
-            }
-        }
-        for index in self.unpaired_fixed() {
-            // A key of one side alone makes no pair.
-            if let Some(bucket) = fixed_key(index).and_then(|key| buckets.get_mut(&key)) {
-                bucket.1.push(index);
-            }
-        }
-        buckets
-    }
-
-    /// Pairs what has a key that occurs once on each side.
-    fn tier<K: Hash + Eq + Send>(
-        &mut self,
-        tier: Tier,
-        base_key: impl Fn(u32) -> Option<K> + Sync,
-        fixed_key: impl Fn(u32) -> Option<K> + Sync,
-    ) {
-        // Each part takes the keys whose hash says so: what one part pairs is no other's business.
-        let unpaired = self.base.iter().filter(|pair| pair.is_none()).count();
-        let parts = match unpaired {
-            MANY.. => rayon::current_num_threads().min(MAX_PARTS) as u64,
-            _ => 1,
-        };
-        let found: Vec<Vec<(u32, u32)>> = (0..parts)
-            .into_par_iter()
-            .map(|part| self.once((part, parts), &base_key, &fixed_key))
-            .collect();
-        for (base, fixed) in found.into_iter().flatten() {
-            self.link(base, fixed, tier);
-        }
-    }
-
-    /// Of one part of the keys those that occur once on each side.
-    fn once<K: Hash + Eq>(
-        &self,
-        (part, parts): (u64, u64),
-        base_key: impl Fn(u32) -> Option<K>,
-        fixed_key: impl Fn(u32) -> Option<K>,
-    ) -> Vec<(u32, u32)> {
-        // Other bits than those that the table looks at.
-        let is_own = |hash: u64| parts == 1 || (hash >> 32) % parts == part;
-        let hash_of = |key: &K| FxBuildHasher.hash_one(key);
-        let mut seen: HashTable<(K, Seen, Seen)> = HashTable::new();
-        for index in self.unpaired_base() {
-            let Some(key) = base_key(index) else { continue };
-            let hash = hash_of(&key);
-            if is_own(hash) {
-                let entry = seen.entry(hash, |known| known.0 == key, |known| hash_of(&known.0));
-                let entry = entry.or_insert_with(|| (key, Seen::Never, Seen::Never));
-                entry.into_mut().1.add(index);
-            }
-        }
-        // A key of one side alone makes no pair.
-        if seen.is_empty() {
-            return Vec::new();
-        }
-        for index in self.unpaired_fixed() {
-            let Some(key) = fixed_key(index) else {
-                continue;
-            };
-            let hash = hash_of(&key);
-            if is_own(hash)
-                && let Some(known) = seen.find_mut(hash, |known| known.0 == key)
-            {
-                known.2.add(index);
-            }
-        }
-        // Each pair stands alone, so the order of the table does not show.
-        let once = |(_, base, fixed): (K, Seen, Seen)| match (base, fixed) {
-            (Seen::Once(base), Seen::Once(fixed)) => Some((base, fixed)),
-            _ => None,
-        };
-        seen.into_iter().filter_map(once).collect()
-    }
-
-    /// Pairs compiler-made namesakes of one compiland in the order of their addresses, where both
-    /// sides have the same number of them.
-    fn order(&mut self, base: &Names<'_, Base>, fixed: &Names<'_, Fixed>) {
-        let made = |name| crate::names::is_generated(name);
-        let buckets = self.buckets(
-            |i| Some((base.stable_name(i), base.compiland(i)?)).filter(|_| made(base.name(i))),
-            |i| Some((fixed.stable_name(i), fixed.compiland(i)?)).filter(|_| made(fixed.name(i))),
-        );
-        #[allow(clippy::iter_over_hash_type)]
-        for (base, fixed) in buckets.into_values() {
-            if base.len() == fixed.len() {
-                base.into_iter()
-                    .zip(fixed)
-                    .for_each(|(b, f)| self.link(b, f, Tier::Order));
-            }
-        }
-    }
 }
 
 fn bodies(

@@ -61,7 +61,7 @@ impl Contents {
             unpaired: impl Iterator<Item = u32>,
         ) -> FxHashMap<FunctionId<S>, Content> {
             let counted: Vec<FunctionId<S>> = unpaired
-                .filter(|index| crate::names::is_position(names.name(*index)))
+                .filter(|index| names.is_counted(*index))
                 .map(|index| names.owners[index as usize])
                 .collect();
             let counted = counted.into_par_iter();

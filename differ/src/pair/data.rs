@@ -3,8 +3,8 @@
 use std::hash::Hash;
 
 use hpbuild_metadata::{Base, DataId, Fixed, Side};
-use rustc_hash::FxHashMap;
 
+use super::once::{as_many, once};
 use crate::image::{DataSymbol, Image};
 use crate::names::without_generated_parts;
 
@@ -99,39 +99,38 @@ fn in_place<'a, S: Side>(
     tells.then_some((&*symbol.name, &*compiland.place))
 }
 
-fn keys<'a, S: Side, K: Hash + Eq, P>(
-    image: &'a Image<S>,
-    paired: &[Option<P>],
-    key: impl Fn(&'a DataSymbol<S>, &'a str) -> Option<K>,
-) -> FxHashMap<K, Vec<DataId<S>>> {
-    let mut found: FxHashMap<K, Vec<DataId<S>>> = FxHashMap::default();
-    for (index, symbol) in image.data.iter().enumerate() {
-        if paired[index].is_some() {
-            continue;
-        }
-        let compiland = symbol
-            .compiland
-            .and_then(|id| image.compilands.get(id.index()))
-            .map_or("", |compiland| &compiland.short_name);
-        if let Some(key) = key(symbol, compiland) {
-            found.entry(key).or_default().push(DataId::new(index));
-        }
-    }
-    found
+/// A data symbol and the short name of its compiland, by the symbol's index.
+fn symbol<S: Side>(image: &Image<S>, index: u32) -> (&DataSymbol<S>, &str) {
+    let symbol = &image.data[index as usize];
+    let compiland = symbol
+        .compiland
+        .and_then(|id| image.compilands.get(id.index()))
+        .map_or("", |compiland| &compiland.short_name);
+    (symbol, compiland)
 }
 
+/// Pairs what has a key that occurs once on each side.
 fn tier<'a, K: Hash + Eq>(
     paired: &mut Paired,
     base: &'a Image<Base>,
     fixed: &'a Image<Fixed>,
-    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
-    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
+    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K> + Sync,
+    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K> + Sync,
 ) {
-    link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
-        base == 1 && fixed == 1
-    });
+    let of_base = |index| {
+        let (symbol, compiland) = symbol(base, index);
+        base_key(symbol, compiland)
+    };
+    let of_fixed = |index| {
+        let (symbol, compiland) = symbol(fixed, index);
+        fixed_key(symbol, compiland)
+    };
+    for (base, fixed) in once((&paired.0, of_base), (&paired.1, of_fixed)) {
+        link(paired, base, fixed);
+    }
 }
 
+/// Pairs what has the same key in order, where both sides have as many.
 fn in_order<'a, K: Hash + Eq>(
     paired: &mut Paired,
     base: &'a Image<Base>,
@@ -139,33 +138,22 @@ fn in_order<'a, K: Hash + Eq>(
     base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
     fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
 ) {
-    link(paired, base, fixed, base_key, fixed_key, |base, fixed| {
-        base == fixed
-    });
-}
-
-fn link<'a, K: Hash + Eq>(
-    paired: &mut Paired,
-    base: &'a Image<Base>,
-    fixed: &'a Image<Fixed>,
-    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
-    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
-    accept: impl Fn(usize, usize) -> bool,
-) {
-    let ours = keys(base, &paired.0, base_key);
-    let theirs = keys(fixed, &paired.1, fixed_key);
-    // Each pair stands alone, so the order of the table does not show.
-    #[allow(clippy::iter_over_hash_type)]
-    for (key, base) in ours {
-        let Some(fixed) = theirs.get(&key) else {
-            continue;
-        };
-        if !accept(base.len(), fixed.len()) {
-            continue;
-        }
-        for (base, fixed) in base.into_iter().zip(fixed) {
-            paired.0[base.index()] = Some(*fixed);
-            paired.1[fixed.index()] = Some(base);
+    let of_base = |index| {
+        let (symbol, compiland) = symbol(base, index);
+        base_key(symbol, compiland)
+    };
+    let of_fixed = |index| {
+        let (symbol, compiland) = symbol(fixed, index);
+        fixed_key(symbol, compiland)
+    };
+    for (bases, fixeds) in as_many((&paired.0, of_base), (&paired.1, of_fixed)) {
+        for (base, fixed) in bases.into_iter().zip(fixeds) {
+            link(paired, base, fixed);
         }
     }
+}
+
+fn link(paired: &mut Paired, base: u32, fixed: u32) {
+    paired.0[base as usize] = Some(DataId::new(fixed as usize));
+    paired.1[fixed as usize] = Some(DataId::new(base as usize));
 }

@@ -1,0 +1,169 @@
+//! What the procedures of an image are known by.
+
+use std::borrow::Cow;
+
+use hpbuild_metadata::{FunctionId, Side};
+use rayon::prelude::*;
+
+use crate::image::{Function, Image, Procedure};
+use crate::names::{self, Marks};
+
+/// The procedures of one image as keys.
+pub(super) struct Names<'a, S: Side> {
+    pub(super) image: &'a Image<S>,
+    /// For each procedure the function it names.
+    pub(super) owners: &'a [FunctionId<S>],
+    /// For each procedure what its name holds: every tier asks.
+    marks: Vec<Marks>,
+}
+
+impl<'a, S: Side> Names<'a, S> {
+    pub(super) fn new(image: &'a Image<S>, owners: &'a [FunctionId<S>]) -> Self {
+        let marks = image.procedures.par_iter().with_min_len(1 << 10);
+        Self {
+            image,
+            owners,
+            marks: marks.map(|it| Marks::of(&it.name)).collect(),
+        }
+    }
+
+    fn procedure(&self, index: u32) -> &'a Procedure {
+        &self.image.procedures[index as usize]
+    }
+
+    fn marks(&self, index: u32) -> Marks {
+        self.marks[index as usize]
+    }
+
+    fn function(&self, index: u32) -> &'a Function<S> {
+        self.image.function(self.owners[index as usize])
+    }
+
+    pub(super) fn name(&self, index: u32) -> &'a str {
+        &self.procedure(index).name
+    }
+
+    /// Whether the name counts lambdas or closures.
+    pub(super) fn is_counted(&self, index: u32) -> bool {
+        self.marks(index).is_position
+    }
+
+    /// Whether a compiler made the name.
+    pub(super) fn is_generated(&self, index: u32) -> bool {
+        names::is_generated(self.name(index))
+    }
+
+    /// The name, where it is more than a number, or than a position.
+    fn telling_name(&self, index: u32) -> Option<&'a str> {
+        let marks = self.marks(index);
+        (!marks.is_only_numbered && !marks.is_position).then(|| self.name(index))
+    }
+
+    /// A name that counts lambdas or closures, with what tells whether it is still the same one.
+    pub(super) fn counted(
+        &self,
+        index: u32,
+        content: Option<u64>,
+    ) -> Option<(Cow<'a, str>, &'a str, u64)> {
+        let linkage = self.procedure(index).decorated.as_deref();
+        let linkage = names::without_rust_hash(linkage.unwrap_or_default());
+        content
+            .filter(|_| self.is_counted(index))
+            .map(|content| (self.name_without_impls(index), linkage, content))
+    }
+
+    /// The name without the numbers of `impl` blocks.
+    pub(super) fn name_without_impls(&self, index: u32) -> Cow<'a, str> {
+        let name = self.name(index);
+        let numbered = self.marks(index).has_impl_numbers.then_some(name);
+        let stable = numbered.and_then(names::without_impl_numbers);
+        stable.map_or(name.into(), Cow::Owned)
+    }
+
+    pub(super) fn decorated(&self, index: u32) -> Option<&'a str> {
+        self.telling_name(index)?;
+        self.procedure(index).decorated.as_deref()
+    }
+
+    fn compiland(&self, index: u32) -> Option<&'a str> {
+        let id = self.function(index).compiland?;
+        self.image
+            .compilands
+            .get(id.index())
+            .map(|compiland| &*compiland.short_name)
+    }
+
+    /// What tells parts apart that have no name but a number.
+    pub(super) fn numbered(
+        &self,
+        index: u32,
+        content: Option<u64>,
+    ) -> Option<(Option<&'a str>, u64)> {
+        content
+            .filter(|_| self.marks(index).is_only_numbered)
+            .map(|content| (self.compiland(index), content))
+    }
+
+    /// The name, unless a number in it may be another one's in another build.
+    pub(super) fn lasting_name(&self, index: u32) -> Option<&'a str> {
+        let is_lasting = !self.marks(index).has_impl_numbers;
+        self.telling_name(index).filter(|_| is_lasting)
+    }
+
+    pub(super) fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.lasting_name(index)?, self.compiland(index)?))
+    }
+
+    /// As [`Names::in_compiland`], where other compilands have the same short name.
+    pub(super) fn in_place(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        let id = self.function(index).compiland?;
+        let compiland = self.image.compilands.get(id.index())?;
+        let is_shared = compiland.place != compiland.short_name;
+        Some((self.lasting_name(index)?, &*compiland.place)).filter(|_| is_shared)
+    }
+
+    pub(super) fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
+        Some((self.decorated(index)?, self.compiland(index)?))
+    }
+
+    pub(super) fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {
+        let kind = self
+            .image
+            .types
+            .layout_hash(self.procedure(index).type_index);
+        self.telling_name(index)?;
+        let name = self.name_without_impls(index);
+        Some((name, kind, self.compiland(index)?))
+    }
+
+    /// The name without its generated parts, where it has some, and the compiland.
+    pub(super) fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
+        match self.stable_name(index) {
+            Cow::Owned(stable) => Some((stable, self.compiland(index))),
+            Cow::Borrowed(_) => None,
+        }
+    }
+
+    /// What compiler-made namesakes of one compiland have in common.
+    pub(super) fn namesakes(&self, index: u32) -> Option<(Cow<'a, str>, &'a str)> {
+        let compiland = self.compiland(index)?;
+        let is_generated = self.is_generated(index);
+        is_generated.then(|| (self.stable_name(index), compiland))
+    }
+
+    /// The name without the parts that another build would number or hash otherwise.
+    pub(super) fn stable_name(&self, index: u32) -> Cow<'a, str> {
+        let name = self.name(index);
+        match self.marks(index).is_plain {
+            true => Cow::Borrowed(name),
+            false => stable_name(name),
+        }
+    }
+}
+
+/// A name without the parts that another build would number or hash otherwise.
+pub(crate) fn stable_name(name: &str) -> Cow<'_, str> {
+    let parts = names::without_generated_parts(name);
+    let numbers = names::without_impl_numbers(parts.as_deref().unwrap_or(name));
+    numbers.or(parts).map_or(Cow::Borrowed(name), Cow::Owned)
+}

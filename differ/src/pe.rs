@@ -42,6 +42,11 @@ pub struct Pe<S: Side> {
     pub dll_characteristics: u16,
     /// `IMAGE_DLLCHARACTERISTICS_EX_*`; 0 where the debug directory has none.
     pub ex_dll_characteristics: u32,
+    /// `IMAGE_SUBSYSTEM_*`.
+    pub subsystem: u16,
+    /// Bytes of stack and heap: `SizeOfStackReserve`, `SizeOfStackCommit`, `SizeOfHeapReserve` and
+    /// `SizeOfHeapCommit`.
+    pub memory: [u64; 4],
     /// The entry point, if it has one.
     pub entry_point: Option<Rva<S>>,
     /// In address order, disjoint, inside the image.

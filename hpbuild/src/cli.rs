@@ -19,7 +19,8 @@ use crate::commands::verify::VerifyArguments;
 #[derive(Debug, Parser)]
 #[command(name = "hpbuild", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// Use this many threads; the output does not depend on it
+    /// Use this many threads, but no more than four for each processor; the output does not depend on
+    /// it
     #[arg(long, global = true, value_name = "N")]
     pub(crate) jobs: Option<NonZeroUsize>,
 

@@ -9,12 +9,16 @@ mod input;
 mod output;
 mod render;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use cli::{Cli, Color, Command};
 use failure::{Failure, Outcome};
+
+/// As many threads for each processor as `--jobs` may ask for.
+const MAX_THREADS_EACH: usize = 4;
 
 fn main() -> ExitCode {
     silence_contained_panics();
@@ -45,8 +49,11 @@ fn run(cli: Cli) -> Result<Outcome, Failure> {
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
     if let Some(jobs) = cli.jobs {
+        // Threads without a processor look for work and find each other.
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let threads = jobs.get().min(processors.saturating_mul(MAX_THREADS_EACH));
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(jobs.get())
+            .num_threads(threads)
             .build_global();
         pool.map_err(|error| Failure::new(format!("--jobs {jobs}: {error}")))?;
     }

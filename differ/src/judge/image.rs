@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hpbuild_metadata::Side;
 
-use super::{Case, Refusal, outside, resources};
+use super::{Case, Refusal, headers, outside, resources};
 use crate::image::Image;
 
 /// `IMAGE_FILE_RELOCS_STRIPPED` (`winnt.h`).
@@ -18,6 +18,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     tls(case, &mut refusals);
     resources::judge(case, &mut refusals);
     relocations(case, &mut refusals);
+    headers::judge(case, &mut refusals);
     if case.redirected.is_empty() {
         return refusals;
     }

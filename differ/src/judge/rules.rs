@@ -297,6 +297,13 @@ rules! {
         do "Enter it by code that runs, or leave the list as it is."
         example "A pointer to a function is put into the section .CRT$XTU: it would be called at the \
                  end of the process, and is not in the base's list."
+    "HP039" Refuse "headers changed"
+        why "What the headers say (mitigations, rights of sections, sizes of stack and heap, the entry \
+             point) counted when the base was loaded. A patch has no say in it: where it is part of \
+             the fix, the running base stays as it was."
+        do "Link both sides with the same options, or ship a full update."
+        example "The fixed image is linked with /GUARD:CF, and the base was not; or .text was \
+                 writable and no longer is."
     "HP040" Warn "another compiler"
         why "The two sides were compiled by different compilers or versions. Most of what differs \
              is then the compiler's doing, and the patch is larger than the fix."

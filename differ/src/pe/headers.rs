@@ -43,7 +43,10 @@ pub(super) struct Headers {
     pub(super) section_alignment: u32,
     pub(super) image_size: u32,
     pub(super) checksum: u32,
+    pub(super) subsystem: u16,
     pub(super) dll_characteristics: u16,
+    /// Bytes of stack and heap, reserved and committed each.
+    pub(super) memory: [u64; 4],
     directories: [(u32, u32); 16],
     sections_at: usize,
     section_count: u16,
@@ -158,7 +161,12 @@ fn read_optional(optional: &[u8], at: usize) -> Result<Headers, Fault> {
         section_alignment: u32_at(optional, 32),
         image_size: u32_at(optional, 56),
         checksum: u32_at(optional, 64),
+        subsystem: u16_at(optional, 68),
         dll_characteristics: u16_at(optional, 70),
+        memory: [0, 1, 2, 3].map(|index| match wide {
+            true => u64_at(optional, 72 + 8 * index),
+            false => u32_at(optional, 72 + 4 * index).into(),
+        }),
         directories,
         sections_at: 0,
         section_count: 0,

@@ -83,6 +83,8 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         characteristics: headers.characteristics,
         dll_characteristics: headers.dll_characteristics,
         ex_dll_characteristics: debug.ex_dll_characteristics,
+        subsystem: headers.subsystem,
+        memory: headers.memory,
         entry_point,
         exports,
         imports,

@@ -216,7 +216,7 @@ fn headers() -> Vec<Case> {
             let at = guard_flags(bytes);
             bytes[at + 2] |= XFG_ENABLED;
         },
-        &["HP015 hp_right", "HP015 read_name"],
+        &["HP015 hp_right", "HP015 read_name", "HP039 GuardFlags"],
         &[],
     );
     base(
@@ -225,8 +225,44 @@ fn headers() -> Vec<Case> {
             assert_eq!(bytes[at + 1] & 1, 1, "CF is on");
         },
         &[],
-        &["HP015 hp_right", "HP015 read_name"],
+        &["HP015 hp_right", "HP015 read_name", "HP039"],
     );
+    // Bits of the optional header, of the first section and of the file's kind, each at its place;
+    // and one beside it that means nothing to the loader or to the running base.
+    let nt = |bytes: &[u8]| word(bytes, 0x3c) as usize;
+    let sections = |bytes: &[u8]| nt(bytes) + 24 + half(bytes, nt(bytes) + 20);
+    let places: [(&dyn Fn(&[u8]) -> usize, u8, &str); 7] = [
+        (&|bytes| nt(bytes) + 22, 0x20, "HP039 Characteristics"),
+        (&|bytes| nt(bytes) + 24 + 68, 1, "HP039 Subsystem"),
+        (
+            &|bytes| nt(bytes) + 24 + 71,
+            0x20,
+            "HP039 DllCharacteristics",
+        ),
+        (&|bytes| nt(bytes) + 24 + 73, 1, "HP039 SizeOfStackReserve"),
+        (&|bytes| nt(bytes) + 24 + 97, 1, "HP039 SizeOfHeapCommit"),
+        (&|bytes| sections(bytes) + 39, 0x80, "HP039 .text"),
+        (&|bytes| nt(bytes) + 24 + 16, 0, "HP039 entry point"),
+    ];
+    for (place, bit, expected) in places {
+        let edit = |bytes: &mut [u8]| {
+            let at = place(bytes);
+            bytes[at] ^= bit;
+            // The entry point goes, and nothing calls the image any more.
+            if bit == 0 {
+                bytes[at..at + 4].fill(0);
+            }
+        };
+        base(&edit, &[expected], &[]);
+    }
+    // Time stamp, linker version, and what a section's name is padded to.
+    for at in [8, 24 + 2, 24 + 44] {
+        let edit = |bytes: &mut [u8]| {
+            let at = nt(bytes) + at;
+            bytes[at] ^= 1;
+        };
+        base(&edit, &[], &["HP039"]);
+    }
     copy.write("base/hp_demo.dll", DEMO.base.dll.bytes);
     let (base, fixed) = (
         copy.path("base/hp_demo.dll"),
@@ -253,6 +289,10 @@ fn headers() -> Vec<Case> {
         cases.push(case(&name, expected, near, found));
     }
     cases
+}
+
+fn half(bytes: &[u8], at: usize) -> usize {
+    u16::from_le_bytes(*bytes[at..].first_chunk().expect("a whole image")).into()
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -29,6 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let mut cases = kinds();
     cases.extend(symbols());
     cases.extend(headers());
+    cases.extend(loader());
     cases.extend(older_patches());
     cases.extend(waivers());
     cases.push(reach("far", 2 << 20, &["HP069 far"], &[]));
@@ -154,6 +155,41 @@ fn symbols() -> Vec<Case> {
     cases
 }
 
+/// Bits that the loader looks at, as offsets from the signature of the PE image, and some beside them
+/// that mean nothing to the running base.
+fn loader() -> Vec<Case> {
+    const OPTIONAL: usize = 24;
+    const FIRST_SECTION: usize = OPTIONAL + 240;
+    let copy = Copy::new();
+    let found_with = |edit: &dyn Fn(&mut [u8])| {
+        let mut bytes = DEMO.base.dll.bytes.to_vec();
+        let at = word(&bytes, 0x3c) as usize;
+        edit(&mut bytes[at..]);
+        copy.write("base/hp_demo.dll", &bytes);
+        copy.findings(SymbolPaths::default())
+    };
+    let mut cases = Vec::new();
+    for (at, bit, expected) in [
+        (22, 0x20, "HP039 Characteristics"),
+        (OPTIONAL + 68, 1, "HP039 Subsystem"),
+        (OPTIONAL + 71, 0x20, "HP039 DllCharacteristics"),
+        (OPTIONAL + 73, 1, "HP039 SizeOfStackReserve"),
+        (OPTIONAL + 97, 1, "HP039 SizeOfHeapCommit"),
+        (FIRST_SECTION + 39, 0x80, "HP039 .text"),
+    ] {
+        let found = found_with(&|image| image[at] ^= bit);
+        cases.push(case("edited for the loader", &[expected], &[], found));
+    }
+    let found = found_with(&|image| image[OPTIONAL + 16..][..4].fill(0));
+    let expected = ["HP039 entry point"];
+    cases.push(case("without an entry point", &expected, &[], found));
+    for (what, at) in [("time stamp", 8), ("linker version", OPTIONAL + 2)] {
+        let found = found_with(&|image| image[at] ^= 1);
+        cases.push(case(what, &[], &["HP039"], found));
+    }
+    cases
+}
+
 /// Headers of the base, and unwind info of the fixed image.
 fn headers() -> Vec<Case> {
     let copy = Copy::new();
@@ -227,42 +263,6 @@ fn headers() -> Vec<Case> {
         &[],
         &["HP015 hp_right", "HP015 read_name", "HP039"],
     );
-    // Bits of the optional header, of the first section and of the file's kind, each at its place;
-    // and one beside it that means nothing to the loader or to the running base.
-    let nt = |bytes: &[u8]| word(bytes, 0x3c) as usize;
-    let sections = |bytes: &[u8]| nt(bytes) + 24 + half(bytes, nt(bytes) + 20);
-    let places: [(&dyn Fn(&[u8]) -> usize, u8, &str); 7] = [
-        (&|bytes| nt(bytes) + 22, 0x20, "HP039 Characteristics"),
-        (&|bytes| nt(bytes) + 24 + 68, 1, "HP039 Subsystem"),
-        (
-            &|bytes| nt(bytes) + 24 + 71,
-            0x20,
-            "HP039 DllCharacteristics",
-        ),
-        (&|bytes| nt(bytes) + 24 + 73, 1, "HP039 SizeOfStackReserve"),
-        (&|bytes| nt(bytes) + 24 + 97, 1, "HP039 SizeOfHeapCommit"),
-        (&|bytes| sections(bytes) + 39, 0x80, "HP039 .text"),
-        (&|bytes| nt(bytes) + 24 + 16, 0, "HP039 entry point"),
-    ];
-    for (place, bit, expected) in places {
-        let edit = |bytes: &mut [u8]| {
-            let at = place(bytes);
-            bytes[at] ^= bit;
-            // The entry point goes, and nothing calls the image any more.
-            if bit == 0 {
-                bytes[at..at + 4].fill(0);
-            }
-        };
-        base(&edit, &[expected], &[]);
-    }
-    // Time stamp, linker version, and what a section's name is padded to.
-    for at in [8, 24 + 2, 24 + 44] {
-        let edit = |bytes: &mut [u8]| {
-            let at = nt(bytes) + at;
-            bytes[at] ^= 1;
-        };
-        base(&edit, &[], &["HP039"]);
-    }
     copy.write("base/hp_demo.dll", DEMO.base.dll.bytes);
     let (base, fixed) = (
         copy.path("base/hp_demo.dll"),
@@ -289,10 +289,6 @@ fn headers() -> Vec<Case> {
         cases.push(case(&name, expected, near, found));
     }
     cases
-}
-
-fn half(bytes: &[u8], at: usize) -> usize {
-    u16::from_le_bytes(*bytes[at..].first_chunk().expect("a whole image")).into()
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

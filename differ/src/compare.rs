@@ -4,6 +4,7 @@
 //! and every reference means the same. Only bodies that fail this are decoded again, to be
 //! aligned instruction by instruction and explained: see `explain`.
 
+pub(crate) mod location;
 mod owner;
 mod seen;
 
@@ -19,6 +20,7 @@ use crate::image::Image;
 use crate::meaning::{Comparer, DataChange, Difference, Meaning};
 use crate::pair::{Pairing, Tier, stable_name};
 
+use location::{PairLines, kind_of_reference};
 use seen::Seen;
 
 /// Why a function counts as changed.
@@ -240,6 +242,7 @@ fn references_differ(
         return None;
     }
     let mut kinds = Vec::new();
+    let lines = PairLines::new(comparer, base, fixed);
     for (b, f) in b_refs.iter().zip(f_refs) {
         if b.completed_elsewhere && f.completed_elsewhere {
             continue;
@@ -256,7 +259,11 @@ fn references_differ(
             Meaning::Same if comparer.may_end_changed(base, b) => kinds.push(Kind::DataContent),
             Meaning::Same => {}
             _ if other_neighbour && comparer.both_end((base, b), (fixed, f)) => {}
-            Meaning::Different(difference) => kinds.push(kind_of(difference)),
+            Meaning::Different(difference) => {
+                let (base, fixed) = ((b.offset, places.0), (f.offset, places.1));
+                let kind = kind_of_reference(comparer, &lines, difference, base, fixed);
+                kinds.push(kind);
+            }
             Meaning::Unknown => unknown.push(Unknown {
                 base,
                 fixed,
@@ -268,7 +275,7 @@ fn references_differ(
 }
 
 /// The kind of change that a difference between references makes.
-pub(crate) fn kind_of(difference: Difference) -> Kind {
+fn kind_of(difference: Difference) -> Kind {
     match difference {
         Difference::Call => Kind::CallTarget,
         Difference::Data => Kind::DataTarget,

@@ -15,6 +15,7 @@ use serde::Serialize;
 use similar::{Algorithm, capture_diff_slices};
 
 use crate::compare::Kind;
+use crate::compare::location::PairLines;
 use crate::decode::{Body, Instruction, ReferenceKind, decode};
 use crate::handling;
 use crate::image::Image;
@@ -196,8 +197,9 @@ pub fn explain(
     let ops = capture_diff_slices(Algorithm::Myers, &b_tokens, &f_tokens);
     let mut aligned = Aligned::new(&ops, b_tokens.len(), f_tokens.len());
     let mut kinds = Vec::new();
-    aligned.check_equal(comparer, &b, &f, &mut kinds);
-    classify(&ops, comparer, &b, &f, &mut kinds);
+    let pair_lines = PairLines::new(comparer, base, fixed);
+    aligned.check_equal(comparer, &b, &f, &pair_lines, &mut kinds);
+    classify(&ops, comparer, &b, &f, &pair_lines, &mut kinds);
     kinds.sort_unstable();
     kinds.dedup();
     let lines = aligned.lines(&b, &f);

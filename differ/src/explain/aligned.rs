@@ -4,7 +4,8 @@ use hpbuild_metadata::{Base, Fixed};
 use similar::DiffOp;
 
 use super::{DiffLine, Listing, Tag};
-use crate::compare::{Kind, kind_of};
+use crate::compare::Kind;
+use crate::compare::location::{PairLines, kind_of_reference};
 use crate::meaning::{Comparer, Meaning};
 use crate::text;
 
@@ -46,6 +47,7 @@ impl Aligned {
         comparer: &Comparer<'_>,
         b: &Listing<'_, Base>,
         f: &Listing<'_, Fixed>,
+        pair_lines: &PairLines<'_>,
         kinds: &mut Vec<Kind>,
     ) {
         let mut parted = Vec::new();
@@ -71,7 +73,10 @@ impl Aligned {
                     }
                     let meaning = comparer.compare(br.target, fr.target, br.kind);
                     if let Meaning::Different(difference) = meaning {
-                        kinds.push(kind_of(difference));
+                        let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
+                        kinds.push(kind_of_reference(
+                            comparer, pair_lines, difference, base, fixed,
+                        ));
                         parted.push((index, partner));
                     }
                 }

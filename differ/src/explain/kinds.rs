@@ -1,14 +1,12 @@
 //! In what instructions differ.
 
-use std::cell::LazyCell;
-
 use hpbuild_metadata::{Base, Fixed};
 use similar::DiffOp;
 
 use super::Listing;
-use crate::compare::{Kind, kind_of};
+use crate::compare::Kind;
+use crate::compare::location::{PairLines, kind_of_reference};
 use crate::decode::{Constants, Instruction};
-use crate::lines::lines_of;
 use crate::meaning::{Comparer, Meaning};
 
 /// Says in what the instructions differ that did not align.
@@ -17,10 +15,9 @@ pub(super) fn classify(
     comparer: &Comparer<'_>,
     b: &Listing<'_, Base>,
     f: &Listing<'_, Fixed>,
+    pair_lines: &PairLines<'_>,
     kinds: &mut Vec<Kind>,
 ) {
-    // Most changes are no constants, and nobody asks for their lines.
-    let lines = LazyCell::new(|| (lines_of(b.image, b.id), lines_of(f.image, f.id)));
     for op in ops {
         match *op {
             DiffOp::Equal { .. } => {}
@@ -33,11 +30,9 @@ pub(super) fn classify(
                 for at in 0..old_len {
                     let bi = &b.body.instructions[old_index + at];
                     let fi = &f.body.instructions[new_index + at];
-                    let kind = classify_pair(comparer, (b, bi), (f, fi));
+                    let kind = classify_pair(comparer, pair_lines, (b, bi), (f, fi));
                     let is_line = |it: Constants| {
-                        let (b_lines, f_lines) = &*lines;
-                        let is = |line: Option<u32>, value| line.map(u64::from) == Some(value);
-                        is(b_lines.at(bi.offset), it.base) && is(f_lines.at(fi.offset), it.fixed)
+                        pair_lines.are_at((bi.offset, it.base), (fi.offset, it.fixed))
                     };
                     kinds.push(match kind {
                         PairKind::Constants(it) if it.is_moved && is_line(it) => Kind::LineNumber,
@@ -64,6 +59,7 @@ enum PairKind {
 
 fn classify_pair(
     comparer: &Comparer<'_>,
+    pair_lines: &PairLines<'_>,
     (b, bi): (&Listing<'_, Base>, &Instruction<Base>),
     (f, fi): (&Listing<'_, Fixed>, &Instruction<Fixed>),
 ) -> PairKind {
@@ -73,7 +69,12 @@ fn classify_pair(
         fr.field.clear(&mut f_bytes);
         if br.field == fr.field && b_bytes == f_bytes {
             return match comparer.compare(br.target, fr.target, br.kind) {
-                Meaning::Different(difference) => PairKind::Reference(kind_of(difference)),
+                Meaning::Different(difference) => {
+                    let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
+                    PairKind::Reference(kind_of_reference(
+                        comparer, pair_lines, difference, base, fixed,
+                    ))
+                }
                 _ => PairKind::Other,
             };
         }

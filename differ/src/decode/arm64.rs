@@ -10,6 +10,7 @@ mod field;
 mod frame;
 mod listing;
 mod pages;
+mod relative_tables;
 mod tables;
 mod text;
 
@@ -22,9 +23,8 @@ use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub use field::{AddressField, FieldError};
 pub use listing::text;
-pub(super) use listing::{
-    constants_differing, is_compared, reaches_back, relative_tables, runs_on,
-};
+pub(super) use listing::{constants_differing, is_compared, reaches_back, runs_on};
+pub(super) use relative_tables::relative_tables;
 pub use text::Text;
 
 /// Decodes `code` into `body`, which is empty.

@@ -123,7 +123,7 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
     let mut visit = Visit::new();
     visit.collect = Some(Vec::new());
     let exact = base.sized_by_type && fixed.sized_by_type;
-    let meaning = comparer.compare_extents(
+    let meaning = comparer.compare_table_or_extents(
         Extent {
             rva: base.rva,
             size: base.size,
@@ -172,14 +172,8 @@ impl Comparer<'_> {
         let (Some(b), Some(f)) = (b, f) else {
             return Meaning::Unknown;
         };
-        let is_relative = self.base.relative_tables.binary_search(&base).is_ok()
-            && self.fixed.relative_tables.binary_search(&fixed).is_ok();
         visit.depth += 1;
-        let mut meaning = if is_relative {
-            self.compare_relative(base, fixed, visit)
-        } else {
-            self.compare_extents(b, f, visit)
-        };
+        let mut meaning = self.compare_table_or_extents(b, f, visit);
         let is_address = kind == ReferenceKind::Address;
         if meaning == Meaning::Same && is_address && !self.same_locators(base, fixed, visit) {
             meaning = Meaning::Different(Difference::DataContent);
@@ -219,6 +213,32 @@ impl Comparer<'_> {
             }
             _ => anonymous_extent(self.fixed, rva, kind),
         }
+    }
+
+    /// Compares data as the code that reads it takes it: as a table of distances, or as it stands.
+    fn compare_table_or_extents(
+        &self,
+        base: Extent<Base>,
+        fixed: Extent<Fixed>,
+        visit: &mut Visit,
+    ) -> Meaning {
+        let is_relative = self.base.relative_tables.binary_search(&base.rva).is_ok()
+            && self.fixed.relative_tables.binary_search(&fixed.rva).is_ok();
+        if is_relative {
+            return self.compare_relative(base.rva, fixed.rva, visit);
+        }
+        let meaning = self.compare_extents(base, fixed, visit);
+        let may_be_relative =
+            || may_be_relative(self.base, base) && may_be_relative(self.fixed, fixed);
+        // Code may read such a table in ways that are not known. Where it reads numbers, what they
+        // would lead to may differ all the same: nobody can tell.
+        if meaning == Meaning::Same
+            && may_be_relative()
+            && self.compare_relative(base.rva, fixed.rva, visit) != Meaning::Same
+        {
+            return Meaning::Unknown;
+        }
+        meaning
     }
 
     fn compare_extents(
@@ -349,6 +369,34 @@ impl Comparer<'_> {
             Difference::DataContent
         }
     }
+}
+
+/// Whether data without a known type holds nothing but distances from its start to where other things
+/// start.
+fn may_be_relative<S: Side>(image: &Image<S>, extent: Extent<S>) -> bool {
+    if extent.exact || !extent.size.is_multiple_of(4) || extent.size < 8 {
+        return false;
+    }
+    let starts = |target: &Rva<S>| {
+        let is_function = || {
+            image
+                .functions
+                .binary_search_by_key(target, |it| it.rva)
+                .is_ok()
+        };
+        *target != extent.rva && (image.boundaries.binary_search(target).is_ok() || is_function())
+    };
+    // One look tells nearly all others.
+    let first = image
+        .pe
+        .bytes(extent.rva, 4)
+        .and_then(|it| it.first_chunk());
+    let first = first.and_then(|word| extent.rva.checked_offset(i32::from_le_bytes(*word).into()));
+    if !first.is_some_and(|first| starts(&first)) {
+        return false;
+    }
+    let entries = relative_entries(&image.pe, &image.boundaries, extent.rva);
+    entries.is_some_and(|entries| entries.len() > 1 && entries.iter().all(starts))
 }
 
 /// The run-time type information that the pointer before a vtable leads to.

@@ -55,7 +55,7 @@ pub(super) fn bits(mut set: u64) -> impl Iterator<Item = usize> {
 }
 
 /// `field` bits from `low` on as a register, as a set.
-const fn register(word: u32, low: u32) -> Registers {
+pub(super) const fn register(word: u32, low: u32) -> Registers {
     (1 << ((word >> low) & 31)) & ALL
 }
 

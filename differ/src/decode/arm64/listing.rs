@@ -4,7 +4,7 @@ use hpbuild_metadata::{Rva, Side};
 
 use super::Text;
 use super::effects::{self, Flow};
-use crate::decode::{Body, Code, Constants, Instruction, ReferenceKind};
+use crate::decode::{Code, Constants, Instruction, ReferenceKind};
 
 /// The text of each of the instructions; `name` names what operands point at. Where the
 /// disassembler cannot be had, instructions are written as numbers.
@@ -142,97 +142,9 @@ pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
     false
 }
 
-/// How many instructions behind a load from a relative table the address is added at the latest.
-const TABLE_WINDOW: usize = 12;
-
-/// Finds the address of a table in `t`, then `ldrsw x, [t, i, lsl #2]`, then `add` of the two, in
-/// this order; other instructions may stand between.
-pub(in crate::decode) fn relative_tables<S: Side>(
-    code: Code<'_, S>,
-    body: &Body<S>,
-) -> Vec<Rva<S>> {
-    let mut found = Vec::new();
-    // The address each register received last.
-    let mut tables: [Option<Rva<S>>; 32] = [None; 32];
-    let word_at = |index: usize| {
-        let instruction = body.instructions.get(index)?;
-        let bytes = code
-            .bytes
-            .get(instruction.offset as usize..)?
-            .first_chunk()?;
-        Some(u32::from_le_bytes(*bytes))
-    };
-    for (index, instruction) in body.instructions.iter().enumerate() {
-        let Some(word) = word_at(index) else { break };
-        let register = |low: u32| ((word >> low) & 31) as usize;
-        if let Some(reference) = instruction.reference {
-            if reference.kind == ReferenceKind::Address {
-                tables[register(0)] = Some(reference.target);
-            }
-            continue;
-        }
-        // ldrsw xt, [xn, xm or wm, extended]: what is added may be counted in entries or in bytes.
-        if word & 0xffe0_0c00 != 0xb8a0_0800 {
-            continue;
-        }
-        let loaded = register(0);
-        // Two whole registers may change places.
-        let swapped = (word & 0xf000 == 0x6000).then(|| register(16));
-        let base = [Some(register(5)), swapped];
-        let mut bases = base.into_iter().flatten();
-        let Some(base) = bases.find(|base| tables[*base].is_some()) else {
-            continue;
-        };
-        let Some(table) = tables[base] else { continue };
-        let adds = |word: u32| {
-            // add xd, xn, xm
-            let sources = [((word >> 5) & 31) as usize, ((word >> 16) & 31) as usize];
-            word & 0xffe0_fc00 == 0x8b00_0000
-                && sources.contains(&loaded)
-                && sources.contains(&base)
-        };
-        if (index + 1..)
-            .take(TABLE_WINDOW)
-            .filter_map(word_at)
-            .any(adds)
-        {
-            found.push(table);
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
-    use hpbuild_metadata::Base;
-
     use super::*;
-    use crate::decode::{Machine, decode};
-
-    #[test]
-    fn relative_tables_by_entries_and_by_bytes() {
-        let tables = |load: u32| {
-            // adr x22, #+0x100; load; add x0, x22, x8
-            let words = [0x1000_0816, load, 0x8b08_02c0_u32];
-            let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-            let code = Code::<Base> {
-                bytes: &bytes,
-                rva: Rva::new(0x1000),
-                image_base: 0,
-                relocated: &[],
-            };
-            let mut body = Body::default();
-            decode(Machine::Arm64, code, &mut body);
-            relative_tables(code, &body)
-        };
-        let found = [Rva::new(0x1100)];
-        // ldrsw x8, [x22, w21, uxtw #2], [x22, x21] and [x21, x22]
-        assert_eq!(tables(0xb8b5_5ac8), found);
-        assert_eq!(tables(0xb8b5_6ac8), found);
-        assert_eq!(tables(0xb8b6_6aa8), found);
-        // ldrsw x8, [x21, x22, lsl #2] multiplies the address.
-        assert_eq!(tables(0xb8b6_7aa8), []);
-    }
 
     #[test]
     fn constants() {

@@ -1,15 +1,21 @@
 //! Tables of distances from their own start, by the code that reads them.
 
 use hpbuild_metadata::{Rva, Side};
-use iced_x86::{Decoder, DecoderOptions, Mnemonic, Register};
+use iced_x86::{
+    ConditionCode, Decoder, DecoderOptions, FlowControl, Instruction as Iced,
+    InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 
 use super::super::{Body, Code, Instruction, ReferenceKind};
 
-/// How many instructions behind a load from a relative table the address is added at the latest.
-const TABLE_WINDOW: usize = 12;
+/// Registers that a callee need not keep: rax, rcx, rdx, r8 to r11.
+const VOLATILE: Registers = Registers(0x0f07);
 
-/// Finds `lea t, [table]`, then `movsxd x, [t+i*4]` or `[i+t]`, then `add` of the two, in this order; other
-/// instructions may stand between.
+/// How many instructions behind a load from a relative table the address is added at the latest.
+const TABLE_WINDOW: usize = 64;
+
+/// Finds `lea t, [table]`, then `movsxd x, [t+i*4]` or `[i+t]`, then the sum of the two, by an `add` or
+/// in the address of an operand, in this order; other instructions may stand between.
 pub(in crate::decode) fn relative_tables<S: Side>(
     code: Code<'_, S>,
     body: &Body<S>,
@@ -58,32 +64,140 @@ pub(in crate::decode) fn relative_tables<S: Side>(
         let (base, index_register) = (load.memory_base(), load.memory_index());
         let table_in = |register: Register| {
             let number = register.is_gpr64().then(|| register.number())?;
-            Some((register, tables[number]?))
+            tables[number]
         };
         let scale = load.memory_index_scale();
         if index_register == Register::None || !matches!(scale, 1 | 4) {
             continue;
         }
         let swapped = || table_in(index_register).filter(|_| scale == 1);
-        let Some((base, table)) = table_in(base).or_else(swapped) else {
+        let Some(table) = table_in(base).or_else(swapped) else {
             continue;
         };
-        let adds = |instruction: &Instruction<S>| {
-            iced_at(instruction).is_some_and(|iced| {
-                let registers = [iced.op0_register(), iced.op1_register()];
-                iced.mnemonic() == Mnemonic::Add
-                    && registers.contains(&base)
-                    && registers.contains(&load.op0_register())
-            })
+        let Some(loaded) = Registers::of(load.op0_register()) else {
+            continue;
         };
-        if load.memory_displacement64() == 0
-            && body.instructions[index + 1..]
-                .iter()
-                .take(TABLE_WINDOW)
-                .any(adds)
-        {
+        let held = Held {
+            distance: loaded,
+            address: tables_that_are(&tables, table).without(loaded),
+        };
+        let rest = body.instructions[index + 1..].iter();
+        let rest = rest.take(TABLE_WINDOW).map_while(|instruction| {
+            let address = takes_address(instruction);
+            let is_again = address.is_some_and(|reference| reference.target == table);
+            Some((iced_at(instruction)?, is_again))
+        });
+        if load.memory_displacement64().is_multiple_of(4) && held.meets(rest) {
             found.push(table);
         }
     }
     found
+}
+
+/// Registers of 64 bits, a bit each.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Registers(u16);
+
+impl Registers {
+    fn of(register: Register) -> Option<Self> {
+        let register = register.full_register();
+        register.is_gpr64().then(|| Self(1 << register.number()))
+    }
+
+    fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// The registers that received the address of `table` last.
+fn tables_that_are<S: Side>(tables: &[Option<Rva<S>>; 16], table: Rva<S>) -> Registers {
+    let holds = |it: &(usize, &Option<Rva<S>>)| *it.1 == Some(table);
+    let holders = tables.iter().enumerate().filter(holds);
+    Registers(holders.fold(0, |all, (number, _)| all | 1 << number))
+}
+
+/// What registers hold of a table: a distance that was loaded from it, and its address.
+struct Held {
+    distance: Registers,
+    address: Registers,
+}
+
+impl Held {
+    /// Whether the two meet in a sum, before anything else is put into either. Each instruction comes
+    /// with whether it takes the address again.
+    fn meets(mut self, instructions: impl Iterator<Item = (Iced, bool)>) -> bool {
+        let mut info = InstructionInfoFactory::new();
+        for (iced, is_again) in instructions {
+            if self.is_sum_of_both(&iced) {
+                return true;
+            }
+            self.go_on(&iced, &mut info);
+            if is_again && let Some(register) = Registers::of(iced.op0_register()) {
+                self.address = self.address.with(register);
+            }
+            if self.distance.0 == 0 {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn are_both(&self, one: Register, other: Register) -> bool {
+        let (Some(one), Some(other)) = (Registers::of(one), Registers::of(other)) else {
+            return false;
+        };
+        let is = |distance: Registers, address: Registers| {
+            self.distance.has(distance) && self.address.has(address)
+        };
+        is(one, other) || is(other, one)
+    }
+
+    fn is_sum_of_both(&self, iced: &Iced) -> bool {
+        let in_operand = iced.memory_index_scale() == 1
+            && self.are_both(iced.memory_base(), iced.memory_index());
+        let is_add = iced.mnemonic() == Mnemonic::Add
+            && iced.op0_kind() == OpKind::Register
+            && iced.op1_kind() == OpKind::Register;
+        in_operand || is_add && self.are_both(iced.op0_register(), iced.op1_register())
+    }
+
+    /// Follows both through copies, and forgets what is overwritten.
+    fn go_on(&mut self, iced: &Iced, info: &mut InstructionInfoFactory) {
+        let is_copy = iced.op0_kind() == OpKind::Register && iced.op1_kind() == OpKind::Register;
+        let from = Registers::of(iced.op1_register()).filter(|_| is_copy);
+        let to = Registers::of(iced.op0_register()).filter(|_| is_copy);
+        if let (Some(from), Some(to)) = (from, to) {
+            let moves = iced.mnemonic() == Mnemonic::Mov;
+            // Which of the two it is nobody knows.
+            let may_move = iced.condition_code() != ConditionCode::None;
+            if moves || may_move {
+                for held in [&mut self.distance, &mut self.address] {
+                    let kept = if moves { held.without(to) } else { *held };
+                    *held = if held.has(from) { kept.with(to) } else { kept };
+                }
+                return;
+            }
+        }
+        let lost = match iced.flow_control() {
+            FlowControl::Call | FlowControl::IndirectCall => VOLATILE,
+            _ => Registers(0),
+        };
+        let written = info.info(iced).used_registers().iter().filter(|used| {
+            use OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
+            matches!(used.access(), Write | CondWrite | ReadWrite | ReadCondWrite)
+        });
+        let lost = written
+            .filter_map(|used| Registers::of(used.register()))
+            .fold(lost, Registers::with);
+        self.distance = self.distance.without(lost);
+        self.address = self.address.without(lost);
+    }
 }

@@ -57,23 +57,25 @@ fn relative_operands() {
     assert_eq!(found, expected);
 }
 
+/// The tables that are read behind `lea rbx,[rip+0x100]`.
+fn tables(instructions: &[&[u8]]) -> Vec<Rva<Base>> {
+    let mut code = vec![0x48, 0x8d, 0x1d, 0, 1, 0, 0];
+    code.extend(instructions.concat());
+    let code = Code::<Base> {
+        bytes: &code,
+        rva: Rva::new(0x1000),
+        image_base: 0,
+        relocated: &[],
+    };
+    let mut body = Body::default();
+    decode(code, &mut body);
+    relative_tables(code, &body)
+}
+
 #[test]
 fn relative_tables_by_entries_and_by_bytes() {
-    let tables = |load: [u8; 4]| {
-        // lea rbx,[rip+0x100]; load; add rdx,rbx
-        let mut code = vec![0x48, 0x8d, 0x1d, 0, 1, 0, 0];
-        code.extend(load);
-        code.extend([0x48, 0x01, 0xda]);
-        let code = Code::<Base> {
-            bytes: &code,
-            rva: Rva::new(0x1000),
-            image_base: 0,
-            relocated: &[],
-        };
-        let mut body = Body::default();
-        decode(code, &mut body);
-        relative_tables(code, &body)
-    };
+    // Then add rdx,rbx.
+    let tables = |load: [u8; 4]| tables(&[&load, &[0x48, 0x01, 0xda]]);
     let found = [Rva::new(0x1107)];
     // movsxd rdx, dword ptr [rbx+rdi*4], [rdi+rbx] and [rbx+rdi]
     assert_eq!(tables([0x48, 0x63, 0x14, 0xbb]), found);
@@ -82,6 +84,51 @@ fn relative_tables_by_entries_and_by_bytes() {
     // [rdi+rbx*4] multiplies the address, and [rsi+rdi] has nothing to do with it.
     assert_eq!(tables([0x48, 0x63, 0x14, 0x9f]), []);
     assert_eq!(tables([0x48, 0x63, 0x14, 0x3e]), []);
+}
+
+#[test]
+fn relative_tables_by_sums_of_all_kinds() {
+    // movsxd rdx, dword ptr [rbx+rdi*4]
+    const LOAD: &[u8] = &[0x48, 0x63, 0x14, 0xbb];
+    let found = [Rva::new(0x1107)];
+    let sums: [&[u8]; 5] = [
+        &[0x8b, 0x44, 0x13, 0x08],       // mov eax,[rbx+rdx+8]
+        &[0x0f, 0x10, 0x04, 0x1a],       // movups xmm0,[rdx+rbx]
+        &[0x83, 0x7c, 0x13, 0x08, 0x07], // cmp dword ptr [rbx+rdx+8],7
+        &[0x48, 0x8d, 0x04, 0x13],       // lea rax,[rbx+rdx]
+        &[0x48, 0x01, 0xd3],             // add rbx,rdx
+    ];
+    for sum in sums {
+        assert_eq!(tables(&[LOAD, sum]), found, "{sum:x?}");
+        // mov rcx,rdx and cmove rcx,rdx; then add rcx,rbx.
+        for copy in [&[0x48, 0x89, 0xd1][..], &[0x48, 0x0f, 0x44, 0xca]] {
+            assert_eq!(tables(&[LOAD, copy, &[0x48, 0x01, 0xd9]]), found);
+        }
+    }
+    let others: [&[u8]; 4] = [
+        &[0x8b, 0x04, 0x93],       // mov eax,[rbx+rdx*4]
+        &[0x8b, 0x04, 0x11],       // mov eax,[rcx+rdx]
+        &[0x48, 0x01, 0xca],       // add rdx,rcx
+        &[0x48, 0x03, 0x14, 0x3b], // add rdx,[rbx+rdi]
+    ];
+    for other in others {
+        assert_eq!(tables(&[LOAD, other]), [], "{other:x?}");
+    }
+    let add: &[u8] = &[0x48, 0x01, 0xda];
+    // xor edx,edx, and a call, which may change rdx and keeps rbx.
+    assert_eq!(tables(&[LOAD, &[0x31, 0xd2], add]), []);
+    assert_eq!(tables(&[LOAD, &[0xe8, 0, 0, 0, 0], add]), []);
+    // Many instructions between: lea r8,[r8+1].
+    let between = [0x4d, 0x8d, 0x40, 0x01].repeat(40);
+    assert_eq!(tables(&[LOAD, &between, add]), found);
+    // The address is taken again: xor ebx,ebx; lea rcx,[the table]; add rdx,rcx.
+    let again: [&[u8]; 3] = [
+        &[0x31, 0xdb],
+        &[0x48, 0x8d, 0x0d, 0xf3, 0, 0, 0],
+        &[0x48, 0x01, 0xca],
+    ];
+    assert_eq!(tables(&[LOAD, again[0], add]), []);
+    assert_eq!(tables(&[LOAD, again[0], again[1], again[2]]), found);
 }
 
 /// A displacement before an immediate: the field is not at the end of the instruction.

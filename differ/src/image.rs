@@ -56,6 +56,8 @@ pub struct Image<S: Side> {
     pub hotpatch_functions: Vec<Box<str>>,
     /// For each cold part its start and the entry of the function it was moved away from; sorted.
     pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
+    /// Groups of object sections, sorted by place; none where the symbols do not tell of them.
+    pub groups: Vec<Group<S>>,
     /// Types of functions and data.
     pub types: Types,
     /// Where records of compilands are read that few ask for; none without a PDB.
@@ -266,6 +268,17 @@ pub struct Contribution<S: Side> {
     pub compiland: CompilandId<S>,
     /// Section characteristics (`IMAGE_SCN_*`) in the object file.
     pub characteristics: u32,
+}
+
+/// What the linker put beside each other because object sections have one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group<S: Side> {
+    /// Where it starts.
+    pub rva: Rva<S>,
+    /// Bytes.
+    pub size: u32,
+    /// The name of the object sections, such as `.CRT$XCU`.
+    pub name: Box<str>,
 }
 
 /// A jump table as a PDB record describes it (`S_ARMSWITCHTABLE`; clang writes it for every

@@ -10,6 +10,7 @@ mod image;
 mod initialisers;
 mod lists;
 mod nameless;
+mod order;
 mod outside;
 mod policy;
 mod resources;

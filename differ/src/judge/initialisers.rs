@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use hpbuild_metadata::{FunctionId, Rva, Side};
+use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
+use super::order::{INITIALISERS, Origin, origin, swapped};
 use super::{Case, Refusal};
 use crate::image::Image;
 
@@ -22,7 +23,8 @@ const LISTS: [(&str, &str); 5] = [
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     let pairing = case.comparer.pairing;
-    let (before, after) = (listed(base), listed(fixed));
+    let (lists, fixed_lists) = (lists(base), lists(fixed));
+    let (before, after) = (members(&lists), members(&fixed_lists));
     let mut refuse = |name: String, what: &str, evidence: String| {
         let message = format!("{name} {what}");
         refusals.push(Refusal::new("HP026", name, message, evidence));
@@ -58,6 +60,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             refuse(base.display_name(*id), what, evidence);
         }
     }
+    order(case, &lists, &fixed_lists, refusals);
 }
 
 /// Whether a compiler's name for initialisers stands for the function.
@@ -70,34 +73,80 @@ fn is_named_so<S: Side>(image: &Image<S>, id: FunctionId<S>) -> bool {
     })
 }
 
-/// The functions in the lists of an image.
-fn listed<S: Side>(image: &Image<S>) -> BTreeSet<FunctionId<S>> {
+/// A list of functions in the order in which they are called, with where its entries came from.
+type List<'a, S> = Vec<(FunctionId<S>, Origin<'a>)>;
+
+/// The lists of an image, as many for each.
+fn lists<S: Side>(image: &Image<S>) -> Vec<List<'_, S>> {
     let place = |name: &str| {
         let is_it = |symbol: &&crate::image::DataSymbol<S>| {
             &*symbol.name == name || symbol.decorated.as_deref() == Some(name)
         };
         image.data.iter().find(is_it).map(|symbol| symbol.rva)
     };
-    let callbacks = image
-        .pe
-        .tls
-        .iter()
-        .flat_map(|tls| tls.callbacks.iter().copied());
-    let mut found: BTreeSet<_> = callbacks.filter_map(|rva| image.function_at(rva)).collect();
-    for (first, last) in LISTS {
+    let between = LISTS.iter().map(|(first, last)| {
         let (Some(first), Some(last)) = (place(first), place(last)) else {
+            return Vec::new();
+        };
+        functions(image, first, last.checked_sub(first).unwrap_or(0))
+    });
+    let grouped = INITIALISERS.iter().map(|list| {
+        let groups = image.groups.iter().filter(|it| it.name.starts_with(list));
+        let functions = groups.flat_map(|it| functions(image, it.rva, it.size));
+        functions.collect()
+    });
+    let callbacks = image.pe.tls.iter().flat_map(|tls| &tls.callbacks);
+    let callbacks = callbacks.filter_map(|rva| {
+        let id = image.function_at(*rva)?;
+        Some((id, origin(image, *rva)))
+    });
+    let callbacks = callbacks.collect();
+    between.chain(grouped).chain([callbacks]).collect()
+}
+
+/// The functions that the pointers in a stretch of data lead to.
+fn functions<S: Side>(image: &Image<S>, start: Rva<S>, size: u32) -> List<'_, S> {
+    let pointers = image.pe.relocations_in(start, size).iter();
+    let target = |pointer: &Rva<S>| {
+        let word = image.pe.bytes(*pointer, 8)?.first_chunk()?;
+        let target = image.pe.rva_of(u64::from_le_bytes(*word))?;
+        Some((image.function_at(target)?, origin(image, *pointer)))
+    };
+    pointers.filter_map(target).collect()
+}
+
+fn members<S: Side>(lists: &[List<'_, S>]) -> BTreeSet<FunctionId<S>> {
+    lists.iter().flatten().map(|(id, _)| *id).collect()
+}
+
+/// Functions that run in another order than they have run.
+fn order(
+    case: &Case<'_>,
+    lists: &[List<'_, Base>],
+    fixed_lists: &[List<'_, Fixed>],
+    refusals: &mut Vec<Refusal>,
+) {
+    let (base, pairing) = (case.comparer.base, case.comparer.pairing);
+    let mut told = BTreeSet::new();
+    for (before, after) in lists.iter().zip(fixed_lists) {
+        let place = |id: FunctionId<Base>| {
+            let is_it = |it: &(FunctionId<Fixed>, Origin<'_>)| pairing.linked(id, it.0);
+            after.iter().position(is_it)
+        };
+        let stays: Vec<_> = (before.iter())
+            .filter_map(|(id, origin)| Some((*id, (place(*id)?, *origin))))
+            .collect();
+        let places: Vec<_> = stays.iter().map(|(_, place)| *place).collect();
+        let Some((first, second)) = swapped(&places) else {
             continue;
         };
-        let size = last.checked_sub(first).unwrap_or(0);
-        for pointer in image.pe.relocations_in(first, size) {
-            let word = image
-                .pe
-                .bytes(*pointer, 8)
-                .and_then(|bytes| bytes.first_chunk());
-            let target: Option<Rva<S>> =
-                word.and_then(|word| image.pe.rva_of(u64::from_le_bytes(*word)));
-            found.extend(target.and_then(|target| image.function_at(target)));
+        let (first, second) = (stays[first].0, stays[second].0);
+        // The same list is known by its symbols, by its groups, and to the loader.
+        if told.insert((first, second)) {
+            let (first, second) = (base.display_name(first), base.display_name(second));
+            let message = format!("{second} would run before {first}, and has run behind it");
+            let evidence = "the order of static initialisers or of callbacks changed";
+            refusals.push(Refusal::new("HP026", second, message, evidence));
         }
     }
-    found
 }

@@ -1,25 +1,126 @@
 //! Constants that are reached by their place alone: entries of a list that the linker gathers from
-//! many objects. No code names them, so none changes when there is one more or one less.
+//! many objects. No code names them, so none changes when there is one more or one less, or when what
+//! stands in them changes.
 
-use hpbuild_metadata::{DataId, Rva, Side};
+use std::collections::BTreeMap;
 
+use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
+
+use super::order::{self, Entry};
 use super::{Case, Refusal};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
-use crate::meaning::is_read_only;
+use crate::meaning::{Comparer, Meaning, is_read_only};
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let comparer = case.comparer;
-    let new = unpaired(comparer.fixed, |id| comparer.base_data_of(id).is_some());
-    let gone = unpaired(comparer.base, |id| comparer.fixed_data_of(id).is_some());
-    report(
-        comparer.fixed,
-        new,
-        "is new",
-        "of the fixed image",
-        refusals,
-    );
-    report(comparer.base, gone, "is gone", "of the base", refusals);
+    let (base, fixed) = (comparer.base, comparer.fixed);
+    let (before, after) = (order::lists(base), order::lists(fixed));
+    for (name, before) in &before {
+        let after = after.get(name).map_or(&[][..], Vec::as_slice);
+        list(comparer, name, (before, after), refusals);
+    }
+    for (name, after) in &after {
+        if !before.contains_key(name) {
+            list(comparer, name, (&[], after), refusals);
+        }
+    }
+    beside_lists(comparer, refusals);
+}
+
+/// What of a list is new, gone, changed, or in another order.
+fn list(
+    comparer: &Comparer<'_>,
+    list: &str,
+    (before, after): (&[Entry<'_, Base>], &[Entry<'_, Fixed>]),
+    refusals: &mut Vec<Refusal>,
+) {
+    let (base, fixed) = (comparer.base, comparer.fixed);
+    let mut refuse = |name: &str, message: String, evidence: String| {
+        refusals.push(Refusal::new("HP038", name, message, evidence));
+    };
+    let named = |entry: &Entry<'_, Fixed>| comparer.base_data_of(entry.symbol?);
+    let places: BTreeMap<DataId<Base>, usize> = (after.iter().map(named).enumerate())
+        .filter_map(|(place, id)| Some((id?, place)))
+        .collect();
+    let mut stays = Vec::new();
+    for entry in before {
+        let Some(id) = entry.symbol else { continue };
+        let name = &*base.data_symbol(id).name;
+        let evidence = format!("rva {} of the base", entry.rva);
+        match places.get(&id) {
+            None => refuse(
+                name,
+                format!("{name} is gone from the list {list}"),
+                evidence,
+            ),
+            // What is written while the program runs has a rule of its own.
+            Some(_) if is_read_only(base, entry.rva) && !comparer.data_same(id) => {
+                let message = format!("{name} changed, an entry of the list {list}");
+                refuse(name, message, evidence);
+            }
+            Some(place) => stays.push((*place, entry.origin, name)),
+        }
+    }
+    for entry in after.iter().filter(|entry| named(entry).is_none()) {
+        let Some(id) = entry.symbol else { continue };
+        let name = &*fixed.data_symbol(id).name;
+        let evidence = format!("rva {} of the fixed image", entry.rva);
+        refuse(name, format!("{name} is new in the list {list}"), evidence);
+    }
+    let order: Vec<_> = stays
+        .iter()
+        .map(|(place, origin, _)| (*place, *origin))
+        .collect();
+    if let Some((first, second)) = order::swapped(&order) {
+        let (first, second) = (stays[first].2, stays[second].2);
+        let message = format!("the order of the list {list} changed");
+        refuse(list, message, format!("{second} now stands before {first}"));
+    }
+    if let Some(evidence) = nameless(comparer, before, after) {
+        refuse(
+            list,
+            format!("entries of the list {list} changed"),
+            evidence,
+        );
+    }
+}
+
+/// How entries without a name differ, whatever their order.
+fn nameless(
+    comparer: &Comparer<'_>,
+    before: &[Entry<'_, Base>],
+    after: &[Entry<'_, Fixed>],
+) -> Option<String> {
+    let before: Vec<_> = before.iter().filter(|it| it.symbol.is_none()).collect();
+    let mut after: Vec<_> = after.iter().filter(|it| it.symbol.is_none()).collect();
+    if before.len() != after.len() {
+        let (before, after) = (before.len(), after.len());
+        return Some(format!("{before} without a name before, {after} after"));
+    }
+    for entry in before {
+        let is_same = |it: &&Entry<'_, Fixed>| {
+            comparer.compare(entry.rva, it.rva, ReferenceKind::Address) == Meaning::Same
+        };
+        match after.iter().position(is_same) {
+            Some(place) => after.remove(place),
+            None => return Some(format!("that at rva {} of the base", entry.rva)),
+        };
+    }
+    None
+}
+
+/// The same where nothing tells of groups: constants with addresses that nothing reaches.
+fn beside_lists(comparer: &Comparer<'_>, refusals: &mut Vec<Refusal>) {
+    let new = lonely(comparer.fixed, |id| comparer.base_data_of(id).is_some());
+    let gone = lonely(comparer.base, |id| comparer.fixed_data_of(id).is_some());
+    let changed = lonely(comparer.base, |id| {
+        comparer.fixed_data_of(id).is_none() || comparer.data_same(id)
+    });
+    let (base, fixed) = (comparer.base, comparer.fixed);
+    report(fixed, new, "is new", "of the fixed image", refusals);
+    report(base, gone, "is gone", "of the base", refusals);
+    report(base, changed, "changed", "of the base", refusals);
 }
 
 fn report<S: Side>(
@@ -42,17 +143,15 @@ fn report<S: Side>(
     };
     for symbol in symbols.into_iter().filter(|symbol| !is_reached(symbol)) {
         let name = symbol.name.to_string();
-        let message = format!("{name} {what}, and nothing reaches it but by its place in a list");
+        let message = format!("{name} {what}, and nothing reaches it but by its place");
         let evidence = format!("rva {} {side}", symbol.rva);
         refusals.push(Refusal::new("HP038", name, message, evidence));
     }
 }
 
-/// Constants with a type and with addresses in them that have no partner.
-fn unpaired<S: Side>(
-    image: &Image<S>,
-    has_partner: impl Fn(DataId<S>) -> bool,
-) -> Vec<&DataSymbol<S>> {
+/// Constants with a type and with addresses in them that are in no list and not `settled`.
+fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec<&DataSymbol<S>> {
+    let listed = order::listed(image);
     let is_it = |id: &DataId<S>| {
         let symbol = image.data_symbol(*id);
         // The loader reaches these by directories, and what they hold has rules of its own.
@@ -63,7 +162,8 @@ fn unpaired<S: Side>(
             && symbol.type_index != 0
             && is_read_only(image, symbol.rva)
             && !image.pe.relocations_in(symbol.rva, symbol.size).is_empty()
-            && !has_partner(*id)
+            && !listed.contains(id)
+            && !settled(*id)
     };
     let ids = (0..image.data.len()).map(DataId::new);
     ids.filter(is_it).map(|id| image.data_symbol(id)).collect()

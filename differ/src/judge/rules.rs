@@ -290,10 +290,10 @@ rules! {
         do "Change those who reach into the function as well, or move what they reach out of it."
         example "Hand-written assembly has a second name in the middle of a function, and the fix \
                  changes what follows it."
-    "HP038" Refuse "entry of a list new or gone"
+    "HP038" Refuse "list of the linker changed"
         why "Linkers gather the entries of a list from many objects: terminators of the C runtime, tests, \
-             drivers. No code names an entry, so none changes with it, and the running base keeps the \
-             list that it has."
+             drivers. No code names an entry, so none changes when one is new, gone, changed or in \
+             another place, and the running base keeps the list that it has."
         do "Enter it by code that runs, or leave the list as it is."
         example "A pointer to a function is put into the section .CRT$XTU: it would be called at the \
                  end of the process, and is not in the base's list."

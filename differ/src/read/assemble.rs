@@ -6,11 +6,11 @@ use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
 
 use super::alike::Decoded;
 use super::scan::Scanned;
-use super::symbols::{ModuleSymbols, RawData, RawPublic, RawSwitchTable};
+use super::symbols::{ModuleSymbols, RawData, RawGroup, RawPublic, RawSwitchTable};
 use super::{carve, data, image_relative, jump_tables, places, scan};
 use crate::image::{
-    Compiland, Contribution, DataSymbol, Fixup, Function, Image, Mention, Procedure, SwitchTable,
-    SymbolSource,
+    Compiland, Contribution, DataSymbol, Fixup, Function, Group, Image, Mention, Procedure,
+    SwitchTable, SymbolSource,
 };
 use crate::pe::Pe;
 use crate::records::CompilandStreams;
@@ -54,6 +54,7 @@ pub(crate) struct Unscanned<S: Side> {
     switch_tables: Vec<SwitchTable<S>>,
     hotpatch_functions: Vec<Box<str>>,
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
+    groups: Vec<Group<S>>,
     types: Types,
     streams: Option<Arc<CompilandStreams>>,
     source_names: Box<[u8]>,
@@ -86,6 +87,7 @@ impl<S: Side> Unscanned<S> {
             &types,
         );
         let cold_parts = carve::cold_parts(&pe, &modules);
+        let groups = groups(&pe, &modules);
         let hotpatch_functions = modules.into_iter().flat_map(|it| it.hotpatch_functions);
         let mut hotpatch_functions: Vec<_> = hotpatch_functions.collect();
         hotpatch_functions.sort();
@@ -101,6 +103,7 @@ impl<S: Side> Unscanned<S> {
             switch_tables,
             hotpatch_functions,
             cold_parts,
+            groups,
             types,
             streams: symbols.streams,
             source_names: symbols.source_names,
@@ -179,6 +182,7 @@ impl<S: Side> Unscanned<S> {
             boundaries,
             hotpatch_functions: self.hotpatch_functions,
             cold_parts: self.cold_parts,
+            groups: self.groups,
             types: self.types,
             streams: self.streams,
             source_names: self.source_names,
@@ -222,4 +226,18 @@ fn switch_tables<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<SwitchTa
         .flat_map(|module| &module.switch_tables)
         .filter_map(table)
         .collect()
+}
+
+fn groups<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<Group<S>> {
+    let raw = modules.iter().flat_map(|module| &module.groups);
+    let group = |raw: &RawGroup| {
+        Some(Group {
+            rva: pe.rva_of_place(raw.place)?,
+            size: raw.size,
+            name: raw.name.clone(),
+        })
+    };
+    let mut found: Vec<_> = raw.filter_map(group).collect();
+    found.sort_by(|one, other| (one.rva, &one.name).cmp(&(other.rva, &other.name)));
+    found
 }

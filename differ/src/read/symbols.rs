@@ -24,6 +24,8 @@ pub(super) struct ModuleSymbols {
     pub(super) switch_tables: Vec<RawSwitchTable>,
     /// Cold parts that the compiler moved away from their function (`S_SEPCODE`).
     pub(super) separated: Vec<RawSeparated>,
+    /// What the linker put beside each other by the names of object sections (`S_COFFGROUP`).
+    pub(super) groups: Vec<RawGroup>,
     /// Functions compiled to reach their globals through `__ref_` variables.
     pub(super) hotpatch_functions: Vec<Box<str>>,
     pub(super) tool: Option<Tool>,
@@ -73,6 +75,12 @@ pub(super) struct RawSeparated {
     pub(super) place: SectionOffset,
     pub(super) size: u32,
     pub(super) parent: SectionOffset,
+}
+
+pub(super) struct RawGroup {
+    pub(super) place: SectionOffset,
+    pub(super) size: u32,
+    pub(super) name: Box<str>,
 }
 
 /// A public: a linkage name with an address.
@@ -188,6 +196,7 @@ impl ModuleSymbols {
             }
             SymKind::S_ARMSWITCHTABLE => found.switch_tables.extend(switch_table(symbol.data)),
             SymKind::S_SEPCODE => found.separated.extend(separated(symbol.data)),
+            SymKind::S_COFFGROUP => found.groups.extend(group(symbol.data)),
             SymKind::S_COMPILE3 => {
                 let record: Compile3<'_> = symbol.parse_as()?;
                 let flags = record.fixed.flags.get();
@@ -407,6 +416,21 @@ fn separated(data: &[u8]) -> Option<RawSeparated> {
     })
 }
 
+/// `COFFGROUPSYM`: length, characteristics, offset, section, name (`cvinfo.h`, LLVM's CodeView
+/// records).
+fn group(data: &[u8]) -> Option<RawGroup> {
+    let word = |at: usize| Some(u32::from_le_bytes(*data.get(at..)?.first_chunk()?));
+    let name = data.get(14..)?.split(|byte| *byte == 0).next()?;
+    Some(RawGroup {
+        size: word(0)?,
+        place: SectionOffset {
+            offset: word(8)?,
+            section: u16::from_le_bytes(*data.get(12..)?.first_chunk()?),
+        },
+        name: text(name.into()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,6 +455,27 @@ mod tests {
             assert!(separated(&data[..length]).is_none());
         }
     }
+
+    /// `S_COFFGROUP` as `cvinfo.h` lays it out; a cut record is none.
+    #[test]
+    fn groups() {
+        let mut data = Vec::new();
+        for word in [0x18_u32, 0x4000_0040, 0x1230] {
+            data.extend(word.to_le_bytes());
+        }
+        data.extend(2_u16.to_le_bytes());
+        for length in 0..=data.len() - 1 {
+            assert!(group(&data[..length]).is_none());
+        }
+        data.extend(b".CRT$XCU\0\0");
+        let found = group(&data).unwrap();
+        assert_eq!(
+            (found.size, found.place.offset, found.place.section),
+            (0x18, 0x1230, 2)
+        );
+        assert_eq!(&*found.name, ".CRT$XCU");
+    }
+
     /// Variables count among what a procedure mentions, basic types do not, and what stands behind
     /// the procedure is not its own.
     #[test]

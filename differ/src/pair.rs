@@ -184,6 +184,11 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
     pairs.tier(
         Tier::NameContent,
+        |i| by_name(b.stable_name(i), contents.deep_base(b.owners[i as usize])),
+        |i| by_name(f.stable_name(i), contents.deep_fixed(f.owners[i as usize])),
+    );
+    pairs.tier(
+        Tier::NameContent,
         |i| by_name(b.stable_name(i), contents.base(b.owners[i as usize])),
         |i| by_name(f.stable_name(i), contents.fixed(f.owners[i as usize])),
     );
@@ -228,8 +233,8 @@ fn pair_counted(pairs: &mut Pairs, b: &Names<'_, Base>, f: &Names<'_, Fixed>) {
     let contents = content::Contents::of_counted(b, f, pairs);
     pairs.tier(
         Tier::NameContent,
-        |i| b.counted(i, contents.base(b.owners[i as usize])),
-        |i| f.counted(i, contents.fixed(f.owners[i as usize])),
+        |i| b.counted(i, contents.deep_base(b.owners[i as usize])),
+        |i| f.counted(i, contents.deep_fixed(f.owners[i as usize])),
     );
 }
 

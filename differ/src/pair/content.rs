@@ -17,6 +17,9 @@ use crate::image::Image;
 /// Constants up to this size, in bytes, count by what they hold.
 const MAX_CONSTANT: u32 = 256;
 
+/// So many calls away what bodies refer to tells them apart.
+const MAX_STEPS: usize = 3;
+
 /// Meanings of the bodies that have an unpaired name, or none.
 pub(super) struct Contents {
     base: FxHashMap<FunctionId<Base>, Content>,
@@ -28,6 +31,8 @@ pub(super) struct Contents {
 struct Content {
     /// By the names of what it refers to.
     by_names: u64,
+    /// By these and by the meanings of those bodies it refers to that names do not tell apart.
+    deep: u64,
     /// By these and by what constants without a name hold.
     whole: u64,
 }
@@ -43,14 +48,8 @@ impl Contents {
         let named_base = pairs.unpaired_base().map(|index| b.owners[index as usize]);
         let named_fixed = pairs.unpaired_fixed().map(|index| f.owners[index as usize]);
         Self {
-            base: named_base
-                .chain(unnamed(base))
-                .map(|id| (id, meaning(base, id)))
-                .collect(),
-            fixed: named_fixed
-                .chain(unnamed(fixed))
-                .map(|id| (id, meaning(fixed, id)))
-                .collect(),
+            base: meanings(base, named_base.chain(unnamed(base)).collect()),
+            fixed: meanings(fixed, named_fixed.chain(unnamed(fixed)).collect()),
         }
     }
 
@@ -64,8 +63,7 @@ impl Contents {
                 .filter(|index| names.is_counted(*index))
                 .map(|index| names.owners[index as usize])
                 .collect();
-            let counted = counted.into_par_iter();
-            counted.map(|id| (id, meaning(names.image, id))).collect()
+            meanings(names.image, counted)
         }
         Self {
             base: of(b, pairs.unpaired_base()),
@@ -81,6 +79,14 @@ impl Contents {
         self.fixed.get(&id).map(|it| it.by_names)
     }
 
+    pub(super) fn deep_base(&self, id: FunctionId<Base>) -> Option<u64> {
+        self.base.get(&id).map(|it| it.deep)
+    }
+
+    pub(super) fn deep_fixed(&self, id: FunctionId<Fixed>) -> Option<u64> {
+        self.fixed.get(&id).map(|it| it.deep)
+    }
+
     pub(super) fn whole_base(&self, id: FunctionId<Base>) -> Option<u64> {
         self.base.get(&id).map(|it| it.whole)
     }
@@ -94,6 +100,38 @@ fn unnamed<S: Side>(image: &Image<S>) -> impl Iterator<Item = FunctionId<S>> + '
     image
         .function_ids()
         .filter(|id| image.function(*id).procedures.is_empty())
+}
+
+/// The meanings of these bodies, each told by those of the others that it refers to as well: what a
+/// lambda does is often in another function than that whose address is taken.
+fn meanings<S: Side>(
+    image: &Image<S>,
+    ids: Vec<FunctionId<S>>,
+) -> FxHashMap<FunctionId<S>, Content> {
+    let found = ids.into_par_iter().map(|id| (id, meaning(image, id)));
+    let mut found: FxHashMap<FunctionId<S>, Content> = found.collect();
+    for _ in 0..MAX_STEPS {
+        let deeper: Vec<(FunctionId<S>, u64)> = found
+            .par_iter()
+            .map(|(id, content)| {
+                let mut hash = FxHasher::default();
+                content.deep.hash(&mut hash);
+                for placed in image.references_of(*id) {
+                    let target = image.function_at(placed.reference.target);
+                    let other = target.filter(|target| target != id);
+                    let other = other.and_then(|target| found.get(&target));
+                    other.map(|it| it.deep).hash(&mut hash);
+                }
+                (*id, hash.finish())
+            })
+            .collect();
+        for (id, deep) in deeper {
+            if let Some(content) = found.get_mut(&id) {
+                content.deep = deep;
+            }
+        }
+    }
+    found
 }
 
 fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Content {
@@ -118,6 +156,7 @@ fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Content {
     by_names.hash(&mut constants);
     Content {
         by_names,
+        deep: by_names,
         whole: constants.finish(),
     }
 }

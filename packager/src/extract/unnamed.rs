@@ -6,19 +6,26 @@
 //! which address of the base belongs to which address of the fixed image. Where they disagree,
 //! nothing is known.
 
+use std::collections::BTreeSet;
+
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Kind;
-use hpbuild_differ::meaning::{Comparer, Target, is_read_only};
-use hpbuild_metadata::{Base, Fixed, FunctionId, Rva};
+use hpbuild_differ::decode::ReferenceKind;
+use hpbuild_differ::image::Image;
+use hpbuild_differ::meaning::{Comparer, Meaning, Target, is_read_only};
+use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// For each address of unnamed writable data in the fixed image that unchanged code reaches its
 /// address in the base; `None` where two functions disagree.
 pub(super) type Unnamed = FxHashMap<Rva<Fixed>, Option<Rva<Base>>>;
 
+/// No more places of one function are compared with those of the other.
+const MAX_COMPARED: usize = 1 << 16;
+
 /// Looks at every pair of functions of the same shape that reach the same data.
 pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
-    let changed: FxHashSet<(FunctionId<Base>, FunctionId<Fixed>)> = diff
+    let changed: BTreeSet<(FunctionId<Base>, FunctionId<Fixed>)> = diff
         .comparison
         .changed
         .iter()
@@ -47,17 +54,55 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
         }
         for (b, f) in b.iter().zip(f) {
             let (b, f) = (b.reference.target, f.reference.target);
-            let is_unnamed = !is_read_only(&diff.fixed, f)
-                && !is_read_only(&diff.base, b)
-                && matches!(comparer.in_fixed(f), Target::Anonymous(_))
-                && matches!(comparer.in_base(b), Target::Anonymous(_));
-            if is_unnamed {
-                found
-                    .entry(f)
-                    .and_modify(|known| *known = known.filter(|known| *known == b))
-                    .or_insert(Some(b));
+            if is_unnamed(comparer, b, f) {
+                note(&mut found, b, f);
+            }
+        }
+    }
+    let known: FxHashSet<Rva<Fixed>> = found.keys().copied().collect();
+    for (base, fixed) in changed {
+        let before: BTreeSet<Rva<Base>> = writable_targets(&diff.base, base);
+        let mut after: BTreeSet<Rva<Fixed>> = writable_targets(&diff.fixed, fixed);
+        after.retain(|rva| !known.contains(rva));
+        if before.len().saturating_mul(after.len()) > MAX_COMPARED {
+            continue;
+        }
+        for f in after {
+            let is_same = |b: &&Rva<Base>| {
+                is_unnamed(comparer, **b, f)
+                    && comparer.compare(**b, f, ReferenceKind::Memory(0)) == Meaning::Same
+            };
+            let mut same = before.iter().filter(is_same);
+            if let (Some(b), None) = (same.next(), same.next()) {
+                note(&mut found, *b, f);
             }
         }
     }
     found
+}
+
+/// The writable data that a function reaches.
+fn writable_targets<S: Side>(image: &Image<S>, id: FunctionId<S>) -> BTreeSet<Rva<S>> {
+    let targets = image.references_of(id).iter();
+    let targets = targets.map(|placed| placed.reference.target);
+    let is_writable = |rva: &Rva<S>| {
+        let section = image.pe.section_at(*rva);
+        section.is_some_and(|it| it.is_writable())
+    };
+    targets.filter(is_writable).collect()
+}
+
+/// Whether both are writable data without a name.
+fn is_unnamed(comparer: &Comparer<'_>, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
+    !is_read_only(comparer.fixed, fixed)
+        && !is_read_only(comparer.base, base)
+        && matches!(comparer.in_fixed(fixed), Target::Anonymous(_))
+        && matches!(comparer.in_base(base), Target::Anonymous(_))
+}
+
+fn note(found: &mut Unnamed, base: Rva<Base>, fixed: Rva<Fixed>) {
+    found
+        .entry(fixed)
+        .and_modify(|known| *known = known.filter(|known| *known == base))
+        .or_insert(Some(base));
 }

@@ -132,6 +132,21 @@ impl Pairing {
         self.base_functions(fixed).next()
     }
 
+    /// The names of a base body that lead to this fixed body (indexes of [`Image::procedures`]). Of
+    /// names that the linker folded into one body not all need to.
+    pub fn names_of(
+        &self,
+        (base, base_id): (&Image<Base>, FunctionId<Base>),
+        (fixed, fixed_id): (&Image<Fixed>, FunctionId<Fixed>),
+    ) -> impl Iterator<Item = u32> {
+        let of_fixed = fixed.function(fixed_id).procedures.clone();
+        let names = base.function(base_id).procedures.clone();
+        names.filter(move |index| {
+            let partner = self.fixed_procedure(*index);
+            partner.is_some_and(|(partner, _)| of_fixed.contains(&partner))
+        })
+    }
+
     /// The fixed data symbol paired with a base one.
     pub fn fixed_data(&self, base: DataId<Base>) -> Option<DataId<Fixed>> {
         self.base_data[base.index()]

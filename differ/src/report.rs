@@ -194,7 +194,7 @@ impl Report {
                     diff: change.explanation.lines.clone(),
                     fixed_rva: Some(fixed.function(change.fixed).rva),
                     fixed_size: Some(fixed.function(change.fixed).size),
-                    ..of_base(base, change.base)
+                    ..of_pair(diff, change)
                 })
                 .collect(),
             added: comparison
@@ -298,6 +298,25 @@ fn image<S: Side>(image: &Image<S>) -> ImageReport {
         sha256: pe.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         pdb_guid: pdb.map(|(_, guid, _)| guid.clone()),
         pdb_age: pdb.map(|(.., age)| age),
+    }
+}
+
+/// A changed function by the names that changed. Others of a body that the linker folded may not have.
+fn of_pair(diff: &Diff, change: &Changed) -> FunctionReport {
+    let (base, id) = (&diff.base, change.base);
+    let whole = of_base(base, id);
+    let sides = ((base, id), (&diff.fixed, change.fixed));
+    let mut names = diff.pairing.names_of(sides.0, sides.1);
+    let Some(first) = names.next() else {
+        return whole;
+    };
+    let procedure = |index: u32| &base.procedures[index as usize];
+    FunctionReport {
+        name: procedure(first).name.to_string(),
+        decorated: procedure(first).decorated.as_deref().map(str::to_owned),
+        display: procedure(first).display(),
+        aliases: names.map(|it| procedure(it).name.to_string()).collect(),
+        ..whole
     }
 }
 

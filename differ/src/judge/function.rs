@@ -49,7 +49,7 @@ fn ambiguous(name: String, evidence: String) -> Refusal {
 fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, pairing) = (case.comparer.base, case.comparer.pairing);
     let mut last = None;
-    for (id, _) in &case.redirected {
+    for (id, partner) in &case.redirected {
         if last.replace(*id) == Some(*id) {
             continue;
         }
@@ -62,7 +62,11 @@ fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if range.len() < 2 || (partners == 1 && unpaired == 0) {
             continue;
         }
-        let name = base.display_name(*id);
+        let mut names = pairing.names_of((base, *id), (case.comparer.fixed, *partner));
+        let name = names.next().map_or_else(
+            || base.display_name(*id),
+            |index| base.procedures[index as usize].display(),
+        );
         let procedures = base.procedures_of(*id);
         let mut names: Vec<_> = procedures
             .iter()

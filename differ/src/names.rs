@@ -81,6 +81,14 @@ pub(crate) fn literal_size(name: &str) -> Option<u32> {
         .flatten()
 }
 
+/// Bytes of the pointer for which compilers make this name: `.refptr.X` holds the address of `X`,
+/// which the linker may find in another DLL (LLVM's `X86MCInstLower.cpp`, `GetSymbolFromOperand`; GCC
+/// does the same).
+pub(crate) fn pointer_size(name: &str) -> Option<u32> {
+    let target = name.strip_prefix(".refptr.")?;
+    (!target.is_empty()).then_some(8)
+}
+
 /// Whether a compiler made this name, so that namesakes are told apart by order alone: lambdas,
 /// funclets, dynamic initialisers and the like.
 pub(crate) fn is_generated(name: &str) -> bool {

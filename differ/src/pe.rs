@@ -58,6 +58,10 @@ pub struct Pe<S: Side> {
     /// The descriptors of DLLs that are loaded late (`ImgDelayDescr`): their places and the names
     /// of the DLLs, in the order of the table.
     pub delay_descriptors: Vec<DelayDescriptor<S>>,
+    /// Where linkers put what they make for loaders and debuggers, and how many bytes each has: the
+    /// tables of exports and of imports, and the debug directory with what it leads to. Sorted; as
+    /// the headers say, so that they may leave the image or overlap.
+    pub linker_tables: Vec<(Rva<S>, u32)>,
     /// Places that hold a 64-bit virtual address, from `.reloc`; sorted.
     pub base_relocations: Vec<Rva<S>>,
     /// The exception directory, sorted by `begin`.

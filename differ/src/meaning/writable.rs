@@ -40,6 +40,9 @@ impl Comparer<'_> {
         {
             return Meaning::Same;
         }
+        if self.same_between(base, fixed) {
+            return Meaning::Same;
+        }
         let (Some(b), Some(f)) = (
             self.base.contribution_at(base),
             self.fixed.contribution_at(fixed),
@@ -58,6 +61,65 @@ impl Comparer<'_> {
         } else {
             Meaning::Different(Difference::Data)
         }
+    }
+}
+
+impl Comparer<'_> {
+    /// Whether both places lie between the same two names of a section, as far from each and with
+    /// nothing known to start there that does not start in the other one as well, where nothing
+    /// tells which object gave what.
+    fn same_between(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
+        let (Some(b), Some(f)) = (
+            Between::new(self.base, base),
+            Between::new(self.fixed, fixed),
+        ) else {
+            return false;
+        };
+        let ends = (
+            self.paired_data(b.before, f.before),
+            self.paired_data(b.behind, f.behind),
+        );
+        (b.distance, b.gap, b.starts) == (f.distance, f.gap, f.starts)
+            && matches!(ends, (Some(_), Some(_)))
+    }
+}
+
+/// Where a place without a name lies between two names of one section that no contribution covers.
+struct Between<S: Side> {
+    before: DataId<S>,
+    behind: DataId<S>,
+    /// Bytes from where the first one starts.
+    distance: u32,
+    /// Bytes from there to the second one.
+    gap: u32,
+    /// What is known to start in between, as bytes from there.
+    starts: Vec<u32>,
+}
+
+impl<S: Side> Between<S> {
+    fn new(image: &Image<S>, rva: Rva<S>) -> Option<Self> {
+        if image.contribution_at(rva).is_some() {
+            return None;
+        }
+        let section = image.pe.section_at(rva)?;
+        let behind = image.data.partition_point(|symbol| symbol.rva <= rva);
+        let start = image.data.get(behind.checked_sub(1)?)?.rva;
+        let end = image.data.get(behind)?.rva;
+        if start < section.rva || end.checked_sub(section.rva)? >= section.size {
+            return None;
+        }
+        // Of several names of one address the first one stands for all.
+        let first = |index| image.data_aliases(DataId::new(index)).next();
+        let from = image.boundaries.partition_point(|it| *it <= start);
+        let to = image.boundaries.partition_point(|it| *it < end);
+        let starts = image.boundaries.get(from..to)?.iter();
+        Some(Between {
+            before: first(behind - 1)?,
+            behind: first(behind)?,
+            distance: rva.checked_sub(start)?,
+            gap: end.checked_sub(start)?,
+            starts: starts.filter_map(|it| it.checked_sub(start)).collect(),
+        })
     }
 }
 

@@ -16,6 +16,8 @@ const EX_DLL_CHARACTERISTICS: u32 = 20;
 pub(super) struct Debug {
     pub(super) codeview: Option<CodeView>,
     pub(super) ex_dll_characteristics: u32,
+    /// RVA and size of what the entries stand for, as far as it is mapped.
+    pub(super) spans: Vec<(u32, u32)>,
 }
 
 pub(super) fn read<S: Side>(view: &View<'_, S>, headers: &Headers) -> Result<Debug, Fault> {
@@ -26,6 +28,7 @@ pub(super) fn read<S: Side>(view: &View<'_, S>, headers: &Headers) -> Result<Deb
     let entries = view.bytes(start, size, "debug directory")?;
     for (index, entry) in entries.chunks_exact(28).enumerate() {
         let what = format!("debug directory entry {index}");
+        debug.spans.push((u32_at(entry, 20), u32_at(entry, 16)));
         match u32_at(entry, 12) {
             CODEVIEW if debug.codeview.is_none() => {
                 debug.codeview = codeview(data(view, entry, &what)?, &what)?;

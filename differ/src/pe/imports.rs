@@ -9,16 +9,23 @@ use super::{DelayDescriptor, Import, ImportSymbol};
 /// Set in a 64-bit thunk that names an ordinal.
 const BY_ORDINAL: u64 = 1 << 63;
 
-/// Slots, and descriptors of DLLs that are loaded late.
-pub(super) type Tables<S> = (Vec<Import<S>>, Vec<DelayDescriptor<S>>);
+/// What both directories say.
+pub(super) struct Tables<S: Side> {
+    /// Every slot of both, sorted by address.
+    pub(super) imports: Vec<Import<S>>,
+    /// Descriptors of DLLs that are loaded late.
+    pub(super) descriptors: Vec<DelayDescriptor<S>>,
+    /// Where the tables of DLLs that are loaded at once stand, and how many bytes each has: the
+    /// descriptors, and for each DLL its name, its slots and the list of what they are filled by.
+    pub(super) spans: Vec<(Rva<S>, u32)>,
+}
 
-/// Every slot of both tables, sorted by address, and where the DLLs are described that are loaded
-/// late.
 pub(super) fn read<S: Side>(view: &View<'_, S>, headers: &Headers) -> Result<Tables<S>, Fault> {
     let mut imports = Vec::new();
     let mut descriptors = Vec::new();
+    let mut spans = Vec::new();
     if let Some((start, _)) = headers.directory(directory::IMPORT) {
-        read_bound(view, start, &mut imports)?;
+        read_bound(view, start, &mut imports, &mut spans)?;
     }
     if let Some((start, _)) = headers.directory(directory::DELAY_IMPORT) {
         read_delayed(view, start, &mut imports, &mut descriptors)?;
@@ -33,7 +40,11 @@ pub(super) fn read<S: Side>(view: &View<'_, S>, headers: &Headers) -> Result<Tab
             ));
         }
     }
-    Ok((imports, descriptors))
+    Ok(Tables {
+        imports,
+        descriptors,
+        spans,
+    })
 }
 
 /// The list ends with the first descriptor that names no DLL or no slots, and not with the
@@ -42,6 +53,7 @@ fn read_bound<S: Side>(
     view: &View<'_, S>,
     start: u32,
     imports: &mut Vec<Import<S>>,
+    spans: &mut Vec<(Rva<S>, u32)>,
 ) -> Result<(), Fault> {
     for index in 0u32.. {
         let what = format!("import descriptor {index}");
@@ -51,16 +63,27 @@ fn read_bound<S: Side>(
             u32_at(&descriptor, 12),
             u32_at(&descriptor, 16),
         );
+        // The last one tells of nothing, and is a part of the table as well.
+        spans.push((Rva::new(entry(start, index, 20, &what)?), 20));
         if dll == 0 || slots == 0 {
             break;
         }
+        let first = imports.len();
         let list = List {
             names: if names == 0 { slots } else { names },
             slots,
             dll,
             delayed: false,
         };
+        let names = list.names;
         read_slots(view, list, &what, imports)?;
+        // A zero ends either list.
+        let count = u32::try_from(imports.len() - first + 1).unwrap_or(u32::MAX);
+        let bytes = count.saturating_mul(8);
+        spans.extend([(Rva::new(names), bytes), (Rva::new(slots), bytes)]);
+        let name = view.text(dll, &what)?;
+        let bytes = u32::try_from(name.len()).map_or(u32::MAX, |length| length.saturating_add(1));
+        spans.push((Rva::new(dll), bytes));
     }
     Ok(())
 }

@@ -67,7 +67,11 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         rva => Some(view.inside(rva, "AddressOfEntryPoint")?),
     };
     let exports = exports::read(&view, &headers)?;
-    let (imports, delay_descriptors) = imports::read(&view, &headers)?;
+    let imports::Tables {
+        imports,
+        descriptors: delay_descriptors,
+        spans: import_spans,
+    } = imports::read(&view, &headers)?;
     let base_relocations = relocations::read(&view, &headers)?;
     let runtime_functions = exceptions::read(&view, &headers, machine)?;
     let tls = tls::read(&view, &headers)?;
@@ -89,6 +93,7 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         exports,
         imports,
         delay_descriptors,
+        linker_tables: linker_tables(&headers, import_spans, &debug.spans),
         base_relocations,
         runtime_functions,
         load_config,
@@ -106,6 +111,24 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         sections,
         file,
     })))
+}
+
+/// Where linkers put what they make for loaders and debuggers, sorted by address.
+fn linker_tables<S: Side>(
+    headers: &Headers,
+    imports: Vec<(Rva<S>, u32)>,
+    debug: &[(u32, u32)],
+) -> Vec<(Rva<S>, u32)> {
+    let directories = [directory::EXPORT, directory::DEBUG];
+    let directories = directories.into_iter();
+    let directories = directories.filter_map(|index| headers.directory(index));
+    let others = directories.chain(debug.iter().copied());
+    let mut found = imports;
+    found.extend(others.map(|(start, size)| (Rva::new(start), size)));
+    found.retain(|(start, size)| start.get() != 0 && *size > 0);
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// The machine of an image that can be hotpatched, or what the image is instead.

@@ -30,6 +30,9 @@ pub(super) struct Symbols<S: Side> {
     pub(super) compilands: Vec<Compiland>,
     /// Sorted, disjoint.
     pub(super) contributions: Vec<Contribution<S>>,
+    /// Where else in data something of another origin starts, beside symbols and contributions;
+    /// sorted.
+    pub(super) starts: Vec<Rva<S>>,
     /// Sorted by place; none where nothing tells of them.
     pub(super) fixups: Vec<Fixup<S>>,
     /// From DWARF: (address, line), sorted by address; line 0 where nothing has one.
@@ -51,6 +54,7 @@ pub(crate) struct Unscanned<S: Side> {
     data: Vec<DataSymbol<S>>,
     compilands: Vec<Compiland>,
     contributions: Vec<Contribution<S>>,
+    starts: Vec<Rva<S>>,
     switch_tables: Vec<SwitchTable<S>>,
     hotpatch_functions: Vec<Box<str>>,
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
@@ -72,6 +76,7 @@ impl<S: Side> Unscanned<S> {
             globals,
             types,
             contributions,
+            starts,
             ..
         } = symbols;
         places::tell_apart(&mut compilands);
@@ -83,7 +88,7 @@ impl<S: Side> Unscanned<S> {
             &modules,
             (&globals, &publics),
             (&carved.functions, &carved.procedures),
-            &contributions,
+            (&contributions, &starts),
             &types,
         );
         let cold_parts = carve::cold_parts(&pe, &modules);
@@ -100,6 +105,7 @@ impl<S: Side> Unscanned<S> {
             data,
             compilands,
             contributions,
+            starts,
             switch_tables,
             hotpatch_functions,
             cold_parts,
@@ -149,6 +155,7 @@ impl<S: Side> Unscanned<S> {
             functions,
             data,
             contributions,
+            starts,
             mut switch_tables,
             fixups,
             ..
@@ -157,7 +164,7 @@ impl<S: Side> Unscanned<S> {
         let mut boundaries = data::boundaries(
             &pe,
             (&data, &image_relative),
-            &contributions,
+            (&contributions, &starts),
             &scanned,
             &switch_tables,
         );

@@ -58,6 +58,8 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
         types,
         compilands,
         contributions,
+        // Contributions tell.
+        starts: Vec::new(),
         fixups,
         lines: Vec::new(),
         source_names,

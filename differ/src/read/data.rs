@@ -19,7 +19,7 @@ pub(super) fn data_symbols<S: Side>(
     modules: &[ModuleSymbols],
     (globals, publics): (&[RawData], &[RawPublic]),
     code: (&[Function<S>], &[Procedure]),
-    contributions: &[Contribution<S>],
+    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
     types: &Types,
 ) -> Vec<DataSymbol<S>> {
     let mut symbols = Vec::new();
@@ -69,7 +69,7 @@ pub(super) fn data_symbols<S: Side>(
     symbols.sort_by(|a, b| {
         (a.rva, !a.sized_by_type, &a.name).cmp(&(b.rva, !b.sized_by_type, &b.name))
     });
-    size_the_rest(pe, contributions, &mut symbols);
+    size_the_rest(pe, (contributions, starts), &mut symbols);
     symbols
 }
 
@@ -159,10 +159,11 @@ fn name_delay_descriptors<S: Side>(pe: &Pe<S>, symbols: &mut Vec<DataSymbol<S>>)
     }
 }
 
-/// Data without a type reaches to the next symbol or to the end of its contribution.
+/// Data without a type reaches to the next symbol, to the end of its contribution, or to where
+/// something else is known to start.
 fn size_the_rest<S: Side>(
     pe: &Pe<S>,
-    contributions: &[Contribution<S>],
+    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
     symbols: &mut [DataSymbol<S>],
 ) {
     let mut next: Option<Rva<S>> = None;
@@ -184,13 +185,16 @@ fn size_the_rest<S: Side>(
         }
         // Linkers let a string end in the middle of another one, which the name of that one tells.
         let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-        let literal = crate::names::literal_size(linkage);
-        if let Some(size) = literal.filter(|size| *size <= room) {
+        let told =
+            crate::names::literal_size(linkage).or_else(|| crate::names::pointer_size(linkage));
+        if let Some(size) = told.filter(|size| *size <= room) {
             symbol.size = size;
             symbol.sized_by_type = true;
             continue;
         }
-        let to_next = next.and_then(|next| next.checked_sub(symbol.rva));
+        let start = starts.get(starts.partition_point(|start| *start <= symbol.rva));
+        let behind = [next, start.copied()].into_iter().flatten();
+        let to_next = behind.filter_map(|rva| rva.checked_sub(symbol.rva)).min();
         symbol.size = to_next.map_or(room, |bytes| bytes.min(room));
     }
 }
@@ -199,7 +203,7 @@ fn size_the_rest<S: Side>(
 pub(super) fn boundaries<S: Side>(
     pe: &Pe<S>,
     (data, image_relative): (&[DataSymbol<S>], &[Rva<S>]),
-    contributions: &[Contribution<S>],
+    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
     scanned: &Scanned<S>,
     switch_tables: &[SwitchTable<S>],
 ) -> Vec<Rva<S>> {
@@ -208,6 +212,7 @@ pub(super) fn boundaries<S: Side>(
         found.push(contribution.rva);
         found.extend(contribution.rva.checked_add(contribution.size));
     }
+    found.extend(starts);
     found.extend(&scanned.reached);
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());

@@ -29,7 +29,7 @@ use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::dwarf::DwarfTypes;
 use contributions::contributions;
-use sections::{CoffSymbol, CoffTables};
+use sections::{CoffSymbol, CoffTables, POINTER};
 use units::{Address, Named, UnitFacts};
 
 /// Entries that take their name from another which takes it from another: declaration, abstract
@@ -65,7 +65,9 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         .iter()
         .map(|unit| module(pe, unit, &entries, &mut publics))
         .collect();
-    let coff = tables.symbols();
+    let mut coff = tables.symbols();
+    let starts = starts(pe, &coff.starts);
+    coff.symbols.retain(|symbol| !is_linker_made(pe, symbol));
     let globals = add_coff_symbols(pe, coff.symbols, &modules, &mut publics);
     let mut modules = modules;
     let mut data = Vec::new();
@@ -87,6 +89,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         types: types.into(),
         compilands,
         contributions,
+        starts,
         lines: lines(pe, &units),
         modules,
         // Fixups, names of source files and records of inlined calls are read from PDBs alone.
@@ -368,6 +371,33 @@ fn add_coff_symbols<S: Side>(
         .filter(|symbol| !symbol.global && known.insert(symbol.place))
         .filter_map(unknown)
         .collect()
+}
+
+/// Where something starts that has no name: what objects gave, and what the linker made.
+fn starts<S: Side>(pe: &Pe<S>, given: &[SectionOffset]) -> Vec<Rva<S>> {
+    let given = given.iter().filter_map(|place| pe.rva_of_place(*place));
+    let mut found: Vec<Rva<S>> = given.collect();
+    for (start, size) in &pe.linker_tables {
+        found.push(*start);
+        found.extend(start.checked_add(*size));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Whether a symbol names a part of what the linker made for the loader, wherever it put that: the
+/// descriptors and lists of imports. Pointers to imports are in the program's use.
+fn is_linker_made<S: Side>(pe: &Pe<S>, symbol: &CoffSymbol) -> bool {
+    let Some(rva) = pe.rva_of_place(symbol.place) else {
+        return false;
+    };
+    let tables = &pe.linker_tables;
+    let next = tables.partition_point(|(start, _)| *start <= rva);
+    let table = next.checked_sub(1).and_then(|last| tables.get(last));
+    let is_inside = table
+        .is_some_and(|(start, size)| rva.checked_sub(*start).is_some_and(|offset| offset < *size));
+    is_inside && !symbol.name.starts_with(POINTER)
 }
 
 fn lines<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<(Rva<S>, u32)> {

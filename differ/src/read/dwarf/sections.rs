@@ -25,6 +25,13 @@ const FILE: u8 = 103;
 const SYMBOL: usize = 18;
 /// Sections whose symbols name what the linker made and the loader or nobody reads.
 const LINKER_MADE: [&str; 6] = [".idata", ".edata", ".pdata", ".xdata", ".rsrc", ".reloc"];
+/// How names of pointers to imports begin.
+pub(super) const POINTER: &str = "__imp_";
+/// Sections of object files. Some objects have symbols of these names without saying that they
+/// stand for sections (dlltool's), and lld keeps them.
+const SECTIONS: [&str; 9] = [
+    ".text", ".data", ".bss", ".rdata", ".tls", ".CRT", ".idata", ".pdata", ".xdata",
+];
 /// Lists that GNU ld makes, partly in the middle of code.
 const LISTS: [&str; 4] = [
     "__CTOR_LIST__",
@@ -56,6 +63,8 @@ pub(super) struct SectionDefinition {
 pub(super) struct CoffSymbols {
     pub(super) symbols: Vec<CoffSymbol>,
     pub(super) definitions: Vec<SectionDefinition>,
+    /// Where further sections of object files start; nothing tells of their sizes.
+    pub(super) starts: Vec<SectionOffset>,
 }
 
 /// The symbol table of an image, and the names that need it.
@@ -234,8 +243,12 @@ impl<'a, S: Side> CoffTables<'a, S> {
             else {
                 continue;
             };
+            if class == STATIC && is_section(&name) {
+                found.starts.push(place);
+                continue;
+            }
             // Pointers to imports are in the program's use.
-            if is_linker_made && !name.starts_with("__imp_") {
+            if is_linker_made && !name.starts_with(POINTER) {
                 continue;
             }
             found.symbols.push(CoffSymbol {
@@ -259,6 +272,12 @@ impl<S: Side> CoffTables<'_, S> {
         let short = || String::from_utf8_lossy(&record[..end.unwrap_or(record.len())]);
         long.unwrap_or_else(short).into_owned()
     }
+}
+
+/// Whether this is the name of a section of an object file, grouped or not.
+fn is_section(name: &str) -> bool {
+    let plain = name.split('$').next().unwrap_or_default();
+    SECTIONS.contains(&plain)
 }
 
 /// The offset behind the `/` of a section's name: decimal, or after a second `/` six digits to

@@ -14,6 +14,7 @@ mod jump_tables;
 mod locate;
 mod pdb;
 mod places;
+mod reach;
 mod scan;
 mod symbols;
 

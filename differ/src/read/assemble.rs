@@ -7,7 +7,7 @@ use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
 use super::alike::Decoded;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawGroup, RawPublic, RawSwitchTable};
-use super::{carve, data, image_relative, jump_tables, places, scan};
+use super::{carve, data, image_relative, jump_tables, places, reach, scan};
 use crate::image::{
     Compiland, Contribution, DataSymbol, Fixup, Function, Group, Image, Mention, Procedure,
     SwitchTable, SymbolSource,
@@ -153,13 +153,14 @@ impl<S: Side> Unscanned<S> {
         let Self {
             pe,
             functions,
-            data,
+            mut data,
             contributions,
             starts,
             mut switch_tables,
             fixups,
             ..
         } = self;
+        reach::end_at_tables(&contributions, &scanned, &mut data);
         let image_relative = image_relative::places(&pe, &data, &fixups);
         let mut boundaries = data::boundaries(
             &pe,

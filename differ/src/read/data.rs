@@ -5,6 +5,7 @@ use rustc_hash::FxHashSet;
 
 use super::carve::find;
 use super::image_relative::is_locator;
+use super::reach::size_the_rest;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
@@ -156,46 +157,6 @@ fn name_delay_descriptors<S: Side>(pe: &Pe<S>, symbols: &mut Vec<DataSymbol<S>>)
             thread_local: false,
             type_index: 0,
         });
-    }
-}
-
-/// Data without a type reaches to the next symbol, to the end of its contribution, or to where
-/// something else is known to start.
-fn size_the_rest<S: Side>(
-    pe: &Pe<S>,
-    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
-    symbols: &mut [DataSymbol<S>],
-) {
-    let mut next: Option<Rva<S>> = None;
-    let mut here: Option<Rva<S>> = None;
-    for symbol in symbols.iter_mut().rev() {
-        if here.is_some_and(|here| here != symbol.rva) {
-            next = here;
-        }
-        here = Some(symbol.rva);
-        let end = match find(contributions, symbol.rva) {
-            Some(contribution) => contribution.rva.get().saturating_add(contribution.size),
-            None => pe
-                .section_at(symbol.rva)
-                .map_or(0, |section| section.rva.get().saturating_add(section.size)),
-        };
-        let room = end.saturating_sub(symbol.rva.get());
-        if symbol.sized_by_type {
-            continue;
-        }
-        // Linkers let a string end in the middle of another one, which the name of that one tells.
-        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-        let told =
-            crate::names::literal_size(linkage).or_else(|| crate::names::pointer_size(linkage));
-        if let Some(size) = told.filter(|size| *size <= room) {
-            symbol.size = size;
-            symbol.sized_by_type = true;
-            continue;
-        }
-        let start = starts.get(starts.partition_point(|start| *start <= symbol.rva));
-        let behind = [next, start.copied()].into_iter().flatten();
-        let to_next = behind.filter_map(|rva| rva.checked_sub(symbol.rva)).min();
-        symbol.size = to_next.map_or(room, |bytes| bytes.min(room));
     }
 }
 

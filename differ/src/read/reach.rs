@@ -1,0 +1,131 @@
+//! How far data reaches whose symbol has no type: a public of a PDB, a symbol of a COFF table.
+//!
+//! It reaches no further than to the next symbol, to the end of what its object gave, or to where
+//! something else is known to start. COFF tables of linked images tell of few objects, and what has
+//! no name (constants, texts, tables of jumps) would then belong to the variable before it, and
+//! change all who use that. So names that tell a size or a shape are believed, and tables that
+//! code reads by their own start are no part of a variable.
+//!
+//! ```text
+//! .refptr.__image_base__   8 bytes: a pointer
+//! _ZTS7failure             up to the zero that ends the text
+//! _ZTV7failure             words that are addresses or small numbers
+//! ```
+
+use hpbuild_metadata::{Rva, Side};
+
+use super::carve::find;
+use super::scan::Scanned;
+use crate::image::{Contribution, DataSymbol};
+use crate::names;
+use crate::pe::Pe;
+
+/// How the linkage names of vtables, tables of vtables, vtables of objects under construction and
+/// type information begin (Itanium C++ ABI, 5.1.4).
+const WORDS: [&str; 4] = ["_ZTV", "_ZTT", "_ZTC", "_ZTI"];
+/// How those of the names of types begin, which are texts.
+const TEXT: &str = "_ZTS";
+/// Bits of the numbers in what the C++ ABI lays out: distances, flags, and flags with a count of
+/// base classes above them.
+const NUMBER_BITS: u32 = 48;
+
+/// Data without a type reaches to the next symbol, to the end of its contribution, or to where
+/// something else is known to start.
+pub(super) fn size_the_rest<S: Side>(
+    pe: &Pe<S>,
+    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
+    symbols: &mut [DataSymbol<S>],
+) {
+    let mut next: Option<Rva<S>> = None;
+    let mut here: Option<Rva<S>> = None;
+    for symbol in symbols.iter_mut().rev() {
+        if here.is_some_and(|here| here != symbol.rva) {
+            next = here;
+        }
+        here = Some(symbol.rva);
+        let end = match find(contributions, symbol.rva) {
+            Some(contribution) => contribution.rva.get().saturating_add(contribution.size),
+            None => pe
+                .section_at(symbol.rva)
+                .map_or(0, |section| section.rva.get().saturating_add(section.size)),
+        };
+        let room = end.saturating_sub(symbol.rva.get());
+        if symbol.sized_by_type {
+            continue;
+        }
+        // Linkers let a string end in the middle of another one, which the name of that one tells.
+        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+        let told = names::literal_size(linkage)
+            .or_else(|| names::pointer_size(linkage))
+            .or_else(|| text_size(pe, symbol.rva, linkage));
+        if let Some(size) = told.filter(|size| *size <= room) {
+            symbol.size = size;
+            symbol.sized_by_type = true;
+            continue;
+        }
+        let start = starts.get(starts.partition_point(|start| *start <= symbol.rva));
+        let behind = [next, start.copied()].into_iter().flatten();
+        let to_next = behind.filter_map(|rva| rva.checked_sub(symbol.rva)).min();
+        symbol.size = to_next.map_or(room, |bytes| bytes.min(room));
+        if WORDS.iter().any(|prefix| linkage.starts_with(prefix)) {
+            symbol.size = words(pe, symbol.rva, symbol.size);
+        }
+    }
+}
+
+/// Lets data without a type end where a table starts that code reads by its start, where nothing
+/// else tells the end.
+pub(super) fn end_at_tables<S: Side>(
+    contributions: &[Contribution<S>],
+    scanned: &Scanned<S>,
+    symbols: &mut [DataSymbol<S>],
+) {
+    let jumps = scanned.jump_tables.iter().map(|(_, table)| table.table);
+    let mut tables: Vec<Rva<S>> = jumps
+        .chain(scanned.relative_tables.iter().copied())
+        .collect();
+    tables.sort_unstable();
+    for symbol in symbols.iter_mut().filter(|symbol| !symbol.sized_by_type) {
+        let next = tables.get(tables.partition_point(|table| *table <= symbol.rva));
+        let to_table = next.and_then(|table| table.checked_sub(symbol.rva));
+        if let Some(bytes) = to_table.filter(|bytes| *bytes < symbol.size)
+            && find(contributions, symbol.rva).is_none()
+        {
+            symbol.size = bytes;
+        }
+    }
+}
+
+/// The bytes of the name of a type, the zero at its end included.
+fn text_size<S: Side>(pe: &Pe<S>, rva: Rva<S>, linkage: &str) -> Option<u32> {
+    if !linkage.starts_with(TEXT) {
+        return None;
+    }
+    let length = pe.bytes_from(rva).iter().position(|byte| *byte == 0)?;
+    u32::try_from(length + 1).ok()
+}
+
+/// The bytes from `rva`, `most` at most, that are words as the C++ ABI puts them into its tables.
+/// What looks like such a word behind the last one is counted in.
+fn words<S: Side>(pe: &Pe<S>, rva: Rva<S>, most: u32) -> u32 {
+    let bytes = pe.bytes_from(rva);
+    let bytes = &bytes[..bytes.len().min(most as usize)];
+    let relocated = pe.relocations_in(rva, most);
+    let is_word = |at: usize, word: u64| {
+        let unused = 64 - NUMBER_BITS;
+        let number = word.cast_signed();
+        let is_number = (number << unused) >> unused == number;
+        let place = u32::try_from(at).ok().and_then(|at| rva.checked_add(at));
+        let is_relocated = place.is_some_and(|place| relocated.binary_search(&place).is_ok());
+        is_number || is_relocated || pe.rva_of(word).is_some()
+    };
+    let (whole, _) = bytes.as_chunks::<8>();
+    let wrong = whole
+        .iter()
+        .zip((0..).step_by(8))
+        .find(|(word, at)| !is_word(*at, u64::from_le_bytes(**word)));
+    match wrong {
+        Some((_, at)) => u32::try_from(at).map_or(most, |at| at.min(most)),
+        None => most,
+    }
+}

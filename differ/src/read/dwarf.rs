@@ -220,9 +220,15 @@ fn module<S: Side>(
         };
         let at = rva.and_then(|rva| place(pe, rva));
         let found = entries.describe(variable.offset);
-        let (Some(at), Some(name)) = (at, found.name) else {
+        let (Some(at), Some(mut name)) = (at, found.name) else {
             continue;
         };
+        let mut type_index = found.ty;
+        // clang 21 and newer calls every vtable `_vtable$`, a pointer: its address is what debuggers
+        // want to know. It is longer than that.
+        if let Some(vtable) = found.linkage_name.as_ref().filter(|it| is_vtable(it)) {
+            (name, type_index) = (vtable.clone(), 0);
+        }
         if let Some(linkage_name) = &found.linkage_name {
             publics.add(at, linkage_name);
         }
@@ -239,11 +245,16 @@ fn module<S: Side>(
             },
             global: found.external,
             thread_local: matches!(variable.address, Address::Thread(_)),
-            type_index: found.ty,
+            type_index,
             parent,
         });
     }
     module
+}
+
+/// Whether this is the linkage name of a vtable (Itanium C++ ABI, 5.1.4).
+fn is_vtable(linkage_name: &str) -> bool {
+    linkage_name.starts_with("_ZTV")
 }
 
 /// RVA and size of a range of code; `None` for one that the linker dropped.

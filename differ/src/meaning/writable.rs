@@ -40,8 +40,8 @@ impl Comparer<'_> {
         {
             return Meaning::Same;
         }
-        if self.same_between(base, fixed) {
-            return Meaning::Same;
+        if let Some(meaning) = self.compare_between(base, fixed) {
+            return meaning;
         }
         let (Some(b), Some(f)) = (
             self.base.contribution_at(base),
@@ -65,22 +65,23 @@ impl Comparer<'_> {
 }
 
 impl Comparer<'_> {
-    /// Whether both places lie between the same two names of a section, as far from each and with
-    /// nothing known to start there that does not start in the other one as well, where nothing
-    /// tells which object gave what.
-    fn same_between(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
-        let (Some(b), Some(f)) = (
-            Between::new(self.base, base),
-            Between::new(self.fixed, fixed),
-        ) else {
-            return false;
-        };
-        let ends = (
-            self.paired_data(b.before, f.before),
-            self.paired_data(b.behind, f.behind),
+    /// Compares places that lie between the same two names of a section, which are as far apart as
+    /// before, where nothing tells which object gave what. Where something else is known to start in
+    /// between in one image alone, variables may have come and gone.
+    fn compare_between(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> Option<Meaning> {
+        let (b, f) = (
+            Between::new(self.base, base)?,
+            Between::new(self.fixed, fixed)?,
         );
-        (b.distance, b.gap, b.starts) == (f.distance, f.gap, f.starts)
-            && matches!(ends, (Some(_), Some(_)))
+        self.paired_data(b.before, f.before)?;
+        self.paired_data(b.behind, f.behind)?;
+        if b.gap != f.gap {
+            return None;
+        }
+        if b.distance != f.distance {
+            return Some(Meaning::Different(Difference::Data));
+        }
+        (b.starts == f.starts).then_some(Meaning::Same)
     }
 }
 

@@ -71,45 +71,55 @@ impl Place {
             .fold(self.folder.clone(), |path, name| path.join(name))
     }
 
-    /// The file that is there, in whatever case; where a store has a pointer instead (`file.ptr`),
-    /// the file that it names.
-    pub(super) fn file(&self) -> Option<PathBuf> {
-        let exact = self.path();
-        if exact.is_file() {
-            return Some(exact);
-        }
-        let (last, folders) = self.names.split_last()?;
-        let mut folder = self.folder.clone();
+    /// The files that are there, in whatever case, the one that is spelled so first; where a store
+    /// has a pointer instead (`file.ptr`), the file that it names. Systems that tell upper from
+    /// lower case may have several folders of one name.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let Some((last, folders)) = self.names.split_last() else {
+            return Vec::new();
+        };
+        let mut open = vec![self.folder.clone()];
         for name in folders {
-            folder = entry(&folder, name)?;
+            open = open.iter().flat_map(|it| entries(it, name)).collect();
         }
         let is_in_store = folders.len() > 1;
-        entry(&folder, last)
-            .filter(|path| path.is_file())
-            .or_else(|| pointed_at(&folder).filter(|_| is_in_store))
+        let files = |folder: &PathBuf| {
+            let mut found = entries(folder, last);
+            found.retain(|path| path.is_file());
+            if found.is_empty() && is_in_store {
+                found.extend(pointed_at(folder));
+            }
+            found
+        };
+        open.iter().flat_map(files).collect()
     }
 }
 
-/// The entry of a folder with this name, of several that differ by case the first.
-fn entry(folder: &Path, name: &str) -> Option<PathBuf> {
+/// The entries of a folder with this name: the one that is spelled so, then those that differ by
+/// case.
+fn entries(folder: &Path, name: &str) -> Vec<PathBuf> {
     let exact = folder.join(name);
-    if exact.exists() {
-        return Some(exact);
-    }
-    let entries = std::fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let listed = std::fs::read_dir(folder).into_iter().flatten();
     let alike = |entry: &std::fs::DirEntry| {
         let found = entry.file_name();
-        found
-            .to_str()
-            .is_some_and(|found| found.eq_ignore_ascii_case(name))
+        let is_alike = |found: &str| found != name && found.eq_ignore_ascii_case(name);
+        found.to_str().is_some_and(is_alike)
     };
-    entries.filter(alike).map(|entry| entry.path()).min()
+    let others = listed.filter_map(Result::ok).filter(alike);
+    let mut found: Vec<PathBuf> = others.map(|entry| entry.path()).collect();
+    found.sort();
+    // A system that does not tell case apart finds it under another spelling as well.
+    if exact.exists() {
+        found.insert(0, exact);
+    }
+    found
 }
 
 /// What the pointer in a folder of a store leads to (`PATH:` and a file, as `symstore /p` writes
 /// it), where this system has it.
 fn pointed_at(folder: &Path) -> Option<PathBuf> {
-    let file = entry(folder, "file.ptr").filter(|path| path.is_file())?;
+    let mut found = entries(folder, "file.ptr").into_iter();
+    let file = found.find(|path| path.is_file())?;
     let mut text = String::new();
     let opened = std::fs::File::open(file).ok()?;
     opened.take(MAX_POINTER).read_to_string(&mut text).ok()?;
@@ -144,7 +154,7 @@ pub(super) fn candidates(pe: &Path, codeview: &CodeView, paths: &SymbolPaths) ->
             found.push(Place::new(folder, &[name, &key, name]));
             // Stores of two tiers have `index2.txt` and one more level, by the first two letters.
             let first: String = name.chars().take(2).collect();
-            if folder.join("index2.txt").is_file() {
+            if !entries(folder, "index2.txt").is_empty() {
                 found.push(Place::new(folder, &[&first, name, &key, name]));
             }
             found.push(Place::new(folder, &[name]));
@@ -171,15 +181,15 @@ pub(super) fn find_pdb<S: Side>(
         });
     };
     let found = match named {
-        Some(path) => vec![(path.to_owned(), Some(path.to_owned()))],
+        Some(path) => vec![(path.to_owned(), vec![path.to_owned()])],
         None => candidates(&pe.path, codeview, paths)
             .iter()
-            .map(|place| (place.path(), place.file()))
+            .map(|place| (place.path(), place.files()))
             .collect(),
     };
     let looked: Vec<PathBuf> = found.iter().map(|(place, _)| place.clone()).collect();
     let mut unusable = None;
-    for path in found.into_iter().filter_map(|(_, file)| file) {
+    for path in found.into_iter().flat_map(|(_, files)| files) {
         // A stale or broken file beside the PE must not hide the right one in a store.
         let pdb = match pdb::open(&path) {
             Ok(pdb) => pdb,
@@ -264,7 +274,15 @@ mod tests {
         );
         put("lost/lib.pdb/AB1/file.ptr", r"PATH:\\server\share\lib.pdb");
         put("words/lib.pdb/AB1/file.ptr", "MSG: moved to the archive");
-        let find = |root: &str, names: &[&str]| Place::new(&folder.path().join(root), names).file();
+        // A folder of the same name that has nothing does not hide the one that has.
+        let beside = put("both/lib.pdb/ab1/lib.pdb", "");
+        put("both/lib.pdb/AB1/readme.txt", "");
+        put("both/LIB.pdb/AB1/readme.txt", "");
+        let find = |root: &str, names: &[&str]| {
+            let found = Place::new(&folder.path().join(root), names).files();
+            assert!(found.len() < 2, "{found:?}");
+            found.into_iter().next()
+        };
         let key = ["lib.pdb", "AB1", "lib.pdb"];
         assert_eq!(find("plain", &["lib.pdb"]), Some(plain));
         assert_eq!(find("store", &key), Some(in_store));
@@ -273,6 +291,7 @@ mod tests {
             Some(in_tiers)
         );
         assert_eq!(find("pointers", &key), Some(target));
+        assert_eq!(find("both", &key), Some(beside));
         for root in ["lost", "words", "none"] {
             assert_eq!(find(root, &key), None, "{root}");
         }

@@ -8,6 +8,9 @@ use crate::cli::ExplainArguments;
 use crate::failure::{Failure, Outcome};
 use crate::output;
 
+/// How codes begin.
+const LETTERS: &str = "HP";
+
 pub(crate) fn run(arguments: &ExplainArguments) -> Result<Outcome, Failure> {
     let Some(code) = &arguments.code else {
         let mut text = String::new();
@@ -25,13 +28,30 @@ pub(crate) fn run(arguments: &ExplainArguments) -> Result<Outcome, Failure> {
     };
     let rule = rules()
         .into_iter()
-        .find(|rule| rule.code.eq_ignore_ascii_case(code))
+        .find(|rule| is_code(rule.code, code))
         .ok_or_else(|| {
             Failure::new(format!("{code}: expected the code of a rule such as HP010"))
                 .hint("hpbuild explain lists them all")
         })?;
     output::print(&page(rule))?;
     Ok(Outcome::Done)
+}
+
+/// Whether what was typed means this rule: its code, in any case, with or without the letters and
+/// the zeros before its number.
+fn is_code(code: &str, typed: &str) -> bool {
+    fn number(text: &str) -> Option<u32> {
+        let letters = text.get(..LETTERS.len());
+        let is_whole = letters.is_some_and(|it| it.eq_ignore_ascii_case(LETTERS));
+        let digits = if is_whole {
+            &text[LETTERS.len()..]
+        } else {
+            text
+        };
+        let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
+        is_number.then(|| digits.parse().ok()).flatten()
+    }
+    number(code).is_some() && number(code) == number(typed)
 }
 
 /// Every rule there is, by code: those of judging, then those of the packager.
@@ -80,4 +100,21 @@ fn wrapped(text: &str) -> String {
     }
     lines.push('\n');
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_code;
+
+    #[test]
+    fn codes_as_people_type_them() {
+        for typed in ["HP026", "hp026", "Hp26", "26", "026", "hp0026"] {
+            assert!(is_code("HP026", typed), "{typed}");
+        }
+        for typed in [
+            "", "HP", "h026", "HP26x", "+26", "HP+26", "HP-26", "260", "P26", "ü26",
+        ] {
+            assert!(!is_code("HP026", typed), "{typed}");
+        }
+    }
 }

@@ -129,3 +129,69 @@ fn words<S: Side>(pe: &Pe<S>, rva: Rva<S>, most: u32) -> u32 {
         None => most,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hpbuild_metadata::Base;
+
+    use super::super::assemble::{Unscanned, assemble};
+    use super::super::{dwarf, read_file};
+    use crate::image::Image;
+    use crate::pe::{Opened, Pe};
+
+    fn image() -> Image<Base> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/prebuilt/neighbours");
+        let path = root.join("x64/base/hp_near.dll");
+        let pe = match Pe::parse(&path, read_file(&path).unwrap()).unwrap() {
+            Opened::Pe(pe) => *pe,
+            Opened::Unsupported(kind) => panic!("{kind:?}"),
+        };
+        let symbols = dwarf::read(&pe).unwrap().unwrap();
+        assemble(Unscanned::new(pe, symbols))
+    }
+
+    #[test]
+    fn names_tell_sizes() {
+        let image = image();
+        let size = |name: &str| {
+            let found = image.data.iter().find(|it| &*it.name == name);
+            found.map(|symbol| (symbol.size, symbol.sized_by_type))
+        };
+        assert_eq!(size(".refptr.shared_level"), Some((8, true)));
+        // `6Square` and a zero.
+        assert_eq!(size("_ZTS6Square"), Some((8, true)));
+        // A distance, an address, and two functions.
+        assert_eq!(size("_ZTV6Square"), Some((32, false)));
+    }
+
+    #[test]
+    fn what_the_linker_makes_belongs_to_no_variable() {
+        let image = image();
+        assert!(!image.pe.linker_tables.is_empty());
+        for (start, size) in &image.pe.linker_tables {
+            let inside = (0..*size).filter_map(|at| start.checked_add(at));
+            let owners: Vec<_> = inside
+                .filter_map(|rva| image.data_at(rva))
+                .map(|id| &*image.data_symbol(id).name)
+                .collect();
+            assert!(
+                owners.iter().all(|name| name.starts_with("__imp_")),
+                "{owners:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn words_of_tables() {
+        let image = image();
+        let vtable = image.data.iter().find(|it| &*it.name == "_ZTV6Square");
+        let vtable = vtable.unwrap().rva;
+        // The text of a type's name is no word of a table, wherever the table is said to end.
+        let name = image.data.iter().find(|it| &*it.name == "_ZTS6Square");
+        let to_name = name.unwrap().rva.checked_sub(vtable).unwrap();
+        assert_eq!(super::words(&image.pe, vtable, 24), 24);
+        assert_eq!(super::words(&image.pe, vtable, to_name + 64), to_name);
+    }
+}

@@ -306,7 +306,32 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::string_offset;
+    use super::{is_section, string_offset};
+
+    #[test]
+    fn names_of_sections() {
+        for name in [
+            ".text",
+            ".data",
+            ".bss",
+            ".rdata$zzz",
+            ".idata$7",
+            ".CRT$XCA",
+        ] {
+            assert!(is_section(name), "{name}");
+        }
+        for name in [
+            ".refptr.__image_base__",
+            ".rdata.x",
+            "data",
+            ".weak.f.g",
+            ".",
+            "",
+            "p.0",
+        ] {
+            assert!(!is_section(name), "{name}");
+        }
+    }
 
     #[test]
     fn offsets_of_long_names() {

@@ -1,7 +1,8 @@
 //! Initial values of writable data that no symbol names.
 //!
 //! Objects without debug information name nothing that is static. What of such an object no name
-//! covers is compared as it lies there: the writable parts of one object, in order.
+//! covers is compared as it lies there: the writable parts of one object, in order. Without a PDB
+//! nothing tells all that an object gave, and sections take the place of objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -9,7 +10,11 @@ use std::ops::Range;
 use hpbuild_metadata::{Base, Fixed, Rva, Side};
 
 use super::{Case, Refusal, data};
-use crate::image::{Contribution, Image};
+use crate::image::Image;
+use crate::pe::Section;
+
+/// Where GNU ld puts what it makes for the loader, which that writes to.
+const IMPORTS: &str = ".idata";
 
 /// What one object gave to one kind of section, as far as it has bytes without a name.
 type Parts<'a, S> = BTreeMap<(&'a str, u32), Vec<Part<'a, S>>>;
@@ -23,11 +28,10 @@ struct Part<'a, S: Side> {
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
-    // Without a PDB nothing tells what an object gave.
-    if base.symbols.pdb().is_none() || fixed.symbols.pdb().is_none() {
-        return;
-    }
-    let (before, after) = (parts(base), parts(fixed));
+    let (before, after) = match base.symbols.pdb().is_some() && fixed.symbols.pdb().is_some() {
+        true => (parts(base), parts(fixed)),
+        false => (parts_of_sections(base), parts_of_sections(fixed)),
+    };
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     for key in keys {
         let b = before.get(key).map_or(&[][..], Vec::as_slice);
@@ -48,22 +52,16 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 /// The parts of an image that hold more than zeros.
 fn parts<S: Side>(image: &Image<S>) -> Parts<'_, S> {
     let mut found = Parts::new();
-    let template = image.pe.tls.as_ref().and_then(|tls| tls.template);
     for contribution in &image.contributions {
         let section = image.pe.section_at(contribution.rva);
-        let is_data = section.is_some_and(|it| it.is_writable() && !it.is_code());
-        // What each thread starts with is compared as a whole.
-        let is_thread_local = template.is_some_and(|(start, size)| {
-            let at = contribution.rva.checked_sub(start);
-            at.is_some_and(|at| at < size)
-        });
-        if !is_data || is_thread_local {
+        if !section.is_some_and(is_data) || is_thread_local(image, contribution.rva) {
             continue;
         }
         let Some(compiland) = image.compilands.get(contribution.compiland.index()) else {
             continue;
         };
-        let parts = nameless(image, contribution).into_iter();
+        let span = (contribution.rva, contribution.size);
+        let parts = nameless(image, span).into_iter();
         let mut parts = parts.filter_map(|range| Part::new(image, range)).peekable();
         if parts.peek().is_some() {
             let key = (&*compiland.place, contribution.characteristics);
@@ -73,12 +71,36 @@ fn parts<S: Side>(image: &Image<S>) -> Parts<'_, S> {
     found
 }
 
-/// The addresses that no symbol and no slot of the import table covers.
-fn nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Vec<Range<u32>> {
-    let (start, end) = (
-        contribution.rva.get(),
-        contribution.rva.get().saturating_add(contribution.size),
-    );
+/// The same by sections.
+fn parts_of_sections<S: Side>(image: &Image<S>) -> Parts<'_, S> {
+    let mut found = Parts::new();
+    for section in &image.pe.sections {
+        let is_imports = &*section.name == IMPORTS;
+        if !is_data(section) || is_imports || is_thread_local(image, section.rva) {
+            continue;
+        }
+        let parts = nameless(image, (section.rva, section.size)).into_iter();
+        let parts = parts.filter_map(|range| Part::new(image, range));
+        let key = (&*section.name, section.characteristics);
+        found.entry(key).or_default().extend(parts);
+    }
+    found
+}
+
+/// Whether the program's variables may be here once it runs.
+fn is_data<S: Side>(section: &Section<S>) -> bool {
+    section.is_writable() && !section.is_code()
+}
+
+/// Whether this is a part of what each thread starts with, which is compared as a whole.
+fn is_thread_local<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+    let template = image.pe.tls.as_ref().and_then(|tls| tls.template);
+    template.is_some_and(|(start, size)| rva.checked_sub(start).is_some_and(|at| at < size))
+}
+
+/// The addresses that no symbol and no slot of the import table covers in these many bytes.
+fn nameless<S: Side>(image: &Image<S>, (rva, size): (Rva<S>, u32)) -> Vec<Range<u32>> {
+    let (start, end) = (rva.get(), rva.get().saturating_add(size));
     let first = image
         .data
         .partition_point(|symbol| symbol.rva.get() < start);
@@ -91,7 +113,7 @@ fn nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Vec<Ra
         .iter()
         .take_while(|it| it.slot.get() < end);
     let mut covered: Vec<(u32, u32)> = named.chain(slots.map(|it| (it.slot.get(), 8))).collect();
-    covered.extend(type_descriptors(image, contribution));
+    covered.extend(type_descriptors(image, (rva, size)));
     covered.sort_unstable();
     let mut left = Vec::new();
     let mut at = start;
@@ -111,12 +133,9 @@ fn nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Vec<Ra
 /// the rule about initial values. One that is new goes into the patch.
 fn type_descriptors<S: Side>(
     image: &Image<S>,
-    contribution: &Contribution<S>,
+    (rva, size): (Rva<S>, u32),
 ) -> impl Iterator<Item = (u32, u32)> {
-    let places = image
-        .pe
-        .relocations_in(contribution.rva, contribution.size)
-        .iter();
+    let places = image.pe.relocations_in(rva, size).iter();
     places.filter_map(|place| {
         // A pointer to a table, one that the runtime sets, and a name.
         let bytes = image.pe.bytes_from(*place);

@@ -35,6 +35,9 @@ pub struct Image<S: Side> {
     pub(crate) mentions: Vec<Mention>,
     /// Named data, sorted by address.
     pub data: Vec<DataSymbol<S>>,
+    /// Constants whose symbols tell no size and that are no data for it: places, and the bytes to
+    /// where something else is known to be; sorted.
+    pub(crate) constants: Vec<(Rva<S>, u32)>,
     /// Object files, in the PDB's order.
     pub compilands: Vec<Compiland>,
     /// Spans that compilands gave to sections, sorted by address, disjoint.

@@ -46,6 +46,15 @@ pub fn anonymous_extent<S: Side>(
             exact: true,
         });
     }
+    // Code may reach into the middle of an array, which does not end there.
+    let named = image.constants.binary_search_by_key(&rva, |it| it.0);
+    if let Some((_, size)) = named.ok().and_then(|index| image.constants.get(index)) {
+        return Some(Extent {
+            rva,
+            size: *size,
+            exact: false,
+        });
+    }
     let end = image.next_boundary(rva)?;
     let size = end.checked_sub(rva)?;
     let bytes = image.pe.bytes_from(rva);

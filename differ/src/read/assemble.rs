@@ -33,6 +33,8 @@ pub(super) struct Symbols<S: Side> {
     /// Where else in data something of another origin starts, beside symbols and contributions;
     /// sorted.
     pub(super) starts: Vec<Rva<S>>,
+    /// Places of constants whose symbols tell no size; sorted.
+    pub(super) constants: Vec<Rva<S>>,
     /// Sorted by place; none where nothing tells of them.
     pub(super) fixups: Vec<Fixup<S>>,
     /// From DWARF: (address, line), sorted by address; line 0 where nothing has one.
@@ -55,6 +57,7 @@ pub(crate) struct Unscanned<S: Side> {
     compilands: Vec<Compiland>,
     contributions: Vec<Contribution<S>>,
     starts: Vec<Rva<S>>,
+    constants: Vec<Rva<S>>,
     switch_tables: Vec<SwitchTable<S>>,
     hotpatch_functions: Vec<Box<str>>,
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
@@ -77,6 +80,7 @@ impl<S: Side> Unscanned<S> {
             types,
             contributions,
             starts,
+            constants,
             ..
         } = symbols;
         places::tell_apart(&mut compilands);
@@ -106,6 +110,7 @@ impl<S: Side> Unscanned<S> {
             compilands,
             contributions,
             starts,
+            constants,
             switch_tables,
             hotpatch_functions,
             cold_parts,
@@ -156,11 +161,14 @@ impl<S: Side> Unscanned<S> {
             mut data,
             contributions,
             starts,
+            constants,
             mut switch_tables,
             fixups,
             ..
         } = self;
         reach::end_at_tables(&contributions, &scanned, &mut data);
+        let ends = (&*contributions, &*starts, &*data);
+        let constants = reach::constants(&pe, &constants, ends, &scanned);
         let image_relative = image_relative::places(&pe, &data, &fixups);
         let mut boundaries = data::boundaries(
             &pe,
@@ -184,6 +192,7 @@ impl<S: Side> Unscanned<S> {
             procedures: self.procedures,
             mentions: self.mentions,
             data,
+            constants,
             compilands: self.compilands,
             contributions,
             switch_tables,

@@ -60,6 +60,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
         contributions,
         // Contributions tell.
         starts: Vec::new(),
+        constants: Vec::new(),
         fixups,
         lines: Vec::new(),
         source_names,

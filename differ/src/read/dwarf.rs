@@ -35,6 +35,8 @@ use units::{Address, Named, UnitFacts};
 /// Entries that take their name from another which takes it from another: declaration, abstract
 /// instance, and a few that only partial units add.
 const MAX_ORIGINS: usize = 8;
+/// How names of tables of exceptions begin.
+const EXCEPTIONS: &str = "GCC_except_table";
 /// `CV_CFL_LANG` of Rust, C++ and C, as compile records of CodeView have them.
 const LANGUAGES: [(&[u16], u8); 2] = [(&[0x1c], 0x15), (&[0x04, 0x1a, 0x21, 0x2b, 0x3a], 0x01)];
 
@@ -67,6 +69,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         .collect();
     let mut coff = tables.symbols();
     let starts = starts(pe, &coff.starts);
+    let constants = constants(pe, &coff.symbols);
     coff.symbols.retain(|symbol| !is_linker_made(pe, symbol));
     let globals = add_coff_symbols(pe, coff.symbols, &modules, &mut publics);
     let mut modules = modules;
@@ -90,6 +93,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         compilands,
         contributions,
         starts,
+        constants,
         lines: lines(pe, &units),
         modules,
         // Fixups, names of source files and records of inlined calls are read from PDBs alone.
@@ -392,6 +396,21 @@ fn starts<S: Side>(pe: &Pe<S>, given: &[SectionOffset]) -> Vec<Rva<S>> {
         found.push(*start);
         found.extend(start.checked_add(*size));
     }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Where constants stand that one object names for itself. Tables of exceptions belong to functions.
+fn constants<S: Side>(pe: &Pe<S>, symbols: &[CoffSymbol]) -> Vec<Rva<S>> {
+    let is_own = |it: &&CoffSymbol| !it.global && !it.name.starts_with(EXCEPTIONS);
+    let own = symbols.iter().filter(is_own);
+    let places = own.filter_map(|symbol| pe.rva_of_place(symbol.place));
+    let is_constant = |rva: &Rva<S>| {
+        let section = pe.section_at(*rva);
+        section.is_some_and(|section| !section.is_code() && !section.is_writable())
+    };
+    let mut found: Vec<Rva<S>> = places.filter(is_constant).collect();
     found.sort_unstable();
     found.dedup();
     found

@@ -96,6 +96,29 @@ pub(super) fn end_at_tables<S: Side>(
     }
 }
 
+/// Constants without a size, each with the bytes to where something else is known to be.
+pub(super) fn constants<S: Side>(
+    pe: &Pe<S>,
+    places: &[Rva<S>],
+    (contributions, starts, data): (&[Contribution<S>], &[Rva<S>], &[DataSymbol<S>]),
+    scanned: &Scanned<S>,
+) -> Vec<(Rva<S>, u32)> {
+    let jumps = scanned.jump_tables.iter().map(|(_, table)| table.table);
+    let mut others: Vec<Rva<S>> = jumps.collect();
+    others.extend(scanned.relative_tables.iter().chain(places).chain(starts));
+    others.extend(data.iter().map(|symbol| symbol.rva));
+    others.sort_unstable();
+    let sized = |rva: &Rva<S>| {
+        let section = pe.section_at(*rva)?;
+        let given = find(contributions, *rva);
+        let given = given.and_then(|it| it.rva.checked_add(it.size));
+        let next = others.get(others.partition_point(|other| other <= rva));
+        let ends = [section.rva.checked_add(section.size), given, next.copied()];
+        Some((*rva, ends.into_iter().flatten().min()?.checked_sub(*rva)?))
+    };
+    places.iter().filter_map(sized).collect()
+}
+
 /// The bytes of the name of a type, the zero at its end included.
 fn text_size<S: Side>(pe: &Pe<S>, rva: Rva<S>, linkage: &str) -> Option<u32> {
     if !linkage.starts_with(TEXT) {

@@ -167,8 +167,8 @@ impl<S: Side> Unscanned<S> {
             ..
         } = self;
         reach::end_at_tables(&contributions, &scanned, &mut data);
-        let ends = (&*contributions, &*starts, &*data);
-        let constants = reach::constants(&pe, &constants, ends, &scanned);
+        let given = (&*contributions, &*starts);
+        let constants = reach::constants(&pe, &constants, given, &data, &scanned);
         let image_relative = image_relative::places(&pe, &data, &fixups);
         let mut boundaries = data::boundaries(
             &pe,

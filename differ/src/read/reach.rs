@@ -100,7 +100,8 @@ pub(super) fn end_at_tables<S: Side>(
 pub(super) fn constants<S: Side>(
     pe: &Pe<S>,
     places: &[Rva<S>],
-    (contributions, starts, data): (&[Contribution<S>], &[Rva<S>], &[DataSymbol<S>]),
+    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
+    data: &[DataSymbol<S>],
     scanned: &Scanned<S>,
 ) -> Vec<(Rva<S>, u32)> {
     let jumps = scanned.jump_tables.iter().map(|(_, table)| table.table);

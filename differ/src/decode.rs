@@ -311,6 +311,36 @@ pub(crate) fn constants_differing(
     }
 }
 
+/// The numbers that an instruction reads or writes: the elements of a vector, if it is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// Bytes of one, 1 to 16.
+    pub(crate) size: u8,
+    /// Whether it is extended by its sign.
+    pub(crate) signed: bool,
+    /// Whether it is or may be a floating-point number.
+    pub(crate) float: bool,
+}
+
+/// What the instruction at `offset` reads or writes, or, where it only takes an address, what an
+/// instruction soon behind it does there. A guess, for people. `bytes` are those of the function.
+pub(crate) fn access(machine: Machine, bytes: &[u8], offset: u32) -> Option<Access> {
+    match machine {
+        Machine::X64 => x64::access(bytes, offset),
+        Machine::Arm64 => arm64::access(bytes, offset),
+    }
+}
+
+/// How far the code that ends with this jump shifts an entry of its jump table, where the code tells
+/// and the table's record may not: compilers for Arm64 count in instructions and do not record it.
+/// `before` are the bytes before the jump.
+pub(crate) fn entry_shift(machine: Machine, before: &[u8], jump: &[u8]) -> Option<u8> {
+    match machine {
+        Machine::X64 => None,
+        Machine::Arm64 => arm64::entry_shift(before, u32::from_le_bytes(*jump.first_chunk()?)),
+    }
+}
+
 /// Connects an instruction that adds an offset within a page with the one that made the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageLink {

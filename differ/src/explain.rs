@@ -5,7 +5,10 @@
 //! equal. The tokens are aligned; what is not aligned is the change.
 
 mod aligned;
+mod data;
 mod kinds;
+mod reached;
+mod value;
 
 use std::hash::{Hash, Hasher};
 
@@ -25,6 +28,10 @@ use crate::read::code_at;
 use crate::text;
 use aligned::Aligned;
 use kinds::classify;
+use reached::Reached;
+
+pub(crate) use data::of_symbol;
+pub use data::{Contents, Differences, Entry};
 
 /// The instruction diff of two bodies.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +40,10 @@ pub struct Explanation {
     pub kinds: Vec<Kind>,
     /// Changed instructions and some around them, in order.
     pub lines: Vec<DiffLine>,
+    /// What differs in data that instructions reach, in order of the base's instructions.
+    pub contents: Vec<Contents>,
+    /// How many more references lead to data that differs.
+    pub more_contents: u32,
     /// Inlined functions that changed instructions came from, those with most first.
     pub inlined: Vec<Inlined>,
 }
@@ -96,10 +107,13 @@ impl<'a, S: Side> Listing<'a, S> {
 
     /// The offset a branch inside the function leads to.
     fn inner_target(&self, instruction: &Instruction<S>) -> Option<u32> {
-        let target = instruction.reference?.target;
+        self.offset_of(instruction.reference?.target)
+    }
+
+    /// The offset of a place inside the function.
+    fn offset_of(&self, rva: Rva<S>) -> Option<u32> {
         let function = self.image.function(self.id);
-        target
-            .checked_sub(function.rva)
+        rva.checked_sub(function.rva)
             .filter(|offset| *offset < function.size)
     }
 
@@ -197,16 +211,28 @@ pub fn explain(
     let ops = capture_diff_slices(Algorithm::Myers, &b_tokens, &f_tokens);
     let mut aligned = Aligned::new(&ops, b_tokens.len(), f_tokens.len());
     let mut kinds = Vec::new();
+    let mut reached = Reached::new(comparer, &aligned);
     let pair_lines = PairLines::new(comparer, base, fixed);
-    aligned.check_equal(comparer, &b, &f, &pair_lines, &mut kinds);
-    classify(&ops, comparer, &b, &f, &pair_lines, &mut kinds);
+    aligned.check_equal(comparer, &b, &f, &pair_lines, &mut kinds, &mut reached);
+    classify(
+        &ops,
+        comparer,
+        &b,
+        &f,
+        &pair_lines,
+        &mut kinds,
+        &mut reached,
+    );
     kinds.sort_unstable();
     kinds.dedup();
     let lines = aligned.lines(&b, &f);
+    let (contents, more_contents) = reached.contents(&b, &f);
     let inlined = inlined((comparer.base, base), (comparer.fixed, fixed), &lines);
     Explanation {
         kinds,
         lines,
+        contents,
+        more_contents,
         inlined,
     }
 }

@@ -26,8 +26,10 @@ use crate::pe::Import;
 use lookup::Lookup;
 
 pub use content::DataChange;
+pub(crate) use content::pointer_at;
 pub use ends::ends_at;
 pub use extent::{Extent, anonymous_extent};
+pub(crate) use table::entries as jump_table_entries;
 pub use table::relative_entries;
 pub use thread_local::ThreadLocalChange;
 

@@ -5,7 +5,7 @@ use hpbuild_metadata::{Base, Fixed, FunctionId, Machine, Rva, Side};
 use serde::Serialize;
 
 use crate::compare::{Changed, Kind};
-use crate::explain::{DiffLine, Tag};
+use crate::explain::{Contents, DiffLine, Differences, Tag, of_symbol};
 use crate::image::{Image, SymbolSource};
 use crate::inline::Inlined;
 use crate::judge::Refusal;
@@ -128,6 +128,18 @@ pub struct FunctionReport {
     /// What changed, instruction by instruction.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diff: Vec<DiffLine>,
+    /// What differs in data that it reaches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<Contents>,
+    /// How many more of its references lead to data that differs.
+    #[serde(skip_serializing_if = "is_none")]
+    pub more_contents: u32,
+}
+
+// The signature is serde's.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// One piece of named data.
@@ -146,6 +158,9 @@ pub struct DataReport {
     pub base_size: u32,
     /// Bytes in the fixed image.
     pub fixed_size: u32,
+    /// Which of its entries differ.
+    #[serde(flatten)]
+    pub differences: Differences,
 }
 
 impl Verdict {
@@ -192,6 +207,8 @@ impl Report {
                     inlined: change.explanation.inlined.clone(),
                     source: source_of(fixed, change.fixed, first_changed(change)),
                     diff: change.explanation.lines.clone(),
+                    contents: change.explanation.contents.clone(),
+                    more_contents: change.explanation.more_contents,
                     fixed_rva: Some(fixed.function(change.fixed).rva),
                     fixed_size: Some(fixed.function(change.fixed).size),
                     ..of_pair(diff, change)
@@ -225,6 +242,7 @@ impl Report {
         functions
             .unmatched
             .extend(unmatched_fixed.map(|id| of_fixed(fixed, *id, false)));
+        let comparer = diff.comparer();
         let data = comparison.data.iter().map(|change| {
             let (b, f) = (
                 base.data_symbol(change.base),
@@ -237,6 +255,7 @@ impl Report {
                 fixed_rva: f.rva,
                 base_size: b.size,
                 fixed_size: f.size,
+                differences: of_symbol(&comparer, change),
             }
         });
         let unknown = comparison.unknown.iter().map(|unknown| UnknownReport {
@@ -367,5 +386,7 @@ fn named<S: Side>(image: &Image<S>, id: FunctionId<S>) -> FunctionReport {
         source: None,
         in_patch: false,
         diff: Vec::new(),
+        contents: Vec::new(),
+        more_contents: 0,
     }
 }

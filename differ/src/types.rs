@@ -9,6 +9,7 @@ pub(crate) mod dwarf;
 mod layout;
 mod members;
 mod reach;
+mod scalar;
 mod source;
 mod stream;
 
@@ -20,6 +21,7 @@ use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord};
 use rustc_hash::FxHasher;
 
 pub(crate) use members::VirtualFunction;
+pub(crate) use scalar::{Form, Scalar, Steps};
 pub use source::Types;
 pub(crate) use stream::Records;
 

@@ -3,6 +3,7 @@
 //! On Arm64 an address mostly takes two instructions: `adrp` makes that of a 4 KiB page, and a
 //! later `add`, load or store adds the offset within it. `pages` connects the two.
 
+mod access;
 mod blocks;
 pub(super) mod derived;
 mod effects;
@@ -21,6 +22,7 @@ use hpbuild_metadata::Side;
 
 use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
+pub(super) use access::{access, entry_shift};
 pub use field::{AddressField, FieldError};
 pub use listing::text;
 pub(super) use listing::{constants_differing, is_compared, reaches_back, runs_on};

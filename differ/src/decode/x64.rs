@@ -7,6 +7,7 @@
 //! finds the tables that stand between instructions. In code that no known way leads to, only
 //! operands based on a register that held the image base somewhere in the function count.
 
+mod access;
 mod image_base;
 mod operands;
 mod registers;
@@ -26,6 +27,7 @@ use operands::{absolute, image_relative, is_relative, relative};
 use registers::{RegisterSet, note_image_base};
 use tables::{Tables, literals};
 
+pub(super) use access::access;
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;

@@ -3,6 +3,7 @@
 use hpbuild_metadata::{Base, Fixed};
 use similar::DiffOp;
 
+use super::reached::Reached;
 use super::{DiffLine, Listing, Tag};
 use crate::compare::Kind;
 use crate::compare::location::{PairLines, kind_of_reference};
@@ -40,6 +41,11 @@ impl Aligned {
         aligned
     }
 
+    /// The partner of each instruction of the base, and of each of the fixed image.
+    pub(super) fn partners(&self) -> [Vec<Option<usize>>; 2] {
+        [self.base.clone(), self.fixed.clone()]
+    }
+
     /// Tokens leave out what they cannot name on both sides; this looks again at every aligned
     /// operand, and parts what differs after all.
     pub(super) fn check_equal(
@@ -49,6 +55,7 @@ impl Aligned {
         f: &Listing<'_, Fixed>,
         pair_lines: &PairLines<'_>,
         kinds: &mut Vec<Kind>,
+        reached: &mut Reached<'_>,
     ) {
         let mut parted = Vec::new();
         for (index, partner) in self.base.iter().enumerate() {
@@ -74,10 +81,12 @@ impl Aligned {
                     let meaning = comparer.compare(br.target, fr.target, br.kind);
                     if let Meaning::Different(difference) = meaning {
                         let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
-                        kinds.push(kind_of_reference(
-                            comparer, pair_lines, difference, base, fixed,
-                        ));
+                        let kind = kind_of_reference(comparer, pair_lines, difference, base, fixed);
+                        kinds.push(kind);
+                        reached.add(kind, bi, fi);
                         parted.push((index, partner));
+                    } else if meaning == Meaning::Same {
+                        reached.add_end(b, bi, fi);
                     }
                 }
             }

@@ -4,6 +4,7 @@ use hpbuild_metadata::{Base, Fixed};
 use similar::DiffOp;
 
 use super::Listing;
+use super::reached::Reached;
 use crate::compare::Kind;
 use crate::compare::location::{PairLines, kind_of_reference};
 use crate::decode::{Constants, Instruction};
@@ -17,6 +18,7 @@ pub(super) fn classify(
     f: &Listing<'_, Fixed>,
     pair_lines: &PairLines<'_>,
     kinds: &mut Vec<Kind>,
+    reached: &mut Reached<'_>,
 ) {
     for op in ops {
         match *op {
@@ -37,10 +39,24 @@ pub(super) fn classify(
                     kinds.push(match kind {
                         PairKind::Constants(it) if it.is_moved && is_line(it) => Kind::LineNumber,
                         PairKind::Constants(_) => Kind::Immediate,
-                        PairKind::Reference(kind) => kind,
+                        PairKind::Reference(kind) => {
+                            reached.add(kind, bi, fi);
+                            kind
+                        }
                         PairKind::Other => Kind::Code,
                     });
                 }
+            }
+            DiffOp::Replace {
+                old_index,
+                old_len,
+                new_index,
+                new_len,
+            } => {
+                kinds.push(Kind::Code);
+                let removed = &b.body.instructions[old_index..old_index + old_len];
+                let added = &f.body.instructions[new_index..new_index + new_len];
+                reached.add_alike((b, removed), (f, added));
             }
             _ => kinds.push(Kind::Code),
         }
@@ -57,27 +73,38 @@ enum PairKind {
     Other,
 }
 
+/// Whether two instructions do the same with what their operands point at.
+pub(super) fn same_but_target(
+    (b, bi): (&Listing<'_, Base>, &Instruction<Base>),
+    (f, fi): (&Listing<'_, Fixed>, &Instruction<Fixed>),
+) -> bool {
+    let (Some(br), Some(fr)) = (bi.reference, fi.reference) else {
+        return false;
+    };
+    let (mut b_bytes, mut f_bytes) = (b.bytes(bi).to_vec(), f.bytes(fi).to_vec());
+    br.field.clear(&mut b_bytes);
+    fr.field.clear(&mut f_bytes);
+    br.field == fr.field && b_bytes == f_bytes
+}
+
 fn classify_pair(
     comparer: &Comparer<'_>,
     pair_lines: &PairLines<'_>,
     (b, bi): (&Listing<'_, Base>, &Instruction<Base>),
     (f, fi): (&Listing<'_, Fixed>, &Instruction<Fixed>),
 ) -> PairKind {
-    if let (Some(br), Some(fr)) = (bi.reference, fi.reference) {
-        let (mut b_bytes, mut f_bytes) = (b.bytes(bi).to_vec(), f.bytes(fi).to_vec());
-        br.field.clear(&mut b_bytes);
-        fr.field.clear(&mut f_bytes);
-        if br.field == fr.field && b_bytes == f_bytes {
-            return match comparer.compare(br.target, fr.target, br.kind) {
-                Meaning::Different(difference) => {
-                    let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
-                    PairKind::Reference(kind_of_reference(
-                        comparer, pair_lines, difference, base, fixed,
-                    ))
-                }
-                _ => PairKind::Other,
-            };
-        }
+    if let (Some(br), Some(fr)) = (bi.reference, fi.reference)
+        && same_but_target((b, bi), (f, fi))
+    {
+        return match comparer.compare(br.target, fr.target, br.kind) {
+            Meaning::Different(difference) => {
+                let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
+                PairKind::Reference(kind_of_reference(
+                    comparer, pair_lines, difference, base, fixed,
+                ))
+            }
+            _ => PairKind::Other,
+        };
     }
     let machine = b.image.pe.machine;
     match crate::decode::constants_differing(machine, b.bytes(bi), f.bytes(fi)) {

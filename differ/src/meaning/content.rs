@@ -185,7 +185,8 @@ impl Comparer<'_> {
         }
     }
 
-    fn extent(&self, rva: Rva<Base>, kind: ReferenceKind) -> Option<Extent<Base>> {
+    /// The read-only data at an address of the base, as far as it is compared where it has no partner.
+    pub(crate) fn extent(&self, rva: Rva<Base>, kind: ReferenceKind) -> Option<Extent<Base>> {
         match resolve(self.base, rva) {
             Target::Data { id, offset } => {
                 let symbol = self.base.data_symbol(id);
@@ -200,7 +201,12 @@ impl Comparer<'_> {
         }
     }
 
-    fn extent_fixed(&self, rva: Rva<Fixed>, kind: ReferenceKind) -> Option<Extent<Fixed>> {
+    /// As [`Comparer::extent`], of the fixed image.
+    pub(crate) fn extent_fixed(
+        &self,
+        rva: Rva<Fixed>,
+        kind: ReferenceKind,
+    ) -> Option<Extent<Fixed>> {
         match resolve(self.fixed, rva) {
             Target::Data { id, offset } => {
                 let symbol = self.fixed.data_symbol(id);
@@ -426,7 +432,11 @@ fn jump_table<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
 }
 
 /// What the pointer at a place leads to: a virtual address, or else an RVA.
-fn pointer_at<S: Side>(image: &Image<S>, place: Rva<S>, absolute: bool) -> Option<Rva<S>> {
+pub(crate) fn pointer_at<S: Side>(
+    image: &Image<S>,
+    place: Rva<S>,
+    absolute: bool,
+) -> Option<Rva<S>> {
     if absolute {
         let bytes = image.pe.bytes(place, 8)?.first_chunk()?;
         return image.pe.rva_of(u64::from_le_bytes(*bytes));

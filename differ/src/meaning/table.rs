@@ -11,7 +11,7 @@ use crate::pe::Pe;
 const MAX_ENTRIES: u32 = 1 << 20;
 
 /// Where the entries of a table lead, in order; `None` where the table leaves its section.
-pub(super) fn entries<S: Side>(image: &Image<S>, table: &SwitchTable<S>) -> Option<Vec<Rva<S>>> {
+pub(crate) fn entries<S: Side>(image: &Image<S>, table: &SwitchTable<S>) -> Option<Vec<Rva<S>>> {
     if table.count > MAX_ENTRIES {
         return None;
     }

@@ -8,6 +8,7 @@
 
 mod layout;
 mod records;
+mod scalar;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};

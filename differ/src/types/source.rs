@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
-use super::{CodeViewTypes, VirtualFunction};
+use super::{CodeViewTypes, Scalar, Steps, VirtualFunction};
 use crate::image::Mention;
 
 /// The types of one image. Indexes mean nothing in another image, and 0 is none.
@@ -36,6 +36,15 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.size(index),
             Source::Dwarf(types) => types.size(index),
+        }
+    }
+
+    /// The number, pointer or text of a value of this type that holds the byte at `offset`; `None`
+    /// for padding, where the records do not tell, and where `steps` are used up.
+    pub(crate) fn scalar_at(&self, index: u32, offset: u32, steps: &mut Steps) -> Option<Scalar> {
+        match &self.0 {
+            Source::CodeView(types) => types.scalar_at(index, offset, steps),
+            Source::Dwarf(types) => types.scalar_at(index, offset, steps),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
-use hpbuild_differ::explain::{DiffLine, Tag};
+use hpbuild_differ::explain::{Contents, DiffLine, Differences, Tag};
 use hpbuild_differ::judge::{Refusal, Severity};
 use hpbuild_differ::report::{FunctionReport, ImageReport, Report, Verdict};
 
@@ -91,6 +91,7 @@ fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result 
         for data in &report.data {
             let name = short_name(&plain(&data.name), detail.width.saturating_sub(20));
             writeln!(out, "  {name}  {} bytes", data.fixed_size)?;
+            differences(out, "", &data.differences, detail)?;
         }
     }
     Ok(())
@@ -279,7 +280,76 @@ fn changed_function(
     if hidden > 0 {
         writeln!(out, "  {DIM}... {hidden} more lines, see --verbose{DIM:#}")?;
     }
+    contents(out, function, detail)
+}
+
+/// What differs in the data that a function reaches.
+fn contents(out: &mut String, function: &FunctionReport, detail: Detail) -> std::fmt::Result {
+    for Contents {
+        name,
+        differences: of,
+        ..
+    } in &function.contents
+    {
+        differences(out, &short_name(&plain(name), detail.width / 2), of, detail)?;
+    }
+    if function.more_contents > 0 {
+        let more = function.more_contents;
+        writeln!(
+            out,
+            "    {DIM}... {more} more references to data that differs{DIM:#}"
+        )?;
+    }
     Ok(())
+}
+
+/// Entries that differ, each on a line, or on two where that is too narrow.
+fn differences(
+    out: &mut String,
+    name: &str,
+    differences: &Differences,
+    detail: Detail,
+) -> std::fmt::Result {
+    for entry in &differences.entries {
+        let place = format!("{name}{}", plain(&entry.place));
+        let (base, fixed) = (plain(&entry.base), plain(&entry.fixed));
+        let place = cut(&place, detail.width.saturating_sub(5));
+        let parts = [&*place, &*base, &*fixed];
+        let length = parts.iter().map(|part| part.chars().count()).sum::<usize>();
+        if length.saturating_add(10) <= detail.width {
+            let colon = if place.is_empty() { "" } else { ": " };
+            writeln!(
+                out,
+                "    {place}{colon}{RED}{base}{RED:#} -> {GREEN}{fixed}{GREEN:#}"
+            )?;
+        } else {
+            let width = detail.width.saturating_sub(8);
+            let (base, fixed) = (cut(&base, width), cut(&fixed, width));
+            writeln!(out, "    {place}:")?;
+            writeln!(out, "      {RED}- {base}{RED:#}")?;
+            writeln!(out, "      {GREEN}+ {fixed}{GREEN:#}")?;
+        }
+    }
+    if let Some(more) = more(differences) {
+        writeln!(out, "    {DIM}... {more}{DIM:#}")?;
+    }
+    Ok(())
+}
+
+/// How many entries are not told, in words.
+pub(crate) fn more(differences: &Differences) -> Option<String> {
+    let (more, at_least) = (differences.more, differences.at_least);
+    let verb = if more == 1 {
+        "entry differs"
+    } else {
+        "entries differ"
+    };
+    match (more, at_least) {
+        (0, false) => None,
+        (0, true) => Some("the rest was not looked at".into()),
+        (_, false) => Some(format!("{more} more {verb}")),
+        (_, true) => Some(format!("at least {more} more {verb}")),
+    }
 }
 
 /// How many instructions of either side changed.

@@ -11,11 +11,12 @@
 use std::fmt::{Display, Write};
 
 use base64::Engine;
+use hpbuild_differ::explain::{DiffLine, Differences};
 use hpbuild_differ::judge::{Refusal, Severity};
 use hpbuild_differ::report::{DataReport, FunctionReport, ImageReport, Report, Verdict};
 use sha2::{Digest, Sha256};
 
-use super::diff::{changed_lines, kind_name};
+use super::diff::{changed_lines, kind_name, more};
 
 const STYLE: &str = include_str!("html/report.css");
 /// Notes that are shown without being asked for.
@@ -77,9 +78,47 @@ pub(crate) fn escaped(text: &str) -> String {
 /// JSON that can stand inside a script element: no character of it is markup.
 fn embedded(value: &impl serde::Serialize) -> String {
     let text = serde_json::to_string(value).expect("reports hold plain data");
-    text.replace('&', "\\u0026")
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' | '<' | '>' => out.push_str(&format!("\\u{:04x}", u32::from(character))),
+            // As `escaped` has it: nothing but text holds such a character.
+            _ if super::misleads(character) => {
+                out.push_str(&format!("\\\\u{{{:x}}}", u32::from(character)));
+            }
+            _ => out.push(character),
+        }
+    }
+    out
+}
+
+/// What of a changed function becomes tables when it is opened.
+#[derive(serde::Serialize)]
+struct Opened<'a> {
+    diff: &'a [DiffLine],
+    /// Place, value in the base, value in the fixed image; a text alone where it says how many more
+    /// there are.
+    data: Vec<Vec<String>>,
+}
+
+impl<'a> Opened<'a> {
+    fn new(function: &'a FunctionReport) -> Self {
+        let mut data = Vec::new();
+        for contents in &function.contents {
+            let entries = contents.differences.entries.iter();
+            data.extend(entries.map(|entry| {
+                let place = format!("{}{}", contents.name, entry.place);
+                vec![place, entry.base.clone(), entry.fixed.clone()]
+            }));
+            data.extend(more(&contents.differences).map(|more| vec![more]));
+        }
+        if function.more_contents > 0 {
+            let more = function.more_contents;
+            data.push(vec![format!("{more} more references to data that differs")]);
+        }
+        let diff = &function.diff;
+        Self { diff, data }
+    }
 }
 
 pub(crate) const fn verdict(verdict: Verdict) -> &'static str {
@@ -278,8 +317,8 @@ fn changed_function(out: &mut String, function: &FunctionReport) -> std::fmt::Re
         fact(out, "rva", format!("{base} \u{2192} {fixed}"))?;
     }
     writeln!(out, "</dl>")?;
-    if !function.diff.is_empty() {
-        let diff = embedded(&function.diff);
+    if !function.diff.is_empty() || !function.contents.is_empty() {
+        let diff = embedded(&Opened::new(function));
         writeln!(out, "<script type=\"application/json\">{diff}</script>")?;
     }
     writeln!(out, "</details>")
@@ -306,6 +345,7 @@ fn list(out: &mut String, id: &str, title: &str, functions: &[FunctionReport]) -
             &function.display,
             function.decorated.as_deref(),
             &format!("{} bytes", number(size)),
+            &Differences::default(),
         )?;
     }
     writeln!(out, "</ul></details>\n</section>")
@@ -320,7 +360,13 @@ fn section(out: &mut String, id: &str, title: &str, count: usize) -> std::fmt::R
     )
 }
 
-fn item(out: &mut String, name: &str, decorated: Option<&str>, what: &str) -> std::fmt::Result {
+fn item(
+    out: &mut String,
+    name: &str,
+    decorated: Option<&str>,
+    what: &str,
+    differences: &Differences,
+) -> std::fmt::Result {
     write!(
         out,
         "<li><span class=\"name\">{}</span> <span class=\"size\">{}</span>",
@@ -329,6 +375,17 @@ fn item(out: &mut String, name: &str, decorated: Option<&str>, what: &str) -> st
     )?;
     if let Some(decorated) = decorated.filter(|decorated| *decorated != name) {
         write!(out, " <small>{}</small>", escaped(decorated))?;
+    }
+    for entry in &differences.entries {
+        let (base, fixed) = (escaped(&entry.base), escaped(&entry.fixed));
+        write!(
+            out,
+            "<br><span class=\"code\">{} <del>{base}</del> \u{2192} <ins>{fixed}</ins></span>",
+            escaped(&entry.place)
+        )?;
+    }
+    if let Some(more) = more(differences) {
+        write!(out, "<br><small>{more}</small>")?;
     }
     writeln!(out, "</li>")
 }
@@ -340,7 +397,8 @@ fn data(out: &mut String, data: &[DataReport]) -> std::fmt::Result {
     section(out, "data", "Changed read-only data", data.len())?;
     for data in data {
         let sizes = format!("{} \u{2192} {} bytes", data.base_size, data.fixed_size);
-        item(out, &data.name, data.decorated.as_deref(), &sizes)?;
+        let name = data.decorated.as_deref();
+        item(out, &data.name, name, &sizes, &data.differences)?;
     }
     writeln!(out, "</ul></details>\n</section>")
 }
@@ -352,7 +410,8 @@ fn unknown(out: &mut String, report: &Report) -> std::fmt::Result {
     let count = report.unknown.len();
     section(out, "unknown", "References that are not understood", count)?;
     for unknown in &report.unknown {
-        item(out, &unknown.name, None, &format!("+{:#x}", unknown.offset))?;
+        let place = format!("+{:#x}", unknown.offset);
+        item(out, &unknown.name, None, &place, &Differences::default())?;
     }
     writeln!(out, "</ul></details>\n</section>")
 }

@@ -15,6 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::diff::kind_name;
 
+/// Entries of data that a message tells.
+const ENTRIES: usize = 2;
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// Rules of the report itself, behind those of judging: what it calls them, and what they mean.
@@ -136,6 +138,16 @@ fn changed_message(function: &FunctionReport) -> String {
     if !function.inlined.is_empty() {
         let names: Vec<&str> = function.inlined.iter().map(|i| i.name.as_str()).collect();
         message.push_str(&format!("; in what was inlined from {}", names.join(", ")));
+    }
+    let entries = function.contents.iter();
+    let entries =
+        entries.flat_map(|it| it.differences.entries.iter().map(move |entry| (it, entry)));
+    for (contents, entry) in entries.take(ENTRIES) {
+        let (name, place) = (&contents.name, &entry.place);
+        message.push_str(&format!(
+            "; {name}{place}: {} -> {}",
+            entry.base, entry.fixed
+        ));
     }
     if !function.in_patch {
         message.push_str("; not in the patch");

@@ -66,6 +66,86 @@ fn reports_of_prebuilt_pairs() {
     }
 }
 
+/// What the sources of the edits say of data that changed: variant, function and entry.
+const CONTENTS: [(&str, &str, [&str; 3]); 9] = [
+    ("table-entry", "step_sum", ["steps[5]", "9", "8"]),
+    ("table-entry", "step_at", ["steps[5]", "9", "8"]),
+    (
+        "pointer-table",
+        "operate",
+        ["operations[2]", "op_mul", "op_xor"],
+    ),
+    (
+        "nested-table",
+        "weigh",
+        ["<constant>[1] -> far_weights[2]", "30", "31"],
+    ),
+    (
+        "relative-table",
+        "month",
+        ["<constant>[11]", "\"December\"", "\"Decembre\""],
+    ),
+    (
+        "string",
+        "outcome",
+        ["<constant>", "\"access refused\"", "\"access delayed\""],
+    ),
+    (
+        "string-length",
+        "greeting",
+        ["<constant>", "\"hello\"", "\"hello there\""],
+    ),
+    ("float", "float_literal", ["<constant>", "0.1", "0.3"]),
+    ("single", "single_literal", ["<constant>", "0.1", "0.3"]),
+];
+
+#[test]
+fn changed_data_is_told_entry_by_entry() {
+    for machine in ["x64", "arm64"] {
+        let root = prebuilt("edits").join(machine);
+        for (variant, function, expected) in CONTENTS {
+            // Compilers for Arm64 put these constants into the code.
+            if machine == "arm64" && ["float", "single"].contains(&variant) {
+                continue;
+            }
+            let report = diff(
+                &root,
+                ["base", variant],
+                "hp_edits.dll",
+                &["--format", "json"],
+            );
+            let report: Value = serde_json::from_str(&report).expect("JSON");
+            let changed = report["functions"]["changed"].as_array().expect("a list");
+            let changed = changed.iter().find(|it| it["name"] == function);
+            let contents = &changed.expect("the changed function")["contents"];
+            let text = |value: &Value| value.as_str().expect("a text").to_owned();
+            let [(name, entry)] = &entries(contents)[..] else {
+                panic!("{machine} {variant}: one entry expected: {contents}");
+            };
+            let found = [
+                text(name) + &text(&entry["place"]),
+                text(&entry["base"]),
+                text(&entry["fixed"]),
+            ];
+            assert_eq!(found, expected, "{machine} {variant}");
+        }
+    }
+}
+
+/// All entries of a function's contents, each with the name of what it is of.
+fn entries(contents: &Value) -> Vec<(Value, Value)> {
+    let mut found = Vec::new();
+    for contents in contents.as_array().into_iter().flatten() {
+        let entries = contents["entries"].as_array().expect("entries");
+        found.extend(
+            entries
+                .iter()
+                .map(|it| (contents["name"].clone(), it.clone())),
+        );
+    }
+    found
+}
+
 /// A page without its style and script, which are files of their own.
 fn body(page: &str) -> String {
     let (_, body) = page.split_once("<body>").expect("a body");

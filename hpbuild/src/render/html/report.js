@@ -10,9 +10,9 @@ function cell(row, text, kind) {
 function offset(at) {
   return at === null || at === undefined ? '' : '+0x' + at.toString(16);
 }
-function head(table) {
+function head(table, titles) {
   const row = table.createTHead().insertRow();
-  for (const text of ['at', 'base', 'at', 'fixed']) {
+  for (const text of titles) {
     const made = document.createElement('th');
     made.scope = 'col';
     made.textContent = text;
@@ -49,19 +49,38 @@ function fill(body, lines) {
     }
   }
 }
+function fillData(body, rows) {
+  for (const values of rows) {
+    const row = body.insertRow();
+    if (values.length < 3) {
+      row.className = 'gap';
+      cell(row, values[0]).colSpan = 3;
+      continue;
+    }
+    cell(row, values[0], 'place');
+    cell(row, '- ' + values[1], 'gone');
+    cell(row, '+ ' + values[2], 'new');
+  }
+}
+function box(label, kind, titles, rows, fill) {
+  const made = document.createElement('div');
+  made.className = kind;
+  made.tabIndex = 0;
+  made.setAttribute('role', 'region');
+  made.setAttribute('aria-label', label);
+  const table = document.createElement('table');
+  head(table, titles);
+  fill(table.createTBody(), rows);
+  made.append(table);
+  return made;
+}
 function show(details) {
   const source = details.querySelector('script[type="application/json"]');
   if (!source) return;
-  const box = document.createElement('div');
-  box.className = 'diff';
-  box.tabIndex = 0;
-  box.setAttribute('role', 'region');
-  box.setAttribute('aria-label', 'Instruction diff');
-  const table = document.createElement('table');
-  head(table);
-  fill(table.createTBody(), JSON.parse(source.textContent));
-  box.append(table);
-  source.replaceWith(box);
+  const opened = JSON.parse(source.textContent), made = [];
+  if (opened.diff.length) made.push(box('Instruction diff', 'diff', ['at', 'base', 'at', 'fixed'], opened.diff, fill));
+  if (opened.data.length) made.push(box('Data', 'diff data', ['data', 'base', 'fixed'], opened.data, fillData));
+  source.replaceWith(...made);
 }
 document.addEventListener('toggle', function (event) {
   if (event.target.open && event.target.classList.contains('function')) show(event.target);

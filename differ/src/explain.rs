@@ -32,6 +32,7 @@ use reached::Reached;
 
 pub(crate) use data::of_symbol;
 pub use data::{Contents, Differences, Entry};
+pub(crate) use value::{quoted, short};
 
 /// The instruction diff of two bodies.
 #[derive(Clone, Debug, Default)]

@@ -12,6 +12,7 @@ mod relocations;
 pub mod resources;
 mod tls;
 mod unsupported;
+pub mod version;
 mod view;
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ const NAME: usize = 160;
 const LARGE: u128 = 1_000_000;
 
 /// The name, cut where it is very long.
-pub(super) fn short(name: String) -> String {
+pub(crate) fn short(name: String) -> String {
     match name.char_indices().nth(NAME) {
         Some((end, _)) => format!("{}...", &name[..end]),
         None => name,
@@ -116,7 +116,7 @@ pub(super) fn text(bytes: &[u8], width: u8) -> Option<String> {
 
 /// Two texts that differ, quoted, with what is around the first difference. `None` where they are
 /// the same.
-pub(super) fn quoted(base: &str, fixed: &str) -> Option<(String, String)> {
+pub(crate) fn quoted(base: &str, fixed: &str) -> Option<(String, String)> {
     if base == fixed {
         return None;
     }

@@ -136,27 +136,6 @@ pub fn is_version(path: &[ResourceId]) -> bool {
     path.first() == Some(&VERSION)
 }
 
-/// The file version of a version resource (`VS_FIXEDFILEINFO`, public SDK header).
-pub fn file_version(data: &[u8]) -> Option<String> {
-    // Lengths and type, `VS_VERSION_INFO` in UTF-16, and filler up to a multiple of four.
-    let fixed = data.get(40..)?;
-    let word = |index: usize| {
-        let bytes = fixed.get(4 * index..)?.first_chunk()?;
-        Some(u32::from_le_bytes(*bytes))
-    };
-    let (high, low) = (word(2)?, word(3)?);
-    let is_fixed = word(0)? == 0xfeef_04bd;
-    is_fixed.then(|| {
-        format!(
-            "{}.{}.{}.{}",
-            high >> 16,
-            high & 0xffff,
-            low >> 16,
-            low & 0xffff
-        )
-    })
-}
-
 /// A type, name or language as a person reads it; types with their names from the SDK.
 pub fn readable(path: &[ResourceId]) -> String {
     const TYPES: [(u32, &str); 17] = [

@@ -62,6 +62,8 @@ pub struct Changed {
     pub kinds: Vec<Kind>,
     /// What exactly changed.
     pub explanation: Explanation,
+    /// Cold parts and funclets of the function that changed; each is in the list, too.
+    pub parts: Vec<FunctionId<Base>>,
     /// Whether this is a cold part or a funclet whose function is replaced as a whole, because
     /// nobody enters a function by such a part. Then the function is in the list, too.
     pub in_owner: bool,
@@ -195,6 +197,7 @@ fn compare_pair(
             tier,
             kinds,
             explanation,
+            parts: Vec::new(),
             in_owner: false,
         })),
         unknown,

@@ -117,6 +117,10 @@ pub struct FunctionReport {
     /// How sure the pair is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
+    /// Parts of it that changed, cold ones and funclets, as the base names them; each is in the
+    /// list, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
     /// Inlined functions that changed instructions came from, those with most first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inlined: Vec<Inlined>,
@@ -204,6 +208,11 @@ impl Report {
                     kinds: change.kinds.clone(),
                     tier: Some(change.tier),
                     in_patch: in_patch(change),
+                    parts: change
+                        .parts
+                        .iter()
+                        .map(|id| base.display_name(*id))
+                        .collect(),
                     inlined: change.explanation.inlined.clone(),
                     source: source_of(fixed, change.fixed, first_changed(change)),
                     diff: change.explanation.lines.clone(),
@@ -382,6 +391,7 @@ fn named<S: Side>(image: &Image<S>, id: FunctionId<S>) -> FunctionReport {
         fixed_size: None,
         kinds: Vec::new(),
         tier: None,
+        parts: Vec::new(),
         inlined: Vec::new(),
         source: None,
         in_patch: false,

@@ -1,6 +1,6 @@
 //! Where results go: standard output, or a file that appears only when it is complete.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
@@ -108,14 +108,25 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Columns of a terminal that does not say how many it has.
+const USUAL: usize = 80;
+
 /// Columns of the terminal that a report goes to; `None` where it goes to a file or pipe.
 pub(crate) fn width(path: Option<&Path>) -> Option<usize> {
     if path.is_some() {
         return None;
     }
-    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return None;
+    }
+    let size = terminal_size::terminal_size_of(stdout);
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    // Some terminals do not know their size.
+    let width = size.map(|(width, _)| usize::from(width.0)).or_else(told);
+    let width = width.filter(|width| *width > 0).unwrap_or(USUAL);
     // Narrower ones wrap: nothing useful is left of a line.
-    Some(usize::from(width.0).max(60))
+    Some(width.max(60))
 }
 
 /// Gives a report to where the user wants it.

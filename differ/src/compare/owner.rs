@@ -38,23 +38,26 @@ fn replace_owners_once(
     owners_of: &Owners<'_>,
     changed: &mut Vec<Changed>,
 ) -> u32 {
-    let mut owners: BTreeMap<_, (Tier, Vec<Kind>)> = BTreeMap::new();
+    let mut owners: BTreeMap<_, (Tier, Vec<Kind>, Vec<FunctionId<Base>>)> = BTreeMap::new();
     for part in changed.iter_mut().filter(|part| !part.in_owner) {
         for (pair, tier) in owners_of.of(part.base, part.fixed) {
             part.in_owner = true;
-            let owner = owners.entry(pair).or_insert((tier, Vec::new()));
+            let owner = owners.entry(pair);
+            let owner = owner.or_insert((tier, Vec::new(), Vec::new()));
             owner.1.extend(&part.kinds);
+            owner.2.push(part.base);
         }
     }
     for change in changed.iter_mut() {
-        if let Some((_, kinds)) = owners.remove(&(change.base, change.fixed)) {
+        if let Some((_, kinds, parts)) = owners.remove(&(change.base, change.fixed)) {
             change.kinds.extend(kinds);
+            change.parts.extend(parts);
             change.kinds.sort_unstable();
             change.kinds.dedup();
         }
     }
     let count = u32::try_from(owners.len()).expect("no more than there are functions");
-    for ((base, fixed), (tier, mut kinds)) in owners {
+    for ((base, fixed), (tier, mut kinds, parts)) in owners {
         kinds.sort_unstable();
         kinds.dedup();
         changed.push(Changed {
@@ -63,6 +66,7 @@ fn replace_owners_once(
             tier,
             kinds,
             explanation: explain::explain(comparer, base, fixed),
+            parts,
             in_owner: false,
         });
     }

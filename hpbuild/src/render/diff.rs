@@ -18,6 +18,8 @@ const LINES: usize = 24;
 const FUNCTIONS: usize = 12;
 /// Inlined functions that are named of each function unless all are asked for.
 const INLINED: usize = 6;
+/// Lines of a terminal that one finding may take.
+const FINDING: usize = 6;
 /// Findings of one rule that are shown unless all are asked for: those that refuse, and others.
 const FINDINGS: (usize, usize) = (12, 4);
 
@@ -52,7 +54,7 @@ pub(crate) fn text(report: &Report, detail: Detail) -> String {
 }
 
 fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result {
-    summary(out, report)?;
+    summary(out, report, detail)?;
     list_refusals(out, &report.refusals, detail)?;
     let (changed, lines): (Vec<_>, Vec<_>) = report
         .functions
@@ -97,7 +99,7 @@ fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result 
     Ok(())
 }
 
-fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
+fn summary(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result {
     let (style, verdict) = match report.verdict {
         Verdict::Same => (BOLD, "same"),
         Verdict::Hotpatchable => (GREEN.bold(), "hotpatchable"),
@@ -116,7 +118,7 @@ fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out)?;
     for (side, image) in [("base ", &report.base), ("fixed", &report.fixed)] {
         if let Some(image) = image {
-            writeln!(out, "  {side}  {}", describe(image))?;
+            writeln!(out, "  {side}  {}", describe(image, detail))?;
         }
     }
     if report.base.is_none() {
@@ -149,19 +151,30 @@ fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out)
 }
 
-fn describe(image: &ImageReport) -> String {
+fn describe(image: &ImageReport, detail: Detail) -> String {
     let symbols = match image.symbols {
         // What everybody expects needs no words.
         "pdb" => String::new(),
         other => format!(", symbols from {other}"),
     };
-    format!(
-        "{}  {}, time stamp {:#010x}, checksum {:#010x}{symbols}",
-        plain(&image.path),
-        image.machine,
-        image.time_stamp,
-        image.checksum
-    )
+    let facts = format!(
+        "  {}, time stamp {:#010x}, checksum {:#010x}{symbols}",
+        image.machine, image.time_stamp, image.checksum
+    );
+    // The end of a path tells more than its start.
+    let path = plain(&image.path);
+    let room = detail
+        .width
+        .saturating_sub(facts.chars().count() + 9)
+        .max(20);
+    let hidden = path.chars().count().saturating_sub(room);
+    let path: String = match hidden {
+        0 => path.into_owned(),
+        _ => std::iter::once('\u{2026}')
+            .chain(path.chars().skip(hidden + 1))
+            .collect(),
+    };
+    path + &facts
 }
 
 /// Findings, the weightiest first, each on a line.
@@ -186,7 +199,7 @@ fn list_refusals(out: &mut String, refusals: &[Refusal], detail: Detail) -> std:
             Severity::Warn | Severity::Note => FINDINGS.1,
         };
         for refusal in of_rule.iter().take(limit) {
-            write_refusal(out, refusal)?;
+            write_refusal(out, refusal, detail)?;
         }
         let hidden = of_rule.len().saturating_sub(limit);
         if hidden > 0 {
@@ -200,7 +213,7 @@ fn list_refusals(out: &mut String, refusals: &[Refusal], detail: Detail) -> std:
     Ok(())
 }
 
-fn write_refusal(out: &mut String, refusal: &Refusal) -> std::fmt::Result {
+fn write_refusal(out: &mut String, refusal: &Refusal, detail: Detail) -> std::fmt::Result {
     let style = match refusal.severity {
         Severity::Refuse if refusal.waived.is_some() => DIM,
         Severity::Refuse => RED.bold(),
@@ -212,15 +225,16 @@ fn write_refusal(out: &mut String, refusal: &Refusal) -> std::fmt::Result {
     } else {
         refusal.severity.name()
     };
-    let (code, message) = (refusal.code, plain(&refusal.message));
-    write!(out, "  {style}{word:6}{style:#} {code}  {message}")?;
+    let mut text = plain(&refusal.message).into_owned();
     if !refusal.evidence.is_empty() {
-        write!(out, " ({})", plain(&refusal.evidence))?;
+        write!(text, " ({})", plain(&refusal.evidence))?;
     }
     if let Some(reason) = &refusal.waived {
-        write!(out, "; allowed: {}", plain(reason))?;
+        write!(text, "; allowed: {}", plain(reason))?;
     }
-    writeln!(out)
+    // Findings are to be read whole, and names in them may be long beyond use.
+    let text = cut(&text, detail.width.saturating_mul(FINDING));
+    writeln!(out, "  {style}{word:6}{style:#} {}  {text}", refusal.code)
 }
 
 fn changed_function(
@@ -251,12 +265,17 @@ fn changed_function(
         write!(out, "  {DIM}{compiland}{DIM:#}")?;
     }
     writeln!(out)?;
-    if !function.aliases.is_empty() {
-        let aliases = format!("  also called {}", plain(&function.aliases.join(", ")));
-        writeln!(out, "{}", cut(&aliases, detail.width))?;
+    also_called(out, function, detail)?;
+    let limit = if detail.verbose { usize::MAX } else { INLINED };
+    for part in function.parts.iter().take(limit) {
+        let name = short_name(&plain(part), detail.width.saturating_sub(30));
+        writeln!(out, "  its part {BOLD}{name}{BOLD:#} changed, see there")?;
+    }
+    let hidden = function.parts.len().saturating_sub(limit);
+    if hidden > 0 {
+        writeln!(out, "  {DIM}... {hidden} more parts, see --verbose{DIM:#}")?;
     }
     let changed = changed_lines(function);
-    let limit = if detail.verbose { usize::MAX } else { INLINED };
     for inlined in function.inlined.iter().take(limit) {
         let (name, count) = (plain(&inlined.name), inlined.removed + inlined.added);
         let name = short_name(&name, detail.width.saturating_sub(50));
@@ -350,6 +369,19 @@ pub(crate) fn more(differences: &Differences) -> Option<String> {
         (_, false) => Some(format!("{more} more {verb}")),
         (_, true) => Some(format!("at least {more} more {verb}")),
     }
+}
+
+/// Further names of a function's body: each short, so that a long one hides no other.
+fn also_called(out: &mut String, function: &FunctionReport, detail: Detail) -> std::fmt::Result {
+    if function.aliases.is_empty() {
+        return Ok(());
+    }
+    let names = function.aliases.iter().map(|name| plain(name));
+    let names: Vec<String> = names
+        .map(|name| short_name(&name, detail.width / 2))
+        .collect();
+    let aliases = format!("  also called {}", names.join(", "));
+    writeln!(out, "{}", cut(&aliases, detail.width))
 }
 
 /// How many instructions of either side changed.

@@ -19,6 +19,8 @@ use sha2::{Digest, Sha256};
 use super::diff::{changed_lines, kind_name, more};
 
 const STYLE: &str = include_str!("html/report.css");
+/// Changed parts that are named of each function.
+const PARTS: usize = 20;
 /// Notes that are shown without being asked for.
 const NOTES: usize = 6;
 const SCRIPT: &str = include_str!("html/report.js");
@@ -300,6 +302,13 @@ fn changed_function(out: &mut String, function: &FunctionReport) -> std::fmt::Re
     }
     if !function.aliases.is_empty() {
         fact(out, "also called", function.aliases.join(", "))?;
+    }
+    for part in function.parts.iter().take(PARTS) {
+        fact(out, "changed part", part)?;
+    }
+    let more = function.parts.len().saturating_sub(PARTS);
+    if more > 0 {
+        fact(out, "changed part", format!("{more} more"))?;
     }
     let lines = changed_lines(function);
     for inlined in &function.inlined {

@@ -32,32 +32,40 @@ pub(super) fn replace_owners(comparer: &Comparer<'_>, changed: &mut Vec<Changed>
     count
 }
 
+/// What changed in the parts of a function.
+#[derive(Default)]
+struct Parts {
+    kinds: Vec<Kind>,
+    bodies: Vec<FunctionId<Base>>,
+}
+
 /// One step from parts to what they are parts of.
 fn replace_owners_once(
     comparer: &Comparer<'_>,
     owners_of: &Owners<'_>,
     changed: &mut Vec<Changed>,
 ) -> u32 {
-    let mut owners: BTreeMap<_, (Tier, Vec<Kind>, Vec<FunctionId<Base>>)> = BTreeMap::new();
+    let mut owners: BTreeMap<_, (Tier, Parts)> = BTreeMap::new();
     for part in changed.iter_mut().filter(|part| !part.in_owner) {
         for (pair, tier) in owners_of.of(part.base, part.fixed) {
             part.in_owner = true;
             let owner = owners.entry(pair);
-            let owner = owner.or_insert((tier, Vec::new(), Vec::new()));
-            owner.1.extend(&part.kinds);
-            owner.2.push(part.base);
+            let owner = owner.or_insert((tier, Parts::default()));
+            owner.1.kinds.extend(&part.kinds);
+            owner.1.bodies.push(part.base);
         }
     }
     for change in changed.iter_mut() {
-        if let Some((_, kinds, parts)) = owners.remove(&(change.base, change.fixed)) {
-            change.kinds.extend(kinds);
-            change.parts.extend(parts);
+        if let Some((_, parts)) = owners.remove(&(change.base, change.fixed)) {
+            change.kinds.extend(parts.kinds);
+            change.parts.extend(parts.bodies);
             change.kinds.sort_unstable();
             change.kinds.dedup();
         }
     }
     let count = u32::try_from(owners.len()).expect("no more than there are functions");
-    for ((base, fixed), (tier, mut kinds, parts)) in owners {
+    for ((base, fixed), (tier, parts)) in owners {
+        let Parts { mut kinds, bodies } = parts;
         kinds.sort_unstable();
         kinds.dedup();
         changed.push(Changed {
@@ -66,7 +74,7 @@ fn replace_owners_once(
             tier,
             kinds,
             explanation: explain::explain(comparer, base, fixed),
-            parts,
+            parts: bodies,
             in_owner: false,
         });
     }

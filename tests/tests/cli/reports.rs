@@ -132,6 +132,24 @@ fn changed_data_is_told_entry_by_entry() {
     }
 }
 
+/// A function of which only a handler changed has no lines of its own.
+#[test]
+fn changed_parts_are_named_by_their_functions() {
+    let root = prebuilt("exceptions/x64");
+    let image = "hp_exceptions.dll";
+    let report = diff(&root, ["base", "handled"], image, &["--format", "json"]);
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let changed = report["functions"]["changed"].as_array().expect("a list");
+    let parts = |it: &Value| it["parts"].as_array().cloned().unwrap_or_default();
+    let named: Vec<Value> = changed.iter().flat_map(parts).collect();
+    assert!(!named.is_empty(), "{report:#}");
+    for part in named {
+        let part = changed.iter().find(|it| it["display"] == part);
+        let lines = part.and_then(|part| part["diff"].as_array());
+        assert!(lines.is_some_and(|lines| !lines.is_empty()), "{report:#}");
+    }
+}
+
 /// All entries of a function's contents, each with the name of what it is of.
 fn entries(contents: &Value) -> Vec<(Value, Value)> {
     let mut found = Vec::new();

@@ -20,7 +20,7 @@ use super::value::{quoted, short, text};
 use crate::decode::{Access, ReferenceKind};
 use crate::image::Image;
 use crate::meaning::{
-    Comparer, DataChange, Difference, Meaning, Target, pointer_at, relative_entries,
+    Comparer, DataChange, Difference, Meaning, Target, is_read_only, pointer_at, relative_entries,
 };
 use crate::types::Steps;
 use stretch::Stretch;
@@ -172,7 +172,7 @@ impl<'a> Search<'a> {
         access: Option<Access>,
         prefix: String,
     ) {
-        if self.depth >= DEPTH || !self.visited.insert(places) {
+        if self.depth >= DEPTH {
             return;
         }
         let comparer = self.comparer;
@@ -189,6 +189,7 @@ impl<'a> Search<'a> {
         };
         match pair {
             Some(pair) => self.symbols(&pair, access, &prefix),
+            None if !self.visited.insert(places) => {}
             None if self.relative(places, &prefix) => {}
             None => {
                 let extents = (
@@ -215,7 +216,22 @@ impl<'a> Search<'a> {
         let comparer = self.comparer;
         let b = comparer.base.data_symbol(pair.base);
         let f = comparer.fixed.data_symbol(pair.fixed);
+        if !self.visited.insert((b.rva, f.rva)) {
+            return;
+        }
         let before = self.found.clone();
+        let word = |read_only| match read_only {
+            true => "read-only".to_owned(),
+            false => "writable".to_owned(),
+        };
+        let read_only = (
+            is_read_only(comparer.base, b.rva),
+            is_read_only(comparer.fixed, f.rva),
+        );
+        if read_only.0 != read_only.1 {
+            let words = (word(read_only.0), word(read_only.1));
+            self.found.push(|| prefix.to_owned(), || words);
+        }
         if self.relative((b.rva, f.rva), prefix) && self.found != before {
             return;
         }

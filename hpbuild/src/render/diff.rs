@@ -332,7 +332,7 @@ fn differences(
     for entry in &differences.entries {
         let place = format!("{name}{}", plain(&entry.place));
         let (base, fixed) = (plain(&entry.base), plain(&entry.fixed));
-        let place = cut(&place, detail.width.saturating_sub(5));
+        let place = cut(place.trim_start(), detail.width.saturating_sub(5));
         let parts = [&*place, &*base, &*fixed];
         let length = parts.iter().map(|part| part.chars().count()).sum::<usize>();
         if length.saturating_add(10) <= detail.width {

@@ -390,7 +390,7 @@ fn item(
         write!(
             out,
             "<br><span class=\"code\">{} <del>{base}</del> \u{2192} <ins>{fixed}</ins></span>",
-            escaped(&entry.place)
+            escaped(entry.place.trim_start())
         )?;
     }
     if let Some(more) = more(differences) {

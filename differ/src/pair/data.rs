@@ -99,14 +99,19 @@ fn in_place<'a, S: Side>(
     tells.then_some((&*symbol.name, &*compiland.place))
 }
 
-/// A data symbol and the short name of its compiland, by the symbol's index.
-fn symbol<S: Side>(image: &Image<S>, index: u32) -> (&DataSymbol<S>, &str) {
-    let symbol = &image.data[index as usize];
-    let compiland = symbol
-        .compiland
-        .and_then(|id| image.compilands.get(id.index()))
-        .map_or("", |compiland| &compiland.short_name);
-    (symbol, compiland)
+/// A key of data symbols and the short names of their compilands as one of their indexes.
+fn by_index<'a, S: Side, K>(
+    image: &'a Image<S>,
+    key: impl Fn(&'a DataSymbol<S>, &'a str) -> Option<K>,
+) -> impl Fn(u32) -> Option<K> {
+    move |index| {
+        let symbol = &image.data[index as usize];
+        let compiland = symbol
+            .compiland
+            .and_then(|id| image.compilands.get(id.index()))
+            .map_or("", |compiland| &compiland.short_name);
+        key(symbol, compiland)
+    }
 }
 
 /// Pairs what has a key that occurs once on each side.
@@ -117,15 +122,8 @@ fn tier<'a, K: Hash + Eq>(
     base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K> + Sync,
     fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K> + Sync,
 ) {
-    let of_base = |index| {
-        let (symbol, compiland) = symbol(base, index);
-        base_key(symbol, compiland)
-    };
-    let of_fixed = |index| {
-        let (symbol, compiland) = symbol(fixed, index);
-        fixed_key(symbol, compiland)
-    };
-    for (base, fixed) in once((&paired.0, of_base), (&paired.1, of_fixed)) {
+    let (base, fixed) = (by_index(base, base_key), by_index(fixed, fixed_key));
+    for (base, fixed) in once((&paired.0, base), (&paired.1, fixed)) {
         link(paired, base, fixed);
     }
 }
@@ -138,15 +136,8 @@ fn in_order<'a, K: Hash + Eq>(
     base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
     fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
 ) {
-    let of_base = |index| {
-        let (symbol, compiland) = symbol(base, index);
-        base_key(symbol, compiland)
-    };
-    let of_fixed = |index| {
-        let (symbol, compiland) = symbol(fixed, index);
-        fixed_key(symbol, compiland)
-    };
-    for (bases, fixeds) in as_many((&paired.0, of_base), (&paired.1, of_fixed)) {
+    let (base, fixed) = (by_index(base, base_key), by_index(fixed, fixed_key));
+    for (bases, fixeds) in as_many((&paired.0, base), (&paired.1, fixed)) {
         for (base, fixed) in bases.into_iter().zip(fixeds) {
             link(paired, base, fixed);
         }

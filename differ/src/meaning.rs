@@ -19,7 +19,7 @@ use std::sync::Arc;
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
 use crate::decode::ReferenceKind;
-use crate::image::{FunctionKind, Image};
+use crate::image::{DataSymbol, FunctionKind, Image};
 use crate::pair::Pairing;
 use crate::pe::Import;
 
@@ -328,6 +328,10 @@ impl<'a> Comparer<'a> {
         if kind == ReferenceKind::Address && self.same_before_function(base, fixed) {
             return Meaning::Same;
         }
+        // Programs compare addresses: equal contents do not make two constants one.
+        if kind == ReferenceKind::Address && self.are_others(b, f) {
+            return Meaning::Different(Difference::Data);
+        }
         match (b, f) {
             (
                 Target::Data { .. } | Target::Anonymous(_) | Target::JumpTable(_),
@@ -344,6 +348,16 @@ impl<'a> Comparer<'a> {
             }
             _ => Meaning::Different(Difference::Data),
         }
+    }
+
+    /// Whether both are data that somebody named, and each has another partner.
+    fn are_others(&self, base: Target<Base>, fixed: Target<Fixed>) -> bool {
+        let (Target::Data { id: b, .. }, Target::Data { id: f, .. }) = (base, fixed) else {
+            return false;
+        };
+        let is_other = is_named_in_source(self.base.data_symbol(b))
+            && is_named_in_source(self.fixed.data_symbol(f));
+        is_other && self.fixed_data_of(b).is_some() && self.base_data_of(f).is_some()
     }
 
     /// Whether both addresses lie in code as far before functions that are paired, one of them in
@@ -401,6 +415,13 @@ impl<'a> Comparer<'a> {
             _ => false,
         }
     }
+}
+
+/// Whether the name is not one of those that compilers number: it has a type, or is a C++ linkage name.
+fn is_named_in_source<S: Side>(symbol: &DataSymbol<S>) -> bool {
+    let linkage = symbol.decorated.as_deref().unwrap_or_default();
+    let is_known = symbol.type_index != 0 || linkage.starts_with("??_7");
+    is_known && !symbol.name.is_empty() && !symbol.name.contains('.')
 }
 
 fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {

@@ -6,7 +6,10 @@ use std::borrow::Cow;
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
 use super::{Comparer, Difference, Meaning, Target};
-use crate::image::Image;
+use crate::image::{Contribution, Image};
+
+/// More contributions of one compiland beside each other are not looked at.
+const MAX_NEIGHBOURS: usize = 1 << 12;
 
 impl Comparer<'_> {
     /// Writable data without a name is known by the name of the type that it describes, by what
@@ -56,7 +59,15 @@ impl Comparer<'_> {
         if !same_compiland || b.size != f.size || b.characteristics != f.characteristics {
             return Meaning::Unknown;
         }
-        if base.get() - b.rva.get() == fixed.get() - f.rva.get() {
+        // With a section for each variable it is the section that tells which one it is.
+        let (b_place, f_place) = (nameless_place(self.base, b), nameless_place(self.fixed, f));
+        let (Some((b_place, b_count)), Some((f_place, f_count))) = (b_place, f_place) else {
+            return Meaning::Unknown;
+        };
+        if b_count != f_count {
+            return Meaning::Unknown;
+        }
+        if b_place == f_place && base.get() - b.rva.get() == fixed.get() - f.rva.get() {
             Meaning::Same
         } else {
             Meaning::Different(Difference::Data)
@@ -122,6 +133,33 @@ impl<S: Side> Between<S> {
             starts: starts.filter_map(|it| it.checked_sub(start)).collect(),
         })
     }
+}
+
+/// Among the contributions of its kind that its compiland gave beside each other, and that have no
+/// named data, the how manieth one this is, and how many there are. `None` where there are too many.
+fn nameless_place<S: Side>(
+    image: &Image<S>,
+    contribution: &Contribution<S>,
+) -> Option<(usize, usize)> {
+    let all = &image.contributions;
+    let at = all.partition_point(|it| it.rva < contribution.rva);
+    let is_neighbour = |it: &&Contribution<S>| it.compiland == contribution.compiland;
+    let before = all.get(..at)?.iter().rev().take_while(is_neighbour);
+    let behind = all.get(at + 1..)?.iter().take_while(is_neighbour);
+    let before: Vec<_> = before.take(MAX_NEIGHBOURS).collect();
+    let behind: Vec<_> = behind.take(MAX_NEIGHBOURS).collect();
+    if before.len().max(behind.len()) == MAX_NEIGHBOURS {
+        return None;
+    }
+    let is_alike = |it: &&Contribution<S>| {
+        let next = image.data.partition_point(|symbol| symbol.rva < it.rva);
+        let named = image.data.get(next);
+        let named = named.and_then(|symbol| symbol.rva.checked_sub(it.rva));
+        it.characteristics == contribution.characteristics && named.is_none_or(|at| at >= it.size)
+    };
+    let place = before.into_iter().filter(is_alike).count();
+    let count = place + 1 + behind.into_iter().filter(is_alike).count();
+    Some((place, count))
 }
 
 /// Where a place without a name lies between named data of one contribution: with as much room

@@ -11,6 +11,7 @@ use super::{Case, Refusal};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Comparer, Meaning, is_read_only};
+use crate::pe::ExportTarget;
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let comparer = case.comparer;
@@ -169,7 +170,7 @@ fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec
     ids.filter(is_it).map(|id| image.data_symbol(id)).collect()
 }
 
-/// Where code and pointers in data lead; sorted.
+/// Where code, pointers in data and exports lead; sorted.
 fn reached<S: Side>(image: &Image<S>) -> Vec<Rva<S>> {
     let code = image.function_ids().flat_map(|id| image.references_of(id));
     let code = code.filter(|placed| placed.reference.kind != ReferenceKind::Page);
@@ -181,8 +182,13 @@ fn reached<S: Side>(image: &Image<S>) -> Vec<Rva<S>> {
         let word = image.pe.bytes(*place, 4)?.first_chunk()?;
         Some(Rva::new(u32::from_le_bytes(*word)))
     });
+    let exports = image.pe.exports.iter().filter_map(|it| match it.target {
+        ExportTarget::Rva(rva) => Some(rva),
+        ExportTarget::Forward(_) => None,
+    });
     let code = code.map(|placed| placed.reference.target);
-    let mut found: Vec<Rva<S>> = code.chain(pointers).chain(relative).collect();
+    let all = code.chain(pointers).chain(relative).chain(exports);
+    let mut found: Vec<Rva<S>> = all.collect();
     found.sort_unstable();
     found
 }

@@ -59,7 +59,8 @@ pub struct Image<S: Side> {
     pub hotpatch_functions: Vec<Box<str>>,
     /// For each cold part its start and the entry of the function it was moved away from; sorted.
     pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
-    /// Groups of object sections, sorted by place; none where the symbols do not tell of them.
+    /// Groups of object sections, sorted by place, disjoint, not empty; none where the symbols do not
+    /// tell of them.
     pub groups: Vec<Group<S>>,
     /// Types of functions and data.
     pub types: Types,

@@ -1,7 +1,7 @@
 //! Functions that run once, before anything can be patched: static initialisers and the callbacks
 //! of the loader.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
@@ -129,15 +129,18 @@ fn order(
     let (base, pairing) = (case.comparer.base, case.comparer.pairing);
     let mut told = BTreeSet::new();
     for (before, after) in lists.iter().zip(fixed_lists) {
+        let places = (after.iter().enumerate()).rev();
+        let places: BTreeMap<FunctionId<Fixed>, usize> =
+            places.map(|(place, (id, _))| (*id, place)).collect();
         let place = |id: FunctionId<Base>| {
-            let is_it = |it: &(FunctionId<Fixed>, Origin<'_>)| pairing.linked(id, it.0);
-            after.iter().position(is_it)
+            let partners = pairing.fixed_functions(id);
+            partners.filter_map(|id| places.get(&id).copied()).min()
         };
         let stays: Vec<_> = (before.iter())
             .filter_map(|(id, origin)| Some((*id, (place(*id)?, *origin))))
             .collect();
-        let places: Vec<_> = stays.iter().map(|(_, place)| *place).collect();
-        let Some((first, second)) = swapped(&places) else {
+        let order: Vec<_> = stays.iter().map(|(_, place)| *place).collect();
+        let Some((first, second)) = swapped(&order) else {
             continue;
         };
         let (first, second) = (stays[first].0, stays[second].0);

@@ -2,7 +2,7 @@
 //! many objects. No code names them, so none changes when there is one more or one less, or when what
 //! stands in them changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
@@ -87,14 +87,14 @@ fn list(
     }
 }
 
-/// How entries without a name differ, whatever their order.
+/// How entries without a name differ, whatever their order. In a very long list those far apart are not brought together.
 fn nameless(
     comparer: &Comparer<'_>,
     before: &[Entry<'_, Base>],
     after: &[Entry<'_, Fixed>],
 ) -> Option<String> {
     let before: Vec<_> = before.iter().filter(|it| it.symbol.is_none()).collect();
-    let mut after: Vec<_> = after.iter().filter(|it| it.symbol.is_none()).collect();
+    let mut after: VecDeque<_> = after.iter().filter(|it| it.symbol.is_none()).collect();
     if before.len() != after.len() {
         let (before, after) = (before.len(), after.len());
         return Some(format!("{before} without a name before, {after} after"));
@@ -103,7 +103,7 @@ fn nameless(
         let is_same = |it: &&Entry<'_, Fixed>| {
             comparer.compare(entry.rva, it.rva, ReferenceKind::Address) == Meaning::Same
         };
-        match after.iter().position(is_same) {
+        match after.iter().take(order::MAX_LIST).position(is_same) {
             Some(place) => after.remove(place),
             None => return Some(format!("that at rva {} of the base", entry.rva)),
         };

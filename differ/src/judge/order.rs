@@ -17,7 +17,7 @@ const OWN: [&str; 22] = [
 pub(super) const INITIALISERS: [&str; 4] = [".CRT$XC", ".CRT$XD", ".CRT$XI", ".CRT$XL"];
 
 /// Longer lists are looked at only neighbour by neighbour.
-const MAX_LIST: usize = 1 << 10;
+pub(super) const MAX_LIST: usize = 1 << 10;
 
 /// Where an entry came from: entries of one object, and groups, have an order that somebody wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,16 +76,17 @@ fn entries<'a, S: Side>(image: &'a Image<S>, group: &'a Group<S>) -> Vec<Entry<'
         .collect();
     // Of several names of one place the first stands for it.
     found.dedup_by_key(|it| it.rva);
-    let given = image.contributions.iter().filter(|it| inside(it.rva));
-    for contribution in given {
-        let is_named = found.iter().any(|it| {
-            let at = it.rva.checked_sub(contribution.rva);
-            at.is_some_and(|at| at < contribution.size)
-        });
-        if !is_named {
-            found.push(entry(contribution.rva, None));
-        }
-    }
+    let first = image.contributions.partition_point(|it| it.rva < group.rva);
+    let given = image.contributions[first..].iter();
+    let given = given.take_while(|it| inside(it.rva));
+    let nameless = given.filter(|contribution| {
+        let next = found.partition_point(|it| it.rva < contribution.rva);
+        let named = found.get(next);
+        let at = named.and_then(|it| it.rva.checked_sub(contribution.rva));
+        at.is_none_or(|at| at >= contribution.size)
+    });
+    let nameless: Vec<_> = nameless.map(|it| entry(it.rva, None)).collect();
+    found.extend(nameless);
     found.sort_by_key(|it| it.rva);
     found
 }
@@ -94,10 +95,9 @@ fn entries<'a, S: Side>(image: &'a Image<S>, group: &'a Group<S>) -> Vec<Entry<'
 pub(super) fn origin<S: Side>(image: &Image<S>, rva: Rva<S>) -> Origin<'_> {
     let compiland = image.contribution_at(rva).map(|it| it.compiland);
     let compiland = compiland.and_then(|id| image.compilands.get(id.index()));
-    let group = image.groups.iter().find(|group| {
-        let at = rva.checked_sub(group.rva);
-        at.is_some_and(|at| at < group.size)
-    });
+    let behind = image.groups.partition_point(|it| it.rva <= rva);
+    let group = behind.checked_sub(1).map(|index| &image.groups[index]);
+    let group = group.filter(|it| rva.checked_sub(it.rva).is_some_and(|at| at < it.size));
     Origin {
         compiland: compiland.map(|it| &*it.place),
         group: group.map(|it| &*it.name),

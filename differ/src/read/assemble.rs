@@ -255,6 +255,14 @@ fn groups<S: Side>(pe: &Pe<S>, modules: &[ModuleSymbols]) -> Vec<Group<S>> {
         })
     };
     let mut found: Vec<_> = raw.filter_map(group).collect();
+    found.retain(|group| group.size > 0);
     found.sort_by(|one, other| (one.rva, &one.name).cmp(&(other.rva, &other.name)));
+    // No linker writes two that overlap; what looks through them all counts on it.
+    found.dedup_by(|later, kept| {
+        later
+            .rva
+            .checked_sub(kept.rva)
+            .is_some_and(|at| at < kept.size)
+    });
     found
 }

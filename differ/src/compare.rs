@@ -10,14 +10,14 @@ mod seen;
 
 use std::borrow::Cow;
 
-use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
+use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::explain::{self, Explanation};
 use crate::handling;
 use crate::image::Image;
-use crate::meaning::{Comparer, DataChange, Difference, Meaning};
+use crate::meaning::{Comparer, DataChange, Difference, Meaning, Operand};
 use crate::pair::{Pairing, Tier, stable_name};
 
 use location::{PairLines, kind_of_reference};
@@ -85,6 +85,17 @@ pub struct Unknown {
     pub fixed: FunctionId<Fixed>,
     /// Bytes from the function's start to the instruction.
     pub offset: u32,
+    /// What is not known.
+    pub doubt: Doubt,
+}
+
+/// What is not known of a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// What it leads to.
+    Meaning,
+    /// How far the constants without a name reach that it leads to. What stands beside them differs.
+    Extent(Rva<Base>),
 }
 
 /// What comparing two images found. Every list is in address order of the base, or of the fixed
@@ -173,6 +184,7 @@ fn compare_pair(
                 base,
                 fixed,
                 offset: 0,
+                doubt: Doubt::Meaning,
             });
         }
         handling = differences.found;
@@ -251,7 +263,20 @@ fn references_differ(
             continue;
         }
         let places = (b.reference.target, f.reference.target);
+        let operands = (
+            Operand {
+                function: base,
+                offset: b.offset,
+                reference: b.reference,
+            },
+            Operand {
+                function: fixed,
+                offset: f.offset,
+                reference: f.reference,
+            },
+        );
         let meaning = seen.compare(comparer, places, b.reference.kind);
+        let meaning = comparer.compare_operands(&operands.0, &operands.1, meaning);
         // What has other contents counts, whether or not an array ends where it starts: which of
         // the two is meant nobody knows. Where other things follow the array, it is its end.
         let other_neighbour = matches!(
@@ -271,6 +296,10 @@ fn references_differ(
                 base,
                 fixed,
                 offset: b.offset,
+                doubt: match comparer.has_open_ends(&operands.0, &operands.1) {
+                    true => Doubt::Extent(places.0),
+                    false => Doubt::Meaning,
+                },
             }),
         }
     }

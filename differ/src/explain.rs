@@ -19,11 +19,11 @@ use similar::{Algorithm, capture_diff_slices};
 
 use crate::compare::Kind;
 use crate::compare::location::PairLines;
-use crate::decode::{Body, Instruction, ReferenceKind, decode};
+use crate::decode::{Body, Instruction, Reference, ReferenceKind, decode};
 use crate::handling;
 use crate::image::Image;
 use crate::inline::{Inlined, inlined};
-use crate::meaning::{Comparer, Target, anonymous_extent, resolve};
+use crate::meaning::{Comparer, Operand, Target, anonymous_extent, resolve};
 use crate::read::code_at;
 use crate::text;
 use aligned::Aligned;
@@ -104,6 +104,15 @@ impl<'a, S: Side> Listing<'a, S> {
         self.code
             .get(start..start + usize::from(instruction.length))
             .unwrap_or_default()
+    }
+
+    /// An operand of the function.
+    fn operand(&self, instruction: &Instruction<S>, reference: Reference<S>) -> Operand<S> {
+        Operand {
+            function: self.id,
+            offset: instruction.offset,
+            reference,
+        }
     }
 
     /// The offset a branch inside the function leads to.

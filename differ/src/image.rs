@@ -47,6 +47,9 @@ pub struct Image<S: Side> {
     /// Addresses in data where something is known to start: targets of references from code and
     /// of base relocations, and symbols. Sorted, unique. They bound data that has no symbol.
     pub boundaries: Vec<Rva<S>>,
+    /// Those of the boundaries that more tells of than that code or a pointer reaches them: what is
+    /// reached may be the middle of something. Sorted, unique.
+    pub(crate) certain_boundaries: Vec<Rva<S>>,
     /// Tables of 32-bit distances from their own start to what their entries mean, as the code
     /// that reads them shows. Sorted, unique.
     pub relative_tables: Vec<Rva<S>>,
@@ -408,6 +411,13 @@ impl<S: Side> Image<S> {
         }
     }
 
+    /// The items of what is inlined into a procedure, as far as its records tell.
+    pub(crate) fn inlined_into(&self, procedure: &Procedure) -> impl Iterator<Item = u32> {
+        let range = procedure.mentions.start as usize..procedure.mentions.end as usize;
+        let mentions = self.mentions.get(range).unwrap_or_default().iter();
+        mentions.filter(|it| it.is_item).map(|it| it.index)
+    }
+
     /// The symbol records of a procedure, read from its PDB.
     pub(crate) fn records_of(&self, procedure: &Procedure) -> Vec<u8> {
         let RecordPlace { compiland, range } = &procedure.records;
@@ -508,8 +518,24 @@ impl<S: Side> Image<S> {
             let ends = [function, contribution].into_iter().flatten();
             return Some(ends.fold(end, Rva::min));
         }
-        let index = self.boundaries.partition_point(|b| *b <= rva);
-        let next = self.boundaries.get(index).copied();
+        Some(first_behind(&self.boundaries, rva).map_or(end, |next| next.min(end)))
+    }
+
+    /// The next boundary behind `rva` at which something is certain to start, or the end of its
+    /// section.
+    pub(crate) fn next_certain_boundary(&self, rva: Rva<S>) -> Option<Rva<S>> {
+        let section = self.pe.section_at(rva)?;
+        if section.is_code() {
+            return self.next_boundary(rva);
+        }
+        let end = section.rva.checked_add(section.size)?;
+        let next = first_behind(&self.certain_boundaries, rva);
         Some(next.map_or(end, |next| next.min(end)))
     }
+}
+
+/// The first of sorted addresses behind `rva`.
+fn first_behind<S: Side>(sorted: &[Rva<S>], rva: Rva<S>) -> Option<Rva<S>> {
+    let index = sorted.partition_point(|it| *it <= rva);
+    sorted.get(index).copied()
 }

@@ -5,6 +5,7 @@
 //! that stand there. Equal numbers prove nothing and different ones mean nothing.
 
 mod content;
+mod cut;
 mod ends;
 mod extent;
 mod lookup;
@@ -23,10 +24,12 @@ use crate::image::{DataSymbol, FunctionKind, Image};
 use crate::pair::Pairing;
 use crate::pe::Import;
 
+use cut::Readers;
 use lookup::Lookup;
 
 pub use content::DataChange;
 pub(crate) use content::pointer_at;
+pub(crate) use cut::Operand;
 pub use ends::ends_at;
 pub use extent::{Extent, anonymous_extent};
 pub(crate) use table::entries as jump_table_entries;
@@ -165,6 +168,7 @@ pub struct Comparer<'a> {
     /// Where arrays of constants end whose contents are not the same; sorted.
     changed_ends: Vec<Rva<Base>>,
     lookups: Arc<(Lookup, Lookup)>,
+    readers: (Readers<Base>, Readers<Fixed>),
 }
 
 /// What a comparer found out, for another one of the same images.
@@ -184,6 +188,7 @@ impl<'a> Comparer<'a> {
             data_same: Arc::default(),
             changed_ends: Vec::new(),
             lookups: Arc::new(rayon::join(|| Lookup::new(base), || Lookup::new(fixed))),
+            readers: Default::default(),
         };
         comparer.data_same = content::compare_symbols(&comparer).into();
         comparer.changed_ends = ends::changed(base, &comparer.data_same);
@@ -204,6 +209,7 @@ impl<'a> Comparer<'a> {
             changed_ends: ends::changed(base, &prepared.data_same),
             data_same: prepared.data_same,
             lookups: prepared.lookups,
+            readers: Default::default(),
         }
     }
 

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 use hpbuild_tests::oracle::{self, LinkerMap, ObjectFile, Program};
 use serde::Deserialize;
 
-use crate::compile::Objects;
+use crate::compile::{Objects, Sections};
 use crate::corpus::proof::Profile;
 use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
@@ -192,8 +192,10 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         let truth = expected.names(build.machine);
 
         let pairs = folder.join("pairs");
-        let [one, other] =
-            [base, build].map(|it| program(Objects::compile(&tools, it, &pairs, &[])?.read()?));
+        let [one, other] = [base, build].map(|it| {
+            let own = (Sections::Own, &[][..]);
+            program(Objects::compile(&tools, it, &pairs, own)?.read()?)
+        });
         let comparison = oracle::compare(&one?, &other?);
         explain(arguments, &title, &comparison);
         totals.oracle(&title, &truth, &names::readable(&comparison));
@@ -259,6 +261,11 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         if let Some(way) = again.folded(&pair) {
             let [one, other] = ["base", "fixed"].map(|side| again.link(&pair, side, &way, &tools));
             let title = format!("{title}, {}", way.name);
+            sides.judge_linked(arguments, &title, [&one?, &other?], totals)?;
+        }
+        if again.is_shared(&pair) {
+            let [one, other] = ["base", "fixed"].map(|side| again.share(&pair, side, &tools));
+            let title = format!("{title}, shared sections");
             sides.judge_linked(arguments, &title, [&one?, &other?], totals)?;
         }
         if again.is_relinked(&pair) {

@@ -18,8 +18,24 @@ const PLATFORM: [&str; 2] = ["platform/entry.c", "platform/load_config.c"];
 /// What all images may import.
 const IMPORTS: &str = "platform/msvcrt.def";
 
-/// What the oracle needs of objects: see there.
-pub(crate) const FOR_THE_ORACLE: [&str; 3] = ["-fdata-sections", "-Xclang", "-msave-temp-labels"];
+/// How an object holds its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sections {
+    /// Every datum in a section of its own, and every label kept, as the oracle needs it: see there.
+    Own,
+    /// All data of a kind in one section, as compilers do it that nobody asks for more.
+    Shared,
+}
+
+impl Sections {
+    /// The compiler's flags.
+    pub(crate) const fn flags(self) -> &'static [&'static str] {
+        match self {
+            Sections::Own => &["-fdata-sections", "-Xclang", "-msave-temp-labels"],
+            Sections::Shared => &["-fno-data-sections"],
+        }
+    }
+}
 
 /// The two files of a finished image.
 pub(crate) struct Image {
@@ -65,12 +81,12 @@ pub(crate) fn build(tools: &Toolchain, build: &Build, pairs: &Path) -> Result<Im
     })
 }
 
-/// The objects of one build as the oracle reads them, every datum in its own section and every
-/// label kept, in a folder that goes when they do.
+/// The objects of one build, in a folder that goes when they do.
 pub(crate) struct Objects<'a> {
     tools: &'a Toolchain,
     build: &'a Build,
     pairs: PathBuf,
+    sections: Sections,
     flags: Vec<String>,
     folder: tempfile::TempDir,
     names: Vec<String>,
@@ -86,10 +102,10 @@ impl<'a> Objects<'a> {
         tools: &'a Toolchain,
         build: &'a Build,
         pairs: &Path,
-        flags: &[&str],
+        (sections, flags): (Sections, &[&str]),
     ) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let all = [&FOR_THE_ORACLE[..], flags].concat();
+        let all = [sections.flags(), flags].concat();
         let names = compile(tools, build, pairs, folder.path(), &all)?;
         let mut others = resources(tools, build, pairs, folder.path())?;
         others.extend(imports(tools, build, pairs, folder.path())?);
@@ -97,6 +113,7 @@ impl<'a> Objects<'a> {
             tools,
             build,
             pairs: pairs.to_owned(),
+            sections,
             flags: flags.iter().map(|it| (*it).to_owned()).collect(),
             folder,
             names,
@@ -109,8 +126,16 @@ impl<'a> Objects<'a> {
     /// # Errors
     /// As for [`Objects::compile`].
     pub(crate) fn again(&self) -> Result<Self> {
+        self.with(self.sections)
+    }
+
+    /// Compiles the same with other sections for its data, in another folder.
+    ///
+    /// # Errors
+    /// As for [`Objects::compile`].
+    pub(crate) fn with(&self, sections: Sections) -> Result<Self> {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        Objects::compile(self.tools, self.build, &self.pairs, &flags)
+        Objects::compile(self.tools, self.build, &self.pairs, (sections, &flags))
     }
 
     /// Their bytes, by name.

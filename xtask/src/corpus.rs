@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::compile::Sections;
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -207,6 +208,37 @@ impl Again {
         side.link_again(tools, way)
     }
 
+    /// Whether a pair is compared as objects make it, too, that hold all data of a kind in one
+    /// section. What such an object has of Rust comes from elsewhere.
+    pub(crate) fn is_shared(&self, pair: &Pair) -> bool {
+        self.project(pair).is_ok_and(|it| it.rust.is_none())
+    }
+
+    /// Compiles and links one side, `base` or `fixed`, so that its objects hold all data of a kind in
+    /// one section, in a folder of its own.
+    ///
+    /// # Errors
+    /// A tool fails.
+    pub(crate) fn share(&self, pair: &Pair, side: &str, tools: &Toolchain) -> Result<Linked> {
+        let project = self.project(pair)?;
+        let version = match side {
+            "base" => &project.base,
+            _ => &project.fixed,
+        };
+        let sources = sources::prepare(version, &BTreeMap::new(), &folder())?;
+        let out = pair.folder.join(format!("{side}-shared"));
+        let side = Side {
+            sections: Sections::Shared,
+            version,
+            ..self.side(pair, &sources, out)?
+        };
+        side.build(tools, &run::root().join("fixtures"))?;
+        Ok(Linked {
+            image: side.out.join(format!("{}.dll", pair.project)),
+            map: side.out.join(MAP),
+        })
+    }
+
     /// Whether the recipe asks for more ways than those in which pairs are compared.
     pub(crate) fn is_relinked(&self, pair: &Pair) -> bool {
         let first = self.corpus.optimisations.first();
@@ -242,6 +274,7 @@ impl Again {
             sources,
             optimisation: &pair.optimisation,
             machine: pair.machine,
+            sections: Sections::Own,
             out,
         })
     }
@@ -278,6 +311,7 @@ fn build_pairs(
                 sources: &sources,
                 optimisation,
                 machine,
+                sections: Sections::Own,
                 out: pair.folder.join(side),
             };
             side.build(tools, fixtures)

@@ -79,6 +79,8 @@ impl Aligned {
                         continue;
                     }
                     let meaning = comparer.compare(br.target, fr.target, br.kind);
+                    let operands = (b.operand(bi, br), f.operand(fi, fr));
+                    let meaning = comparer.compare_operands(&operands.0, &operands.1, meaning);
                     if let Meaning::Different(difference) = meaning {
                         let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
                         let kind = kind_of_reference(comparer, pair_lines, difference, base, fixed);

@@ -20,7 +20,8 @@ use super::value::{quoted, short, text};
 use crate::decode::{Access, ReferenceKind};
 use crate::image::Image;
 use crate::meaning::{
-    Comparer, DataChange, Difference, Meaning, Target, is_read_only, pointer_at, relative_entries,
+    Comparer, DataChange, Difference, Meaning, Operand, Target, is_read_only, pointer_at,
+    relative_entries,
 };
 use crate::types::Steps;
 use stretch::Stretch;
@@ -87,15 +88,33 @@ fn is_none(count: &u32) -> bool {
     *count == 0
 }
 
-/// What differs between two references whose targets have other contents.
-pub(super) fn of_reference(
+/// What differs between what two operands lead to, whose targets have other contents.
+pub(super) fn of_operands(
     comparer: &Comparer<'_>,
-    (base, fixed): (Rva<Base>, Rva<Fixed>),
-    kind: ReferenceKind,
+    base: &Operand<Base>,
+    fixed: &Operand<Fixed>,
     access: Option<Access>,
 ) -> Differences {
     let mut search = Search::new(comparer);
-    search.reach((base, fixed), kind, access, String::new());
+    let places = (base.reference.target, fixed.reference.target);
+    let kind = base.reference.kind;
+    search.reach(places, kind, access, String::new());
+    if search.found.is_empty() && kind == ReferenceKind::Address {
+        let before = comparer.changed_before(base, fixed);
+        let distance = before.map(|(_, (b, _))| places.0.get() - b.rva.get());
+        let prefix = distance.map_or_else(String::new, |bytes| format!("-{bytes:#x}"));
+        let reach = before.map(|(_, reach)| reach);
+        if let Some((b, f)) = reach.or_else(|| comparer.reach(base, fixed)) {
+            search.stretch(&Stretch {
+                places: (b.rva, f.rva),
+                sizes: (b.size, f.size),
+                exact: false,
+                types: (0, 0),
+                access,
+                prefix: &prefix,
+            });
+        }
+    }
     search.found
 }
 

@@ -96,7 +96,9 @@ fn classify_pair(
     if let (Some(br), Some(fr)) = (bi.reference, fi.reference)
         && same_but_target((b, bi), (f, fi))
     {
-        return match comparer.compare(br.target, fr.target, br.kind) {
+        let meaning = comparer.compare(br.target, fr.target, br.kind);
+        let operands = (b.operand(bi, br), f.operand(fi, fr));
+        return match comparer.compare_operands(&operands.0, &operands.1, meaning) {
             Meaning::Different(difference) => {
                 let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
                 PairKind::Reference(kind_of_reference(

@@ -192,7 +192,11 @@ impl<'a> Reached<'a> {
             return ("<jump table>".into(), differences);
         }
         let access = access(f.image.pe.machine, f.code, reference.fixed.offset);
-        let differences = data::of_reference(comparer, targets, br.kind, access);
+        let operands = (
+            b.operand(&reference.base, br),
+            f.operand(&reference.fixed, fr),
+        );
+        let differences = data::of_operands(comparer, &operands.0, &operands.1, access);
         let name = match resolved.0 {
             Target::Data { id, .. } if !data::is_literal(b.image, resolved.0) => {
                 data::name_of(b.image, b.image.data_symbol(id).rva)

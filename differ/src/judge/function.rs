@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{Case, Refusal, initialisers};
+use crate::compare::Doubt;
 
 /// Names of a folded body that a message shows.
 const SHOWN: usize = 8;
@@ -33,8 +34,18 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     }
     for unknown in &case.comparison.unknown {
         let name = base.display_name(unknown.base);
-        let message = format!("{name}: an operand points to something that is not understood");
-        let evidence = format!("{name}+{:#x}", unknown.offset);
+        let what = match unknown.doubt {
+            Doubt::Meaning => "an operand points to something that is not understood",
+            Doubt::Extent(_) => {
+                "it takes the address of constants without a name, and what stands beside them, \
+                 perhaps a part of them, changed"
+            }
+        };
+        let message = format!("{name}: {what}");
+        let mut evidence = format!("{name}+{:#x}", unknown.offset);
+        if let Doubt::Extent(rva) = unknown.doubt {
+            evidence = format!("{evidence}, constants at rva {rva} of the base");
+        }
         refusals.push(Refusal::new("HP029", name, message, evidence));
     }
     refusals

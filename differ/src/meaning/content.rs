@@ -10,7 +10,7 @@ use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
-use super::extent::{anonymous_extent, is_text};
+use super::extent::{SHORT_TEXT, anonymous_extent, comdat, is_text, open_size};
 use super::table::relative_entries;
 use super::unwind_labels::UnwindRecords;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
@@ -168,13 +168,25 @@ impl Comparer<'_> {
         if visit.depth >= MAX_DEPTH {
             return Meaning::Unknown;
         }
+        let is_address = kind == ReferenceKind::Address;
         let (b, f) = (self.extent(base, kind), self.extent_fixed(fixed, kind));
-        let (Some(b), Some(f)) = (b, f) else {
+        let (Some(mut b), Some(mut f)) = (b, f) else {
             return Meaning::Unknown;
         };
+        // From the middle of what has a section of its own code reaches back, too.
+        if is_address
+            && let (Some(whole), Some(other)) = (
+                nameless_comdat(self.base, base),
+                nameless_comdat(self.fixed, fixed),
+            )
+        {
+            if base.get() - whole.rva.get() != fixed.get() - other.rva.get() {
+                return Meaning::Different(Difference::Data);
+            }
+            (b, f) = (whole, other);
+        }
         visit.depth += 1;
-        let mut meaning = self.compare_table_or_extents(b, f, visit);
-        let is_address = kind == ReferenceKind::Address;
+        let mut meaning = self.compare_open(b, f, visit);
         if meaning == Meaning::Same && is_address && !self.same_locators(base, fixed, visit) {
             meaning = Meaning::Different(Difference::DataContent);
         }
@@ -221,6 +233,37 @@ impl Comparer<'_> {
         }
     }
 
+    /// Compares data that may go on behind the end that is taken for its own.
+    ///
+    /// Code and pointers reach into the middle of things, too, and what has no name is cut there.
+    /// What stands behind such a cut may be the rest, or something else that changed for its own
+    /// readers: nobody can tell.
+    fn compare_open(&self, base: Extent<Base>, fixed: Extent<Fixed>, visit: &mut Visit) -> Meaning {
+        let meaning = self.compare_table_or_extents(base, fixed, visit);
+        let open = (open_size(self.base, base), open_size(self.fixed, fixed));
+        let mut whole = || {
+            let base = Extent {
+                size: open.0.unwrap_or(base.size),
+                ..base
+            };
+            let fixed = Extent {
+                size: open.1.unwrap_or(fixed.size),
+                ..fixed
+            };
+            self.compare_extents(base, fixed, visit) == Meaning::Same
+        };
+        match (meaning, open) {
+            (Meaning::Same, (Some(_), Some(_))) if !whole() => Meaning::Unknown,
+            // Cut in one of the two images alone.
+            (Meaning::Different(_), (Some(_), _) | (_, Some(_)))
+                if base.size != fixed.size && whole() =>
+            {
+                Meaning::Same
+            }
+            _ => meaning,
+        }
+    }
+
     /// Compares data as the code that reads it takes it: as a table of distances, or as it stands.
     fn compare_table_or_extents(
         &self,
@@ -247,7 +290,7 @@ impl Comparer<'_> {
         meaning
     }
 
-    fn compare_extents(
+    pub(super) fn compare_extents(
         &self,
         base: Extent<Base>,
         fixed: Extent<Fixed>,
@@ -368,13 +411,22 @@ impl Comparer<'_> {
         }
         let bytes = self.base.pe.bytes_from(base.rva);
         let text = bytes.iter().take_while(|byte| is_text(**byte)).count();
-        let is_whole = base.exact && text >= base.size as usize;
-        if text > 0 && (is_whole || bytes.get(text) == Some(&0)) {
+        let size = base.size as usize;
+        let is_whole = base.exact && text >= size;
+        // A small number looks like a short text in something larger.
+        let is_long = text >= SHORT_TEXT || text > 0 && size <= text + 1;
+        if is_whole || is_long && bytes.get(text) == Some(&0) {
             Difference::String
         } else {
             Difference::DataContent
         }
     }
+}
+
+/// The whole of what has a section of its own and no name.
+fn nameless_comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
+    let is_nameless = matches!(resolve(image, rva), Target::Anonymous(_));
+    is_nameless.then(|| comdat(image, rva)).flatten()
 }
 
 /// Whether data without a known type holds nothing but distances from its start to where other things

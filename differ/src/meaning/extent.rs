@@ -8,6 +8,9 @@ use crate::image::{Contribution, Image};
 /// A section of which the linker keeps one copy (`winnt.h`).
 const IMAGE_SCN_LNK_COMDAT: u32 = 0x1000;
 
+/// Letters that a text has at least which is no number.
+pub(super) const SHORT_TEXT: usize = 4;
+
 /// A stretch of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent<S: Side> {
@@ -39,11 +42,11 @@ pub fn anonymous_extent<S: Side>(
             exact: true,
         });
     }
-    if let Some(size) = left_in_comdat(image, rva) {
+    if let Some(whole) = comdat(image, rva) {
         return Some(Extent {
             rva,
-            size,
-            exact: true,
+            size: left_in_contribution(image, rva)?,
+            ..whole
         });
     }
     // Code may reach into the middle of an array, which does not end there.
@@ -98,15 +101,44 @@ pub fn anonymous_extent<S: Side>(
     })
 }
 
-/// The bytes of what begins a section of its own. Others may reach into it: that something else is
-/// known to start there means nothing.
-fn left_in_comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<u32> {
-    let contribution = image.contribution_at(rva)?;
-    let is_comdat = contribution.characteristics & IMAGE_SCN_LNK_COMDAT != 0;
-    if !is_comdat || contribution.rva != rva {
+/// The bytes that data may have whose end is where something reaches: those to where something is
+/// certain to start. `None` where the end is certain. A text ends with its zero.
+pub(super) fn open_size<S: Side>(image: &Image<S>, extent: Extent<S>) -> Option<u32> {
+    let is_known = image.relative_tables.binary_search(&extent.rva).is_ok()
+        || image
+            .constants
+            .binary_search_by_key(&extent.rva, |it| it.0)
+            .is_ok();
+    if extent.exact || is_known {
         return None;
     }
-    let left = left_in_contribution(image, rva)?;
+    let certain = image.next_certain_boundary(extent.rva)?;
+    let most = certain.checked_sub(extent.rva)?;
+    let bytes = image.pe.bytes_from(extent.rva);
+    let bytes = bytes.get(..extent.size as usize)?;
+    (most > extent.size && !is_ended_text(bytes)).then_some(most)
+}
+
+/// Whether bytes are a text, the zero that ends it, and filler. A small number looks like a short
+/// one that filler follows.
+pub(super) fn is_ended_text(bytes: &[u8]) -> bool {
+    let Some(length) = bytes.iter().position(|byte| *byte == 0) else {
+        return false;
+    };
+    let (text, filler) = bytes.split_at(length);
+    let is_utf8 = text.iter().all(|byte| is_text(*byte)) && std::str::from_utf8(text).is_ok();
+    let is_filler = filler.iter().all(|byte| *byte == 0);
+    is_utf8 && is_filler && (length >= SHORT_TEXT || filler.len() == 1)
+}
+
+/// The whole of what has a section of its own, of which `rva` is the start or a place inside it.
+/// Others may reach into it: that something else is known to start there means nothing.
+pub(super) fn comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
+    let contribution = image.contribution_at(rva)?;
+    let is_comdat = contribution.characteristics & IMAGE_SCN_LNK_COMDAT != 0;
+    if !is_comdat {
+        return None;
+    }
     // With names in it, the names tell.
     let next = image
         .data
@@ -118,7 +150,11 @@ fn left_in_comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<u32> {
             .checked_sub(contribution.rva)
             .is_some_and(|at| at < contribution.size)
     });
-    (!is_named && !holds_jump_table(image, contribution)).then_some(left)
+    (!is_named && !holds_jump_table(image, contribution)).then_some(Extent {
+        rva: contribution.rva,
+        size: contribution.size,
+        exact: true,
+    })
 }
 
 /// Compilers put the jump tables of a function into one section, and its other tables with them.

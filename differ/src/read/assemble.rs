@@ -184,6 +184,10 @@ impl<S: Side> Unscanned<S> {
             &mut switch_tables,
             &mut boundaries,
         );
+        let mut certain = boundaries.certain;
+        certain.extend(constants.iter().map(|(rva, _)| *rva));
+        certain.sort_unstable();
+        certain.dedup();
         Image {
             path: pe.path.clone(),
             symbols: self.source,
@@ -196,7 +200,8 @@ impl<S: Side> Unscanned<S> {
             compilands: self.compilands,
             contributions,
             switch_tables,
-            boundaries,
+            boundaries: boundaries.all,
+            certain_boundaries: certain,
             hotpatch_functions: self.hotpatch_functions,
             cold_parts: self.cold_parts,
             groups: self.groups,

@@ -160,6 +160,15 @@ fn name_delay_descriptors<S: Side>(pe: &Pe<S>, symbols: &mut Vec<DataSymbol<S>>)
     }
 }
 
+/// Where in data something starts, for telling apart what has no name.
+pub(super) struct Boundaries<S: Side> {
+    /// Everywhere; sorted, unique.
+    pub(super) all: Vec<Rva<S>>,
+    /// Where something else tells than that code or a pointer reaches it, which may reach into the
+    /// middle of a thing; sorted, unique.
+    pub(super) certain: Vec<Rva<S>>,
+}
+
 /// Every address in data where something starts.
 pub(super) fn boundaries<S: Side>(
     pe: &Pe<S>,
@@ -167,44 +176,45 @@ pub(super) fn boundaries<S: Side>(
     (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
     scanned: &Scanned<S>,
     switch_tables: &[SwitchTable<S>],
-) -> Vec<Rva<S>> {
-    let mut found: Vec<Rva<S>> = data.iter().map(|symbol| symbol.rva).collect();
+) -> Boundaries<S> {
+    let mut certain: Vec<Rva<S>> = data.iter().map(|symbol| symbol.rva).collect();
     for contribution in contributions {
-        found.push(contribution.rva);
-        found.extend(contribution.rva.checked_add(contribution.size));
+        certain.push(contribution.rva);
+        certain.extend(contribution.rva.checked_add(contribution.size));
     }
-    found.extend(starts);
-    found.extend(&scanned.reached);
+    certain.extend(starts);
+    certain.extend(&scanned.relative_tables);
+    let mut reached = scanned.reached.clone();
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         let target = address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes)));
-        found.extend(target);
+        reached.extend(target);
         // The pointer to what a vtable says of its object stands before the vtable.
-        found.extend(target.filter(|it| is_locator(pe, *it)).map(|_| *place));
+        let is_locator = target.is_some_and(|it| is_locator(pe, it));
+        certain.extend(target.filter(|_| is_locator));
+        certain.extend(is_locator.then_some(*place));
     }
     for place in image_relative {
         let distance = pe.bytes(*place, 4).and_then(|bytes| bytes.first_chunk());
-        found.extend(distance.map(|word| Rva::new(u32::from_le_bytes(*word))));
+        certain.extend(distance.map(|word| Rva::new(u32::from_le_bytes(*word))));
     }
     for table in switch_tables {
-        found.push(table.table);
+        certain.push(table.table);
         let bytes = table.count.saturating_mul(table.entry.size.into());
-        found.extend(table.table.checked_add(bytes));
+        certain.extend(table.table.checked_add(bytes));
     }
-    let mut found = in_data(pe, found);
+    let certain = in_data(pe, certain);
+    reached.extend(&certain);
+    let mut all = in_data(pe, reached);
     // What tables lead to starts something, too; the tables' own ends are told by the rest.
-    let entries = |table: &Rva<S>| relative_entries(pe, &found, *table);
-    let led_to: Vec<Rva<S>> = scanned
-        .relative_tables
-        .iter()
-        .filter_map(entries)
-        .flatten()
-        .collect();
-    if led_to.is_empty() {
-        return found;
+    let entries = |table: &Rva<S>| relative_entries(pe, &all, *table);
+    let tables = scanned.relative_tables.iter();
+    let led_to: Vec<Rva<S>> = tables.filter_map(entries).flatten().collect();
+    if !led_to.is_empty() {
+        all.extend(led_to);
+        all = in_data(pe, all);
     }
-    found.extend(led_to);
-    in_data(pe, found)
+    Boundaries { all, certain }
 }
 
 /// The addresses that lie in data, sorted and unique.

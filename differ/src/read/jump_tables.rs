@@ -2,6 +2,7 @@
 
 use hpbuild_metadata::{Rva, Side};
 
+use super::data::Boundaries;
 use super::scan::Scanned;
 use crate::image::{Function, SwitchEntry, SwitchTable};
 use crate::pe::Pe;
@@ -13,7 +14,7 @@ pub(super) fn add<S: Side>(
     functions: &[Function<S>],
     scanned: &Scanned<S>,
     tables: &mut Vec<SwitchTable<S>>,
-    boundaries: &mut Vec<Rva<S>>,
+    boundaries: &mut Boundaries<S>,
 ) {
     let described = tables.len();
     let mut ends = Vec::new();
@@ -26,7 +27,7 @@ pub(super) fn add<S: Side>(
             continue;
         }
         let count = found.count.unwrap_or_else(|| {
-            let count = entries(pe, &functions[*function], boundaries, found.table);
+            let count = entries(pe, &functions[*function], &boundaries.all, found.table);
             ends.extend(found.table.checked_add(4 * count));
             count
         });
@@ -46,9 +47,11 @@ pub(super) fn add<S: Side>(
         }
     }
     tables.sort_by_key(|table| (table.table, table.branch));
-    boundaries.extend(ends);
-    boundaries.sort_unstable();
-    boundaries.dedup();
+    for list in [&mut boundaries.all, &mut boundaries.certain] {
+        list.extend(&ends);
+        list.sort_unstable();
+        list.dedup();
+    }
 }
 
 /// The entries of a table in data: as long as they lead into the function that jumps through it,

@@ -1,8 +1,8 @@
 //! The seeded edits of our own sources at every level of optimisation, on both machines.
 //!
 //! The prebuilt pairs are what a person wrote the truth down for, at one level. Here every pair is
-//! compiled at all levels, linked once plainly and once with identical code folded, and held
-//! against the oracle. Every base is also held against itself, against another build of the same
+//! compiled at all levels, linked once plainly, once with identical code folded, and once from objects
+//! that hold all constants in one section, and held against the oracle. Every base is also held against itself, against another build of the same
 //! source, and against other links of the same objects.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use hpbuild_tests::oracle::{self, Program};
 use super::report;
 use super::totals::Totals;
 use super::{Arguments, Sides, base_of, explain, program};
-use crate::compile::Objects;
+use crate::compile::{Objects, Sections};
 use crate::recipe::{Build, Recipes};
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -70,13 +70,18 @@ fn name(build: &Build) -> String {
 impl<'a> Compiled<'a> {
     fn new(tools: &'a Toolchain, build: &'a Build, level: &str) -> Result<Self> {
         let pairs = run::root().join("fixtures/pairs");
-        let objects = Objects::compile(tools, build, &pairs, &[&format!("-{level}")])?;
+        let objects = Objects::compile(
+            tools,
+            build,
+            &pairs,
+            (Sections::Own, &[&format!("-{level}")]),
+        )?;
         let program = program(objects.read()?)?;
         Ok(Compiled { objects, program })
     }
 }
 
-/// One pair, linked in two ways.
+/// One pair, linked in three ways.
 fn pair(
     arguments: &Arguments,
     title: &str,
@@ -97,7 +102,14 @@ fn pair(
         let (one, other) = (one.objects.link(&ours)?, other.objects.link(&theirs)?);
         sides.judge_linked(arguments, &title, [&one, &other], totals)?;
     }
-    Ok(())
+    let [one, other] = [(base, one), (fixed, other)].map(|(build, side)| {
+        let objects = side.objects.with(Sections::Shared)?;
+        let linked = objects.link(&Way::plain(&build.link))?;
+        anyhow::Ok((objects, linked))
+    });
+    let ((_one, base), (_other, fixed)) = (one?, other?);
+    let title = format!("{title}, shared sections");
+    sides.judge_linked(arguments, &title, [&base, &fixed], totals)
 }
 
 /// A base beside everything that means the same.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::recipe::{Corpus, Project, Version};
 use super::{rust, sources};
-use crate::compile::FOR_THE_ORACLE;
+use crate::compile::Sections;
 use crate::recipe::Machine;
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -49,6 +49,8 @@ pub(crate) struct Side<'a> {
     pub(crate) optimisation: &'a str,
     /// What it is built for.
     pub(crate) machine: Machine,
+    /// How its objects hold their data.
+    pub(crate) sections: Sections,
     /// Where the results go: `NAME.dll`, `NAME.pdb`, and `obj/` with the objects.
     pub(crate) out: PathBuf,
 }
@@ -168,7 +170,7 @@ impl Side<'_> {
                 .arg(format!("--target={}", self.machine.gnu_triple()))
                 .arg(format!("-{}", self.optimisation))
                 .args(&self.corpus.compile)
-                .args(FOR_THE_ORACLE)
+                .args(self.sections.flags())
                 .args(flags)
                 .args(
                     self.project

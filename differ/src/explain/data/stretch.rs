@@ -254,9 +254,13 @@ fn in_text(
     let zero = b[first..at].iter().rposition(|byte| *byte == 0);
     // Texts of wide characters, which hold zeros, are only looked for at the start.
     let starts = [first, zero.map_or(first, |zero| first + zero + 1)];
-    let (start, (width, texts)) = starts
-        .into_iter()
-        .find_map(|start| Some((start, texts(&b[start..], &f[start..])?)))?;
+    // One letter at the end of something larger is a number.
+    let is_more = |start: usize, width: u8| start == 0 || b.len() - start > 2 * usize::from(width);
+    let found = |start: usize| {
+        let found = texts(&b[start..], &f[start..]).filter(|(width, _)| is_more(start, *width));
+        Some((start, found?))
+    };
+    let (start, (width, texts)) = starts.into_iter().find_map(found)?;
     let end_of = |bytes: &[u8]| {
         let mut units = bytes[start..].chunks_exact(width.into());
         let zero = units.position(|unit| unit.iter().all(|byte| *byte == 0));

@@ -11,7 +11,7 @@ use super::program::Program;
 use super::render;
 use crate::accuracy::totals::Totals;
 use crate::accuracy::{Arguments, Sides, program as read};
-use crate::compile::Objects;
+use crate::compile::{Objects, Sections};
 use crate::recipe::{Build, Machine};
 use crate::run;
 use crate::toolchain::Toolchain;
@@ -175,7 +175,7 @@ impl Setting {
         let flags: Vec<&str> = self.compile.iter().map(String::as_str).collect();
         let mut sides = Vec::new();
         for ((build, folder), way) in builds.iter().zip(&self.ways) {
-            let objects = match Objects::compile(tools, build, folder, &flags) {
+            let objects = match Objects::compile(tools, build, folder, (Sections::Own, &flags)) {
                 Ok(objects) => objects,
                 Err(error) => return Ok(Outcome::Refused(format!("{error:#}"))),
             };

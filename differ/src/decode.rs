@@ -262,7 +262,7 @@ pub(crate) fn runs_on(machine: Machine, instruction: &[u8]) -> Option<bool> {
 
 /// Whether the register into which the instruction at `offset` puts an address is next used in a
 /// comparison, as that with the end of an array is. `bytes` are those of the function.
-pub(crate) fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+pub fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
     match machine {
         Machine::X64 => x64::is_compared(bytes, offset),
         Machine::Arm64 => arm64::is_compared(bytes, offset),

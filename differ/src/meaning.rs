@@ -30,6 +30,7 @@ use lookup::Lookup;
 pub use content::DataChange;
 pub(crate) use content::pointer_at;
 pub(crate) use cut::Operand;
+pub use cut::whole_constants;
 pub use ends::ends_at;
 pub use extent::{Extent, anonymous_extent};
 pub(crate) use table::entries as jump_table_entries;

@@ -7,13 +7,14 @@
 //! | another changed function | the patch, when called; the base's entry, when its address is taken, so that pointers compare equal everywhere |
 //! | a new function, a cold part, a funclet | a copy in the patch |
 //! | writable data of the base | the base |
-//! | new data, changed constants, constants without pointers that are read in place | a copy |
+//! | new data, changed constants, constants without pointers that are read in place, constants without a name | a copy |
 //! | unchanged constants whose address is taken | the base |
 //! | imports, guard pointers | slots that mirror the base's |
 //!
 //! What fits none of these is refused by name; nothing is guessed.
 
 mod code;
+mod constants;
 mod continuations;
 mod cxx;
 mod data;
@@ -68,6 +69,8 @@ enum Source {
     Function(FunctionId<Fixed>),
     /// Data at a place with a size.
     Data(Rva<Fixed>, u32),
+    /// Constants without a name.
+    Constants(constants::Span),
     /// Unwind info of a place of code.
     Unwind(Rva<Fixed>),
     /// A table of a C++ frame handler.
@@ -191,6 +194,7 @@ impl<'a> Extraction<'a> {
             let piece = match source {
                 Source::Function(function) => self.function(function, id),
                 Source::Data(rva, size) => self.data(rva, size, id),
+                Source::Constants(span) => self.constants(span, id),
                 Source::Unwind(rva) => self.unwind_info(rva),
                 Source::Cxx(table) => self.cxx(table),
                 Source::Type(rva) => self.type_descriptor(rva),

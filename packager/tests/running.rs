@@ -13,8 +13,10 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 8] = [
+const SCENARIOS: [(&str, &str); 10] = [
+    ("bare", include_str!("running/cuts.toml")),
     ("carried", include_str!("running/carried.toml")),
+    ("cuts", include_str!("running/cuts.toml")),
     ("edits", include_str!("running/edits.toml")),
     ("folded", include_str!("running/folded.toml")),
     ("msvc", include_str!("running/msvc.toml")),

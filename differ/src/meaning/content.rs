@@ -33,6 +33,9 @@ pub(super) struct Visit {
     /// Pairs of unnamed places being compared, assumed equal.
     assumed: FxHashSet<(Rva<Base>, Rva<Fixed>)>,
     depth: u32,
+    /// Whether what is being compared may go on behind a cut. What RVAs in data lead to, the tables of
+    /// exceptions and of run-time type information, does not.
+    is_open: bool,
     /// Named pairs met, where these are collected rather than looked up.
     collect: Option<Vec<DataId<Base>>>,
 }
@@ -42,6 +45,7 @@ impl Visit {
         Self {
             assumed: FxHashSet::default(),
             depth: 0,
+            is_open: true,
             collect: None,
         }
     }
@@ -239,7 +243,11 @@ impl Comparer<'_> {
     /// What stands behind such a cut may be the rest, or something else that changed for its own
     /// readers: nobody can tell.
     fn compare_open(&self, base: Extent<Base>, fixed: Extent<Fixed>, visit: &mut Visit) -> Meaning {
+        let is_open = visit.is_open;
         let meaning = self.compare_table_or_extents(base, fixed, visit);
+        if !is_open {
+            return meaning;
+        }
         let open = (open_size(self.base, base), open_size(self.fixed, fixed));
         let mut whole = || {
             let base = Extent {
@@ -337,10 +345,12 @@ impl Comparer<'_> {
                 pointer_at(self.base, b_place, absolute),
                 pointer_at(self.fixed, f_place, absolute),
             );
+            let is_open = std::mem::replace(&mut visit.is_open, absolute);
             let meaning = match places {
                 (Some(b), Some(f)) => self.compare_in(b, f, ReferenceKind::Address, visit),
                 _ => Meaning::Unknown,
             };
+            visit.is_open = is_open;
             match meaning {
                 Meaning::Different(_) => return different,
                 other => worst = worst.max(other),

@@ -17,7 +17,7 @@ use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rustc_hash::FxHashSet;
 
 use super::content::{Visit, pointer_at};
-use super::extent::is_ended_text;
+use super::extent::{anonymous_extent, comdat, is_ended_text, open_size};
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::{Reference, ReferenceKind, reaches_back};
 use crate::image::{FunctionKind, Image};
@@ -157,6 +157,60 @@ impl Comparer<'_> {
         };
         Some((meaning, (b, f)))
     }
+}
+
+impl Comparer<'_> {
+    /// The constants without a name that code of the fixed image may reach by an address that an
+    /// operand takes, whole: whoever copies the code copies all of them. `offset` is that of the
+    /// instruction in the function. `None` where the operand leads to anything else, or to constants
+    /// of unknown extent.
+    pub fn constants_reached(
+        &self,
+        function: FunctionId<Fixed>,
+        offset: u32,
+        reference: Reference<Fixed>,
+    ) -> Option<Extent<Fixed>> {
+        let (image, rva) = (self.fixed, reference.target);
+        let operand = Operand {
+            function,
+            offset,
+            reference,
+        };
+        let whole = whole_constants(image, rva)?;
+        if whole.exact {
+            return Some(whole);
+        }
+        let size = match open_size(image, whole_to_cut(image, rva)?) {
+            None => whole.size,
+            Some(_) => size_for(image, &self.readers.1, &operand).unwrap_or(whole.size),
+        };
+        let code = image.code_of(function);
+        let before = stretch_before(image, rva);
+        match before.filter(|_| reaches_back(image.pe.machine, code, offset)) {
+            Some(before) => Some(open(before.rva, before.size.checked_add(size)?)),
+            None => Some(open(rva, size)),
+        }
+    }
+}
+
+/// The constants without a name that whoever has the address `rva` may reach, whole; `rva` may lie
+/// inside them. `None` where something else stands there, or where their extent is not known.
+pub fn whole_constants<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
+    if !is_nameless_constant(image, rva) {
+        return None;
+    }
+    if let Some(whole) = comdat(image, rva) {
+        return Some(whole);
+    }
+    let extent = whole_to_cut(image, rva)?;
+    Some(match open_size(image, extent) {
+        Some(size) => open(rva, size),
+        None => extent,
+    })
+}
+
+fn whole_to_cut<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
+    anonymous_extent(image, rva, ReferenceKind::Address).filter(|extent| extent.size > 0)
 }
 
 fn open<S: Side>(rva: Rva<S>, size: u32) -> Extent<S> {

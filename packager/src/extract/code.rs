@@ -77,7 +77,7 @@ impl Extraction<'_> {
         let is_start = match resolve(image, rva) {
             Meaning::Data { offset: 0, .. } => true,
             Meaning::Anonymous(_) => false,
-            _ => return self.target(rva, kind, operand),
+            _ => return self.place(walk, operand),
         };
         let Some(array) = ends_at(image, walk.id, rva) else {
             let code = image.code_of(walk.id);
@@ -85,7 +85,7 @@ impl Extraction<'_> {
             let array = is_end.then(|| self.changed_array_before(rva)).flatten();
             return match array {
                 Some(name) => Err(end_of_array(&name, "what stands behind it")),
-                None => self.target(rva, kind, operand),
+                None => self.place(walk, operand),
             };
         };
         let symbol = image.data_symbol(array);
@@ -107,7 +107,7 @@ impl Extraction<'_> {
         if !is_start && is_read_only(image, rva) {
             return Err(end_of_array(&symbol.name, "the constant behind it"));
         }
-        let other = self.target(rva, kind, operand)?;
+        let other = self.place(walk, operand)?;
         if other == end {
             return Ok(end);
         }
@@ -116,6 +116,15 @@ impl Extraction<'_> {
             Some(true) => Ok(end),
             Some(false) => Ok(other),
             None => Err(end_of_array(&symbol.name, "what stands behind it")),
+        }
+    }
+
+    /// What an address means by itself: a place in the constants that the function reaches, or else
+    /// what stands there.
+    fn place(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
+        match self.place_in_spans(walk, operand) {
+            Some(found) => found,
+            None => self.target(operand.reference.target, ReferenceKind::Address, operand),
         }
     }
 
@@ -386,6 +395,9 @@ impl Extraction<'_> {
             if in_code && !matches!(kind, ReferenceKind::Memory(1..)) {
                 return Err((Code::NotUnderstood, "a place between functions".into()));
             }
+            if kind == ReferenceKind::Address {
+                return self.constants_at(rva);
+            }
             let extent = anonymous_extent(image, rva, kind).filter(|extent| extent.size > 0);
             let extent = extent.ok_or_else(|| {
                 (
@@ -393,9 +405,6 @@ impl Extraction<'_> {
                     "a constant of unknown extent".to_string(),
                 )
             })?;
-            if kind == ReferenceKind::Address {
-                self.check_hidden(rva, extent.size);
-            }
             return Ok(Target::Piece(Place::start(
                 self.piece_of(Source::Data(rva, extent.size)),
             )));

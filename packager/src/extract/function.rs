@@ -8,6 +8,7 @@ use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
 use hpbuild_metadata::{Fixed, FunctionId, Machine, Rva};
 
 use super::code::Operand;
+use super::constants::Span;
 use super::{Extraction, Source};
 use crate::piece::{How, Piece, PieceId, Place, Reference, Room, Target};
 use crate::refusal::Code;
@@ -81,6 +82,7 @@ impl Extraction<'_> {
             piece,
             name: &name,
             extent: &extent,
+            spans: self.spans(id, &body),
             references: Vec::new(),
             index_of: vec![None; body.instructions.len()],
         };
@@ -170,16 +172,27 @@ impl Extraction<'_> {
 
     /// What is reached through the address of something else must lie as far from it in the patch.
     /// Writable data stays in the base, where `check_neighbours` looks at it; constants are copied
-    /// one by one.
+    /// one by one. An address right behind an array is its end, wherever the array is: compilers do
+    /// not make one constant's address of another's.
     fn check_derived(&mut self, walk: &FunctionWalk<'_>, derived: &Derived<Fixed>) {
         let image = &self.diff.fixed;
         let (from, target) = (resolve(image, derived.from), resolve(image, derived.target));
         let is_one = match (from, target) {
-            (Meaning::Data { id: from, .. }, Meaning::Data { id: target, .. }) => from == target,
+            (Meaning::Data { id: from, .. }, Meaning::Data { id: target, .. })
+                if from == target =>
+            {
+                true
+            }
+            (Meaning::Data { id, .. }, _) if derived.kind == ReferenceKind::Address => {
+                let symbol = image.data_symbol(id);
+                let end = symbol.rva.checked_add(symbol.size);
+                symbol.sized_by_type && end == Some(derived.target)
+            }
+            (Meaning::Data { .. }, Meaning::Data { .. }) => false,
             (Meaning::Function { id: from, .. }, Meaning::Function { id: target, .. }) => {
                 from == target
             }
-            _ => image.next_boundary(derived.from) == image.next_boundary(derived.target),
+            _ => walk.are_together(derived.from, derived.target),
         };
         if !is_one && is_read_only(image, derived.from) {
             let offset = Some(4 * derived.instruction);
@@ -221,8 +234,18 @@ pub(super) struct FunctionWalk<'a> {
     pub(super) piece: PieceId,
     pub(super) name: &'a str,
     pub(super) extent: &'a Extent,
+    /// Constants without a name whose addresses it takes.
+    pub(super) spans: Vec<Span>,
     references: Vec<Reference>,
     index_of: Vec<Option<u32>>,
+}
+
+impl FunctionWalk<'_> {
+    /// Whether two places lie in the same copy of constants.
+    fn are_together(&self, one: Rva<Fixed>, other: Rva<Fixed>) -> bool {
+        let mut spans = self.spans.iter();
+        spans.any(|span| span.holds(one) && span.holds(other))
+    }
 }
 
 /// Sorting did not move what page links count: references come in address order already, and

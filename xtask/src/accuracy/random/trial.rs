@@ -52,6 +52,7 @@ const LINK: [&str; 7] = [
 pub(super) struct Setting {
     pub(super) machine: Machine,
     pub(super) compile: Vec<String>,
+    sections: Sections,
     ways: [Way; 2],
 }
 
@@ -73,9 +74,12 @@ impl Setting {
         let level = dice.pick(&["-O0", "-O1", "-O2", "-Os", "-O2"]);
         let mut compile = vec![level.unwrap_or(&"-O2").to_string()];
         let mut both: Vec<String> = LINK.map(str::to_owned).to_vec();
+        let sections = match dice.chance(20) {
+            true => Sections::Shared,
+            false => Sections::Own,
+        };
         for (percent, flags) in [
-            (20, &["-fno-data-sections"][..]),
-            (15, &["-fstack-protector-strong"]),
+            (15, &["-fstack-protector-strong"][..]),
             (10, &["-fno-inline-functions"]),
             (10, &["-moutline"]),
             (10, &["-fmerge-all-constants"]),
@@ -107,6 +111,7 @@ impl Setting {
         Setting {
             machine,
             compile,
+            sections,
             ways: [one, other],
         }
     }
@@ -117,7 +122,10 @@ impl Setting {
             let reversed = if it.reversed { " (reversed)" } else { "" };
             format!("{}{reversed}", it.flags[LINK.len()..].join(" "))
         });
-        let compile = self.compile.join(" ");
+        let mut compile = self.compile.join(" ");
+        if self.sections == Sections::Shared {
+            compile.push_str(", shared sections");
+        }
         format!(
             "{} {compile}; base {base}; fixed {fixed}",
             self.machine.folder()
@@ -179,7 +187,11 @@ impl Setting {
                 Ok(objects) => objects,
                 Err(error) => return Ok(Outcome::Refused(format!("{error:#}"))),
             };
-            let linked = match objects.link(way) {
+            let linked = match self.sections {
+                Sections::Own => objects.link(way),
+                Sections::Shared => link_shared(&objects, way, folder),
+            };
+            let linked = match linked {
                 Ok(linked) => linked,
                 Err(error) => return Ok(Outcome::Refused(format!("{error:#}"))),
             };
@@ -221,6 +233,22 @@ impl Setting {
         }
         Ok(Outcome::Judged(totals))
     }
+}
+
+/// Links the same sources from objects that hold all data of a kind in one section, to files in
+/// `folder`.
+fn link_shared(objects: &Objects<'_>, way: &Way, folder: &Path) -> Result<Linked> {
+    let shared = objects.with(Sections::Shared)?;
+    let linked = shared.link(way)?;
+    // The objects' own folder goes with them.
+    let place = folder.join(way.name);
+    fs::create_dir_all(&place)?;
+    copy(&linked, &place)?;
+    let kept = |path: &Path| place.join(path.file_name().unwrap_or_default());
+    Ok(Linked {
+        image: kept(&linked.image),
+        map: kept(&linked.map),
+    })
 }
 
 fn way(name: &'static str, both: &[String], dice: &mut Dice) -> Way {

@@ -1,7 +1,7 @@
 //! One function: its bytes, verbatim, and what each pointing operand should reach.
 
 use hpbuild_differ::decode::{
-    Body, Code as Stretch, Derived, Field, ReferenceKind, decode, derived,
+    Body, Code as Stretch, Derived, Field, ReferenceKind, decode, derived, is_compared,
 };
 use hpbuild_differ::image::{FunctionKind, Image};
 use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
@@ -172,8 +172,8 @@ impl Extraction<'_> {
 
     /// What is reached through the address of something else must lie as far from it in the patch.
     /// Writable data stays in the base, where `check_neighbours` looks at it; constants are copied
-    /// one by one. An address right behind an array is its end, wherever the array is: compilers do
-    /// not make one constant's address of another's.
+    /// one by one. An address right behind an array that is only compared is its end, wherever the
+    /// array is; otherwise MSVC may mean the constant that stands there.
     fn check_derived(&mut self, walk: &FunctionWalk<'_>, derived: &Derived<Fixed>) {
         let image = &self.diff.fixed;
         let (from, target) = (resolve(image, derived.from), resolve(image, derived.target));
@@ -186,7 +186,9 @@ impl Extraction<'_> {
             (Meaning::Data { id, .. }, _) if derived.kind == ReferenceKind::Address => {
                 let symbol = image.data_symbol(id);
                 let end = symbol.rva.checked_add(symbol.size);
-                symbol.sized_by_type && end == Some(derived.target)
+                let code = image.code_of(walk.id);
+                let is_end = symbol.sized_by_type && end == Some(derived.target);
+                is_end && is_compared(image.pe.machine, code, 4 * derived.instruction)
             }
             (Meaning::Data { .. }, Meaning::Data { .. }) => false,
             (Meaning::Function { id: from, .. }, Meaning::Function { id: target, .. }) => {

@@ -34,10 +34,32 @@ pub(crate) fn is_mangled(name: &str) -> bool {
     name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")
 }
 
+/// Tables and pointers of the load config, which the linker or the loader fills (`guard` headers of
+/// the C runtime, LLD's `COFF/Writer.cpp`).
+const GUARDS: [&str; 15] = [
+    "__guard_check_icall_fptr",
+    "__guard_dispatch_icall_fptr",
+    "__guard_eh_cont_count",
+    "__guard_eh_cont_table",
+    "__guard_fids_count",
+    "__guard_fids_table",
+    "__guard_flags",
+    "__guard_iat_count",
+    "__guard_iat_table",
+    "__guard_longjmp_count",
+    "__guard_longjmp_table",
+    "__guard_memcpy_fptr",
+    "__guard_xfg_check_icall_fptr",
+    "__guard_xfg_dispatch_icall_fptr",
+    "__guard_xfg_table_dispatch_icall_fptr",
+];
+
 /// Whether the linker makes and fills what has this name: its contents are addresses of its own
 /// choosing and tell nothing about the program. `__imp_` is not among them: a slot of the import
 /// table is known by its place, and anything else of that name is a pointer of the program's own.
-pub(crate) fn is_linker_made(name: &str) -> bool {
+/// Linkers give what they make no type: what has one and another name than the runtime's is the
+/// program's, whatever it is called.
+pub(crate) fn is_linker_made(name: &str, is_typed: bool) -> bool {
     const PREFIXES: [&str; 8] = [
         "__guard_",
         "__IMPORT_DESCRIPTOR_",
@@ -48,7 +70,7 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
         "__RUNTIME_PSEUDO_RELOC_LIST",
         "___RUNTIME_PSEUDO_RELOC_LIST",
     ];
-    matches!(
+    let is_known = matches!(
         name,
         "_load_config_used"
             | "__enclave_config"
@@ -57,8 +79,12 @@ pub(crate) fn is_linker_made(name: &str) -> bool {
             | "__data_end__"
             | "__bss_start__"
             | "__bss_end__"
-    ) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-        || name.ends_with("_NULL_THUNK_DATA")
+    ) || GUARDS.contains(&name);
+    let is_made = || {
+        PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            || name.starts_with('\x7f') && name.ends_with("_NULL_THUNK_DATA")
+    };
+    is_known || !is_typed && is_made()
 }
 
 /// Bytes of the string literal for which the Microsoft ABI makes this linkage name, the terminating

@@ -40,7 +40,7 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         let is_set = crate::names::is_set_at_start(&symbol.name);
         // What each thread starts with is compared as a whole, with the rest of its block.
         let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-        let is_made = crate::names::is_linker_made(linkage);
+        let is_made = crate::names::is_linker_made(linkage, symbol.type_index != 0);
         let is_elsewhere = is_import || is_set || is_made || symbol.thread_local;
         if is_elsewhere || is_read_only(base, symbol.rva) {
             continue;

@@ -105,7 +105,7 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
     let is_slot = comparer.base.pe.import_at(base.rva).is_some()
         && comparer.fixed.pe.import_at(fixed.rva).is_some();
     let linkage = base.decorated.as_deref().unwrap_or(&base.name);
-    if is_slot || crate::names::is_linker_made(linkage) {
+    if is_slot || crate::names::is_linker_made(linkage, base.type_index != 0) {
         return (true, Vec::new());
     }
     let constant = (

@@ -287,6 +287,7 @@ fn references_differ(
             Meaning::Same if comparer.may_end_changed(base, b) => kinds.push(Kind::DataContent),
             Meaning::Same => {}
             _ if other_neighbour && comparer.both_end((base, b), (fixed, f)) => {}
+            _ if comparer.both_made_of_start((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => {
                 let (base, fixed) = ((b.offset, places.0), (f.offset, places.1));
                 let kind = kind_of_reference(comparer, &lines, difference, base, fixed);

@@ -269,6 +269,16 @@ pub fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
     }
 }
 
+/// Whether the register into which the instruction at `offset` puts an address that it makes of
+/// another one is next kept in the frame or used with an index, as that of the end of an array may
+/// be (Arm64; x64 makes no addresses of others). `bytes` are those of the function.
+pub fn is_kept_or_indexed(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+    match machine {
+        Machine::X64 => false,
+        Machine::Arm64 => arm64::is_kept_or_indexed(bytes, offset),
+    }
+}
+
 /// Builds what writing instructions as text needs once, where other threads would wait for it and a
 /// thread has nothing else to do.
 pub(crate) fn prepare_text(machine: Machine) {

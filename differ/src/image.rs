@@ -18,6 +18,9 @@ use crate::types::Types;
 pub use references::PlacedReference;
 pub(crate) use references::References;
 
+/// How MSVC's name for itself begins.
+const MSVC: &str = "Microsoft";
+
 /// One side of a pair, read and ordered. Nothing in it changes after `read`.
 #[derive(Debug)]
 pub struct Image<S: Side> {
@@ -454,6 +457,14 @@ impl<S: Side> Image<S> {
     /// The ids of all functions, in address order.
     pub fn function_ids(&self) -> impl ExactSizeIterator<Item = FunctionId<S>> + use<S> {
         (0..self.functions.len()).map(FunctionId::new)
+    }
+
+    /// Whether MSVC may have compiled a function: another compiler is not known to have.
+    pub fn may_be_of_msvc(&self, id: FunctionId<S>) -> bool {
+        let compiland = self.function(id).compiland;
+        let compiland = compiland.and_then(|it| self.compilands.get(it.index()));
+        let tool = compiland.and_then(|compiland| compiland.tool.as_ref());
+        tool.is_none_or(|tool| tool.version.starts_with(MSVC))
     }
 
     /// The function that a cold part was moved away from; `None` for what is no cold part.

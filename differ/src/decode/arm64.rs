@@ -25,7 +25,9 @@ use super::{Body, Code, Instruction, Reference, ReferenceKind};
 pub(super) use access::{access, entry_shift};
 pub use field::{AddressField, FieldError};
 pub use listing::text;
-pub(super) use listing::{constants_differing, is_compared, reaches_back, runs_on};
+pub(super) use listing::{
+    constants_differing, is_compared, is_kept_or_indexed, reaches_back, runs_on,
+};
 pub(super) use relative_tables::relative_tables;
 pub use text::Text;
 

@@ -22,9 +22,6 @@ use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve
 use crate::decode::{Reference, ReferenceKind, reaches_back};
 use crate::image::{FunctionKind, Image};
 
-/// How MSVC's name for itself begins.
-const MSVC: &str = "Microsoft";
-
 /// So many cuts and so many functions at each are looked at.
 const MOST: usize = 32;
 
@@ -288,11 +285,8 @@ fn size_for<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S
 /// The functions of the source that a function is made of: itself, and what is inlined into it.
 /// `None` where the records do not tell.
 fn sources<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Option<FxHashSet<String>> {
-    let function = image.function(id);
-    let compiland = function.compiland?;
-    let tool = image.compilands.get(compiland.index())?.tool.as_ref()?;
     // MSVC can be told to leave out the records of what it inlines.
-    if function.kind != FunctionKind::Procedure || tool.version.starts_with(MSVC) {
+    if image.function(id).kind != FunctionKind::Procedure || image.may_be_of_msvc(id) {
         return None;
     }
     let mut names: FxHashSet<String> = FxHashSet::default();

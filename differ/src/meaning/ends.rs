@@ -3,8 +3,8 @@
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
-use super::Comparer;
-use crate::decode::{ReferenceKind, is_compared, reaches_back};
+use super::{Comparer, is_read_only};
+use crate::decode::{Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
 use crate::image::{Image, PlacedReference};
 
 /// The data that ends at `rva` where `function` reaches into it, too, so that `rva` may be meant as
@@ -75,6 +75,30 @@ impl Comparer<'_> {
         (base, b): (FunctionId<Base>, &PlacedReference<Base>),
         (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
     ) -> bool {
+        let machine = self.base.pe.machine;
+        self.end_alike((base, b), (fixed, f))
+            && is_compared(machine, self.base.code_of(base), b.offset)
+            && is_compared(machine, self.fixed.code_of(fixed), f.offset)
+    }
+
+    /// Whether both operands make the end of the same array of constants of its start, whatever
+    /// stands there.
+    pub(crate) fn both_made_of_start(
+        &self,
+        (base, b): (FunctionId<Base>, &PlacedReference<Base>),
+        (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
+    ) -> bool {
+        is_made_of_constants(self.base, base, b)
+            && is_made_of_constants(self.fixed, fixed, f)
+            && self.end_alike((base, b), (fixed, f))
+    }
+
+    /// Whether both operands take the address behind the same array.
+    fn end_alike(
+        &self,
+        (base, b): (FunctionId<Base>, &PlacedReference<Base>),
+        (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
+    ) -> bool {
         let kinds = [b.reference.kind, f.reference.kind];
         if kinds != [ReferenceKind::Address; 2] {
             return false;
@@ -86,13 +110,23 @@ impl Comparer<'_> {
         let (Some(before), Some(after)) = ends else {
             return false;
         };
-        let machine = self.base.pe.machine;
-        self.paired_data(before, after).is_some()
-            && self
-                .base
-                .types
-                .is_array(self.base.data_symbol(before).type_index)
-            && is_compared(machine, self.base.code_of(base), b.offset)
-            && is_compared(machine, self.fixed.code_of(fixed), f.offset)
+        let symbol = self.base.data_symbol(before);
+        self.paired_data(before, after).is_some() && self.base.types.is_array(symbol.type_index)
     }
+}
+
+/// Whether an operand makes an address of that of a constant, to be kept in the frame or used with an
+/// index. Only MSVC is known to make one constant's address of another's: from other compilers it is
+/// a place in the same constant.
+fn is_made_of_constants<S: Side>(
+    image: &Image<S>,
+    function: FunctionId<S>,
+    placed: &PlacedReference<S>,
+) -> bool {
+    let before = placed.reference.target.get().checked_sub(1);
+    let code = || image.code_of(function);
+    placed.reference.field == Field::Word { mask: 0 }
+        && is_kept_or_indexed(image.pe.machine, code(), placed.offset)
+        && !image.may_be_of_msvc(function)
+        && before.is_some_and(|before| is_read_only(image, Rva::new(before)))
 }

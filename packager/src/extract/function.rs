@@ -2,6 +2,7 @@
 
 use hpbuild_differ::decode::{
     Body, Code as Stretch, Derived, Field, ReferenceKind, decode, derived, is_compared,
+    is_kept_or_indexed,
 };
 use hpbuild_differ::image::{FunctionKind, Image};
 use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
@@ -172,8 +173,8 @@ impl Extraction<'_> {
 
     /// What is reached through the address of something else must lie as far from it in the patch.
     /// Writable data stays in the base, where `check_neighbours` looks at it; constants are copied
-    /// one by one. An address right behind an array that is only compared is its end, wherever the
-    /// array is; otherwise MSVC may mean the constant that stands there.
+    /// one by one. An address right behind an array is its end, wherever the array is; but MSVC may mean
+    /// the constant that stands there, unless the address is only compared (`meaning/ends.rs`).
     fn check_derived(&mut self, walk: &FunctionWalk<'_>, derived: &Derived<Fixed>) {
         let image = &self.diff.fixed;
         let (from, target) = (resolve(image, derived.from), resolve(image, derived.target));
@@ -188,7 +189,10 @@ impl Extraction<'_> {
                 let end = symbol.rva.checked_add(symbol.size);
                 let code = image.code_of(walk.id);
                 let is_end = symbol.sized_by_type && end == Some(derived.target);
-                is_end && is_compared(image.pe.machine, code, 4 * derived.instruction)
+                let (machine, at) = (image.pe.machine, 4 * derived.instruction);
+                let is_walked =
+                    || !image.may_be_of_msvc(walk.id) && is_kept_or_indexed(machine, code, at);
+                is_end && (is_compared(machine, code, at) || is_walked())
             }
             (Meaning::Data { .. }, Meaning::Data { .. }) => false,
             (Meaning::Function { id: from, .. }, Meaning::Function { id: target, .. }) => {

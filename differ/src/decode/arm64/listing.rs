@@ -121,25 +121,45 @@ const USE_WINDOW: usize = 64;
 
 /// See [`crate::decode::is_compared`].
 pub(in crate::decode) fn is_compared(bytes: &[u8], offset: u32) -> bool {
-    let mut words = words_from(bytes, offset);
-    let Some(register) = words.next().map(|word| word & 31) else {
-        return false;
+    // cmp xn, xm
+    let is_comparison = |word: u32, register: u32| {
+        let operands = [(word >> 5) & 31, (word >> 16) & 31];
+        word & 0xffe0_fc1f == 0xeb00_001f && operands.contains(&register)
     };
+    next_use(bytes, offset).is_some_and(|(word, register)| is_comparison(word, register))
+}
+
+/// Whether the register into which the instruction at `offset` puts an address is next kept in the
+/// frame, or what is read or written is counted from it by an index.
+pub(in crate::decode) fn is_kept_or_indexed(bytes: &[u8], offset: u32) -> bool {
+    let frame = |word: u32| matches!((word >> 5) & 31, 29 | 31);
+    next_use(bytes, offset).is_some_and(|(word, register)| {
+        let is_stored = word & 31 == register && frame(word);
+        // str xt, [sp, #offset], also unscaled; ldr or str of any size, [xn, xm]
+        let is_kept = word & 0xffc0_0000 == 0xf900_0000 || word & 0xffe0_0c00 == 0xf800_0000;
+        let is_indexed = word & 0x3b20_0c00 == 0x3820_0800 && (word >> 5) & 31 == register;
+        is_kept && is_stored || is_indexed
+    })
+}
+
+/// The next instruction that reads or writes the register into which the instruction at `offset`
+/// puts an address, and the register.
+fn next_use(bytes: &[u8], offset: u32) -> Option<(u32, u32)> {
+    let mut words = words_from(bytes, offset);
+    let register = words.next()? & 31;
     for word in words.take(USE_WINDOW) {
         let effects = effects::of(word);
         if (effects.reads | effects.writes) & (1 << register) != 0 {
-            // cmp xn, xm
-            let operands = [(word >> 5) & 31, (word >> 16) & 31];
-            return word & 0xffe0_fc1f == 0xeb00_001f && operands.contains(&register);
+            return Some((word, register));
         }
-        // The comparison may stand at the end of a loop, behind calls; never behind the function.
+        // The use may stand at the end of a loop, behind calls; never behind the function.
         match effects.flow {
-            Flow::Stop => return false,
-            Flow::Call if effects::VOLATILE & (1 << register) != 0 => return false,
+            Flow::Stop => return None,
+            Flow::Call if effects::VOLATILE & (1 << register) != 0 => return None,
             _ => {}
         }
     }
-    false
+    None
 }
 
 #[cfg(test)]

@@ -73,6 +73,9 @@ impl Extraction<'_> {
     fn address(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
         let rva = operand.reference.target;
         let kind = ReferenceKind::Address;
+        if let Some(found) = self.place_inside_span(walk, rva) {
+            return found;
+        }
         let image = &self.diff.fixed;
         let is_start = match resolve(image, rva) {
             Meaning::Data { offset: 0, .. } => true,

@@ -3,11 +3,13 @@
 //!
 //! Code may hold several addresses in one constant (its start, its end, an entry), and nothing tells
 //! where such a constant ends. So whatever a function reaches that overlaps or touches goes into one
-//! piece, in which everything stays as far apart as it was.
+//! piece, in which everything stays as far apart as it was. Arrays with names go in as well where the
+//! address behind one is that of what follows, and both are copied anyway: in one piece it is right
+//! whichever is meant. What need not be copied stays in the base, for programs compare addresses.
 
 use hpbuild_differ::decode::{Body, ReferenceKind, is_compared};
-use hpbuild_differ::meaning::whole_constants;
-use hpbuild_metadata::{Fixed, FunctionId, Rva};
+use hpbuild_differ::meaning::{Target as Meaning, ends_at, is_read_only, resolve, whole_constants};
+use hpbuild_metadata::{DataId, Fixed, FunctionId, Rva};
 
 use super::code::Operand;
 use super::function::FunctionWalk;
@@ -60,19 +62,26 @@ fn alignment(rva: Rva<Fixed>) -> u32 {
 }
 
 impl Extraction<'_> {
-    /// The constants without a name whose addresses a function takes; sorted, apart from each other.
+    /// The constants without a name whose addresses a function takes, and arrays beside them or beside
+    /// each other; sorted, apart from each other.
     pub(super) fn spans(&self, id: FunctionId<Fixed>, body: &Body<Fixed>) -> Vec<Span> {
-        let span = |instruction: &hpbuild_differ::decode::Instruction<Fixed>| {
-            let reference = instruction.reference?;
-            if reference.kind != ReferenceKind::Address || !self.is_in_data(reference.target) {
-                return None;
+        let mut spans: Vec<Span> = Vec::new();
+        for instruction in &body.instructions {
+            let Some(reference) = instruction.reference else {
+                continue;
+            };
+            let rva = reference.target;
+            if reference.kind != ReferenceKind::Address || !self.is_in_data(rva) {
+                continue;
             }
             let offset = instruction.offset;
-            let whole = self.comparer.constants_reached(id, offset, reference)?;
-            let align = alignment(reference.target).max(alignment(whole.rva));
-            Some(Span::new(whole.rva, whole.size, align))
-        };
-        let mut spans: Vec<Span> = body.instructions.iter().filter_map(span).collect();
+            let whole = self.comparer.constants_reached(id, offset, reference);
+            if let Some(whole) = whole {
+                let align = alignment(rva).max(alignment(whole.rva));
+                spans.push(Span::new(whole.rva, whole.size, align));
+            }
+            spans.extend(self.arrays_that_meet(id, rva, whole.is_some()));
+        }
         spans.sort_by_key(|span| span.start);
         let mut joined: Vec<Span> = Vec::new();
         for span in spans {
@@ -87,6 +96,51 @@ impl Extraction<'_> {
             }
         }
         joined
+    }
+
+    /// The array of constants that ends at `rva` and is reached by the function, too, and the constant
+    /// with a name that starts there, where both are copied: each for itself they would be parted.
+    fn arrays_that_meet(
+        &self,
+        id: FunctionId<Fixed>,
+        rva: Rva<Fixed>,
+        is_copied_behind: bool,
+    ) -> Vec<Span> {
+        let image = &self.diff.fixed;
+        let span = |id: DataId<Fixed>| {
+            let symbol = image.data_symbol(id);
+            let is_whole = symbol.sized_by_type && symbol.type_index != 0;
+            let is_constant = is_whole && is_read_only(image, symbol.rva);
+            is_constant.then(|| Span::new(symbol.rva, symbol.size, alignment(symbol.rva)))
+        };
+        let is_copied = |id: DataId<Fixed>| {
+            let base = self.comparer.base_data_of(id);
+            base.is_none_or(|base| !self.comparer.data_same(base))
+        };
+        let Some(array) = ends_at(image, id, rva) else {
+            return Vec::new();
+        };
+        let spans = match resolve(image, rva) {
+            Meaning::Anonymous(_) if is_copied_behind && is_copied(array) => vec![span(array)],
+            Meaning::Data { id, offset: 0 } if is_copied(array) && is_copied(id) => {
+                vec![span(array), span(id)]
+            }
+            _ => Vec::new(),
+        };
+        // Where one has no certain size, neither is moved.
+        spans.into_iter().collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// The place of an address in the copies, where that is known to lie inside what is copied in one
+    /// piece: then it does not matter what is meant by it.
+    pub(super) fn place_inside_span(
+        &mut self,
+        walk: &FunctionWalk<'_>,
+        rva: Rva<Fixed>,
+    ) -> Option<Result<Target, (Code, String)>> {
+        let mut spans = walk.spans.iter();
+        let span = *spans.find(|span| span.start < rva && span.holds(rva))?;
+        Some(self.place_in_span(span, rva))
     }
 
     /// The place of an address in the copies of the constants that the function reaches. An address

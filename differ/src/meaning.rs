@@ -8,6 +8,7 @@ mod content;
 mod cut;
 mod ends;
 mod extent;
+mod known;
 mod lookup;
 mod table;
 mod thread_local;
@@ -25,6 +26,7 @@ use crate::pair::Pairing;
 use crate::pe::Import;
 
 use cut::Readers;
+use known::Stretches;
 use lookup::Lookup;
 
 pub use content::DataChange;
@@ -170,6 +172,7 @@ pub struct Comparer<'a> {
     changed_ends: Vec<Rva<Base>>,
     lookups: Arc<(Lookup, Lookup)>,
     readers: (Readers<Base>, Readers<Fixed>),
+    stretches: Stretches,
 }
 
 /// What a comparer found out, for another one of the same images.
@@ -190,6 +193,7 @@ impl<'a> Comparer<'a> {
             changed_ends: Vec::new(),
             lookups: Arc::new(rayon::join(|| Lookup::new(base), || Lookup::new(fixed))),
             readers: Default::default(),
+            stretches: Stretches::default(),
         };
         comparer.data_same = content::compare_symbols(&comparer).into();
         comparer.changed_ends = ends::changed(base, &comparer.data_same);
@@ -211,6 +215,7 @@ impl<'a> Comparer<'a> {
             data_same: prepared.data_same,
             lookups: prepared.lookups,
             readers: Default::default(),
+            stretches: Stretches::default(),
         }
     }
 

@@ -258,7 +258,7 @@ impl Comparer<'_> {
                 size: open.1.unwrap_or(fixed.size),
                 ..fixed
             };
-            self.compare_extents(base, fixed, visit) == Meaning::Same
+            self.same_whole(base, fixed, visit)
         };
         match (meaning, open) {
             (Meaning::Same, (Some(_), Some(_))) if !whole() => Meaning::Unknown,
@@ -270,6 +270,52 @@ impl Comparer<'_> {
             }
             _ => meaning,
         }
+    }
+
+    /// Whether two stretches that end where something is certain to start are the same. Many
+    /// references lead into one such stretch, and each goes on to its end: what one found out is
+    /// remembered for the others.
+    fn same_whole(&self, base: Extent<Base>, fixed: Extent<Fixed>, visit: &mut Visit) -> bool {
+        let is_first = visit.depth == 1 && visit.collect.is_none() && base.size == fixed.size;
+        let known = is_first
+            .then(|| self.stretches.known(base, fixed))
+            .flatten();
+        if let Some(known) = known {
+            return known;
+        }
+        let same = self.compare_extents(base, fixed, visit) == Meaning::Same;
+        if is_first {
+            let until = match same {
+                true => Some(base.rva),
+                false => self.first_plain_difference(base, fixed),
+            };
+            if let Some(until) = until {
+                self.stretches.remember(base, fixed, same, until);
+            }
+        }
+        same
+    }
+
+    /// The first place at which bytes differ that belong to no pointer.
+    fn first_plain_difference(
+        &self,
+        base: Extent<Base>,
+        fixed: Extent<Fixed>,
+    ) -> Option<Rva<Base>> {
+        let b = self.base.pe.bytes_from(base.rva);
+        let f = self.fixed.pe.bytes_from(fixed.rva);
+        let both = b.iter().zip(f).take(base.size as usize);
+        let mut differing = both.enumerate().filter(|(_, (b, f))| b != f);
+        differing.find_map(|(at, _)| {
+            let at = u32::try_from(at).ok()?;
+            let before = at.saturating_sub(7);
+            let b = base.rva.checked_add(before)?;
+            let f = fixed.rva.checked_add(before)?;
+            let size = at - before + 1;
+            let is_plain = self.base.pointers_in(b, size).is_empty()
+                && self.fixed.pointers_in(f, size).is_empty();
+            is_plain.then(|| base.rva.checked_add(at)).flatten()
+        })
     }
 
     /// Compares data as the code that reads it takes it: as a table of distances, or as it stands.

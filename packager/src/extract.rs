@@ -193,7 +193,7 @@ impl<'a> Extraction<'a> {
         while let Some((source, id)) = self.open.pop() {
             let piece = match source {
                 Source::Function(function) => self.function(function, id),
-                Source::Data(rva, size) => self.data(rva, size, id),
+                Source::Data(rva, size) => self.data(rva, size, 0, id),
                 Source::Constants(span) => self.constants(span, id),
                 Source::Unwind(rva) => self.unwind_info(rva),
                 Source::Cxx(table) => self.cxx(table),

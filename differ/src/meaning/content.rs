@@ -266,7 +266,10 @@ impl Comparer<'_> {
             (Meaning::Different(_), (Some(_), _) | (_, Some(_)))
                 if base.size != fixed.size && whole() =>
             {
-                Meaning::Same
+                match self.may_lead_elsewhere(base, fixed, visit) {
+                    true => Meaning::Unknown,
+                    false => Meaning::Same,
+                }
             }
             _ => meaning,
         }
@@ -319,7 +322,7 @@ impl Comparer<'_> {
     }
 
     /// Compares data as the code that reads it takes it: as a table of distances, or as it stands.
-    fn compare_table_or_extents(
+    pub(super) fn compare_table_or_extents(
         &self,
         base: Extent<Base>,
         fixed: Extent<Fixed>,
@@ -331,20 +334,28 @@ impl Comparer<'_> {
             return self.compare_relative(base.rva, fixed.rva, visit);
         }
         let meaning = self.compare_extents(base, fixed, visit);
-        let may_be_relative =
-            || may_be_relative(self.base, base) && may_be_relative(self.fixed, fixed);
-        // Code may read such a table in ways that are not known. Where it reads numbers, what they
-        // would lead to may differ all the same: nobody can tell.
-        if meaning == Meaning::Same
-            && may_be_relative()
-            && self.compare_relative(base.rva, fixed.rva, visit) != Meaning::Same
-        {
-            return Meaning::Unknown;
+        match meaning {
+            Meaning::Same if self.may_lead_elsewhere(base, fixed, visit) => Meaning::Unknown,
+            _ => meaning,
         }
-        meaning
     }
 
-    pub(super) fn compare_extents(
+    /// Whether equal contents may be distances that lead to different things. Code may read such a
+    /// table in ways that are not known. Where it reads numbers, what they would lead to may differ all
+    /// the same: nobody can tell.
+    fn may_lead_elsewhere(
+        &self,
+        base: Extent<Base>,
+        fixed: Extent<Fixed>,
+        visit: &mut Visit,
+    ) -> bool {
+        may_be_relative(self.base, base)
+            && may_be_relative(self.fixed, fixed)
+            && self.compare_relative(base.rva, fixed.rva, visit) != Meaning::Same
+    }
+
+    /// Compares stretches byte by byte, and their pointers by what they lead to.
+    fn compare_extents(
         &self,
         base: Extent<Base>,
         fixed: Extent<Fixed>,

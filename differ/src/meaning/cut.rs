@@ -89,7 +89,7 @@ impl Comparer<'_> {
                 .changed_before(base, fixed)
                 .map_or(Meaning::Same, |(meaning, _)| meaning),
             Meaning::Unknown => self.reach(base, fixed).map_or(Meaning::Unknown, |(b, f)| {
-                self.compare_extents(b, f, &mut Visit::new())
+                self.compare_table_or_extents(b, f, &mut Visit::new())
             }),
             Meaning::Different(_) => meaning,
         }
@@ -106,11 +106,10 @@ impl Comparer<'_> {
     /// Constants without a name whose address is taken, as far as the functions reach them. `None`
     /// where nothing tells.
     pub(crate) fn reach(&self, base: &Operand<Base>, fixed: &Operand<Fixed>) -> Option<Reach> {
-        let places = (base.reference.target, fixed.reference.target);
-        if !is_nameless_constant(self.base, places.0) || !is_nameless_constant(self.fixed, places.1)
-        {
+        if !self.has_open_ends(base, fixed) {
             return None;
         }
+        let places = (base.reference.target, fixed.reference.target);
         let sizes = (
             size_for(self.base, &self.readers.0, base)?,
             size_for(self.fixed, &self.readers.1, fixed)?,
@@ -138,7 +137,7 @@ impl Comparer<'_> {
         let is_reached = own.any(|it| it.reference.target == b.rva);
         let code = self.base.code_of(base.function);
         if is_reached
-            || self.compare_extents(b, f, &mut Visit::new()) == Meaning::Same
+            || self.compare_table_or_extents(b, f, &mut Visit::new()) == Meaning::Same
             || !reaches_back(self.base.pe.machine, code, base.offset)
         {
             return None;
@@ -147,11 +146,17 @@ impl Comparer<'_> {
             is_of(self.base, &self.readers.0, base, b.rva),
             is_of(self.fixed, &self.readers.1, fixed, f.rva),
         );
-        let meaning = match whose {
-            (Some(false), _) | (_, Some(false)) => return None,
-            (Some(true), Some(true)) => Meaning::Different(Difference::DataContent),
+        // What starts there may be another's, and shorter.
+        let is_foreign = whose.0 == Some(false) || whose.1 == Some(false);
+        let ended = || Some((behind_text(self.base, b)?, behind_text(self.fixed, f)?));
+        let meaning = match (whose, is_foreign.then(ended).flatten()) {
+            (_, Some((b, f))) => self.compare_table_or_extents(b, f, &mut Visit::new()),
+            ((Some(true), Some(true)), None) => Meaning::Different(Difference::DataContent),
             _ => Meaning::Unknown,
         };
+        if meaning == Meaning::Same {
+            return None;
+        }
         Some((meaning, (b, f)))
     }
 }
@@ -234,6 +239,15 @@ fn stretch_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
     let size = rva.checked_sub(start)?;
     let bytes = image.pe.bytes(start, size)?;
     (is_nameless_constant(image, start) && !is_ended_text(bytes)).then_some(open(start, size))
+}
+
+/// What stands behind the text and its zero that constants without a name start with.
+fn behind_text<S: Side>(image: &Image<S>, constants: Extent<S>) -> Option<Extent<S>> {
+    let bytes = image.pe.bytes(constants.rva, constants.size)?;
+    let zero = bytes.iter().position(|byte| *byte == 0)?;
+    let end = u32::try_from(zero + 1).ok()?;
+    let start = constants.rva.checked_add(end)?;
+    is_ended_text(&bytes[..=zero]).then(|| open(start, constants.size - end))
 }
 
 /// Whether what `operand` reaches may go on at `cut`, by who else reaches that. `None` where nothing

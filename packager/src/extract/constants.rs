@@ -200,8 +200,8 @@ impl Extraction<'_> {
 
     /// Makes the piece of constants.
     pub(super) fn constants(&mut self, span: Span, piece: PieceId) -> Piece {
-        let mut made = self.data(span.start, span.size, piece);
         let lead = span.lead();
+        let mut made = self.data(span.start, span.size, lead, piece);
         made.align = made.align.max(span.align);
         if lead > 0 {
             made.bytes

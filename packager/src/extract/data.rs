@@ -17,8 +17,8 @@ const MAX_ENTRIES: u32 = 1 << 16;
 const MAX_DATA: u32 = 1 << 28;
 
 impl Extraction<'_> {
-    /// Makes the piece of data at a place.
-    pub(super) fn data(&mut self, rva: Rva<Fixed>, size: u32, piece: PieceId) -> Piece {
+    /// Makes the piece of data at a place. `lead` bytes will be put in front of it.
+    pub(super) fn data(&mut self, rva: Rva<Fixed>, size: u32, lead: u32, piece: PieceId) -> Piece {
         let image = &self.diff.fixed;
         let name = self.name_of(rva);
         let room = if is_read_only(image, rva) {
@@ -35,7 +35,7 @@ impl Extraction<'_> {
         let references = match resolve(image, rva) {
             Meaning::JumpTable(index) => self.table_entries(index, &name).unwrap_or_default(),
             _ => {
-                let mut references = self.pointers(rva, size, &name);
+                let mut references = self.pointers((rva, size), lead, &name);
                 references.extend(self.distances(rva, size, piece, &name));
                 references.sort_by_key(|reference| reference.offset);
                 references
@@ -188,8 +188,14 @@ impl Extraction<'_> {
         }
     }
 
-    /// The pointers in a stretch of data, known by their base relocations.
-    fn pointers(&mut self, rva: Rva<Fixed>, size: u32, name: &str) -> Vec<Reference> {
+    /// The pointers in a stretch of data, known by their base relocations. `lead` bytes will come
+    /// before it in its piece.
+    fn pointers(
+        &mut self,
+        (rva, size): (Rva<Fixed>, u32),
+        lead: u32,
+        name: &str,
+    ) -> Vec<Reference> {
         let image = &self.diff.fixed;
         if let Some(kind) = holds_image_relative(name) {
             self.refuse(
@@ -209,7 +215,7 @@ impl Extraction<'_> {
                 .map(u64::from_le_bytes);
             let target = match value.and_then(|value| image.pe.rva_of(value)) {
                 // The loader would take one that is not aligned; the table of patches does not.
-                Some(_) if !offset.is_multiple_of(8) => Err((
+                Some(_) if !(lead + offset).is_multiple_of(8) => Err((
                     Code::DataNotUnderstood,
                     "a pointer at an offset that is not aligned".to_string(),
                 )),

@@ -2,8 +2,9 @@
 //!
 //! The prebuilt pairs are what a person wrote the truth down for, at one level. Here every pair is
 //! compiled at all levels, linked once plainly, once with identical code folded, and once from objects
-//! that hold all constants in one section, and held against the oracle. Every base is also held against itself, against another build of the same
-//! source, and against other links of the same objects.
+//! that hold all data of a kind in one section, and held against the oracle. Every base is also held
+//! against itself, against another build of the same source, and against other links of the same
+//! objects.
 
 use std::collections::BTreeMap;
 

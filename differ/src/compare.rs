@@ -10,7 +10,7 @@ mod seen;
 
 use std::borrow::Cow;
 
-use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -96,6 +96,8 @@ pub enum Doubt {
     Meaning,
     /// How far the constants without a name reach that it leads to. What stands beside them differs.
     Extent(Rva<Base>),
+    /// Whether an index that is added to it counts into these data, which stand behind it and differ.
+    Index(DataId<Base>),
 }
 
 /// What comparing two images found. Every list is in address order of the base, or of the fixed
@@ -297,14 +299,23 @@ fn references_differ(
                 base,
                 fixed,
                 offset: b.offset,
-                doubt: match comparer.has_open_ends(&operands.0, &operands.1) {
-                    true => Doubt::Extent(places.0),
-                    false => Doubt::Meaning,
-                },
+                doubt: doubt(comparer, &operands),
             }),
         }
     }
     Some(kinds)
+}
+
+/// Why it is not known whether two operands mean the same.
+fn doubt(comparer: &Comparer<'_>, operands: &(Operand<Base>, Operand<Fixed>)) -> Doubt {
+    let (base, fixed) = operands;
+    if comparer.has_open_ends(base, fixed) {
+        return Doubt::Extent(base.reference.target);
+    }
+    match comparer.changed_behind(base, fixed) {
+        Some(data) => Doubt::Index(data),
+        None => Doubt::Meaning,
+    }
 }
 
 /// The kind of change that a difference between references makes.
@@ -321,7 +332,7 @@ fn kind_of(difference: Difference) -> Kind {
 
 fn changed_data(comparer: &Comparer<'_>) -> Vec<DataChange> {
     let change = |index: usize| {
-        let base = hpbuild_metadata::DataId::new(index);
+        let base = DataId::new(index);
         let fixed = comparer.pairing.fixed_data(base)?;
         // MSVC records jump tables as data without a name. They belong to those who reach them.
         let is_named = !comparer.base.data_symbol(base).name.is_empty();

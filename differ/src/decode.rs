@@ -297,6 +297,16 @@ pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> bool {
     }
 }
 
+/// By how much the instruction at `offset` multiplies the index that it adds to an address; `None`
+/// where it adds none, and on Arm64, where such an address is in a register. `bytes` are those of the
+/// function.
+pub(crate) fn index_scale(machine: Machine, bytes: &[u8], offset: u32) -> Option<u32> {
+    match machine {
+        Machine::X64 => x64::index_scale(bytes, offset),
+        Machine::Arm64 => None,
+    }
+}
+
 /// The only constant in which two instructions differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Constants {

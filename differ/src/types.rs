@@ -133,22 +133,31 @@ impl CodeViewTypes {
 
     /// Whether values of this type are arrays, or structures of an array and nothing else.
     pub(crate) fn is_array(&self, index: u32) -> bool {
+        self.entry_type(index).is_some()
+    }
+
+    /// Bytes of an entry of such an array; those of a value of any other type.
+    pub(crate) fn entry_size(&self, index: u32) -> Option<u32> {
+        match self.entry_type(index) {
+            Some(entry) => self.size_at(entry, 0),
+            None => self.size(index),
+        }
+    }
+
+    fn entry_type(&self, index: u32) -> Option<TypeIndex> {
         let mut index = TypeIndex(index);
         for _ in 0..MAX_DEPTH {
             if self.stream.is_primitive(index) {
-                return false;
+                return None;
             }
-            index = match self.data(index) {
-                Some(TypeData::Array(_)) => return true,
-                Some(TypeData::Modifier(modifier)) => modifier.underlying_type.get(),
-                Some(data @ TypeData::Struct(_)) => match self.only_member(index, &data) {
-                    Some(member) => member,
-                    None => return false,
-                },
-                _ => return false,
+            index = match self.data(index)? {
+                TypeData::Array(array) => return Some(array.fixed.element_type.get()),
+                TypeData::Modifier(modifier) => modifier.underlying_type.get(),
+                data @ TypeData::Struct(_) => self.only_member(index, &data)?,
+                _ => return None,
             };
         }
-        false
+        None
     }
 
     /// Whether values of this type may be larger than it: the last member of a structure is an

@@ -31,7 +31,7 @@ pub(super) use access::access;
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;
-pub(super) use uses::{constants_differing, is_compared, reaches_back, runs_on};
+pub(super) use uses::{constants_differing, index_scale, is_compared, reaches_back, runs_on};
 
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     let mut tables = Tables::default();

@@ -40,11 +40,21 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
                 "it takes the address of constants without a name, and what stands beside them, \
                  perhaps a part of them, changed"
             }
+            Doubt::Index(_) => {
+                "it adds an index to an address that may lie before the table it counts into, and \
+                 what stands behind that address changed"
+            }
         };
         let message = format!("{name}: {what}");
         let mut evidence = format!("{name}+{:#x}", unknown.offset);
-        if let Doubt::Extent(rva) = unknown.doubt {
-            evidence = format!("{evidence}, constants at rva {rva} of the base");
+        match unknown.doubt {
+            Doubt::Meaning => {}
+            Doubt::Extent(rva) => {
+                evidence = format!("{evidence}, constants at rva {rva} of the base");
+            }
+            Doubt::Index(data) => {
+                evidence = format!("{evidence}, {}", base.data_symbol(data).name);
+            }
         }
         refusals.push(Refusal::new("HP029", name, message, evidence));
     }

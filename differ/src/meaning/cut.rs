@@ -85,6 +85,7 @@ impl Comparer<'_> {
         meaning: Meaning,
     ) -> Meaning {
         match meaning {
+            Meaning::Same if self.changed_behind(base, fixed).is_some() => Meaning::Unknown,
             Meaning::Same => self
                 .changed_before(base, fixed)
                 .map_or(Meaning::Same, |(meaning, _)| meaning),

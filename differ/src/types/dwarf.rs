@@ -184,21 +184,38 @@ impl DwarfTypes {
     }
 
     /// Whether values of this type are arrays, or structures of an array and nothing else.
-    pub(crate) fn is_array(&self, mut index: u32) -> bool {
-        for _ in 0..MAX_DEPTH {
-            let next = match self.record(index) {
-                Some(DwarfType::Array { .. }) => return true,
-                Some(DwarfType::Alias { target, .. }) => *target,
-                Some(DwarfType::Definition(definition)) => match &definition.members[..] {
-                    [member] => member.ty,
-                    _ => None,
-                },
-                _ => None,
-            };
-            let Some(next) = next else { return false };
-            index = next;
+    pub(crate) fn is_array(&self, index: u32) -> bool {
+        self.array(index).is_some()
+    }
+
+    /// Bytes of an entry of such an array; those of a value of any other type.
+    pub(crate) fn entry_size(&self, index: u32) -> Option<u32> {
+        let Some((element, counts)) = self.array(index) else {
+            return self.size(index);
+        };
+        let mut size = self.size_at(element?, 0)?;
+        for count in counts.iter().skip(1) {
+            size = size.checked_mul((*count)?)?;
         }
-        false
+        size.try_into().ok()
+    }
+
+    /// The element and the counts of such an array.
+    fn array(&self, mut index: u32) -> Option<(Option<u32>, &[Option<u64>])> {
+        for _ in 0..MAX_DEPTH {
+            index = match self.record(index)? {
+                DwarfType::Array {
+                    element, counts, ..
+                } => return Some((*element, counts)),
+                DwarfType::Alias { target, .. } => (*target)?,
+                DwarfType::Definition(definition) => match &definition.members[..] {
+                    [member] => member.ty?,
+                    _ => return None,
+                },
+                _ => return None,
+            };
+        }
+        None
     }
 
     /// Whether values of this type may be larger than it: the last member of a structure is an

@@ -56,6 +56,15 @@ impl Types {
         }
     }
 
+    /// Bytes of an entry of this type, which is one of arrays, or of structures of an array and nothing
+    /// else; those of a value of any other type. `None` where the records do not tell.
+    pub(crate) fn entry_size(&self, index: u32) -> Option<u32> {
+        match &self.0 {
+            Source::CodeView(types) => types.entry_size(index),
+            Source::Dwarf(types) => types.entry_size(index),
+        }
+    }
+
     /// Whether values of this type may be larger than it, as structures that end with an array
     /// without a count are.
     pub fn is_open_ended(&self, index: u32) -> bool {

@@ -2,7 +2,7 @@
 
 use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind, reaches_back};
 use hpbuild_differ::meaning::{
-    Target as Meaning, anonymous_extent, ends_at, is_read_only, resolve,
+    Target as Meaning, anonymous_extent, counted_from, ends_at, is_read_only, resolve,
 };
 use hpbuild_differ::pe::Tls;
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
@@ -56,6 +56,7 @@ impl Extraction<'_> {
             ReferenceKind::Address => self.address(walk, operand),
             _ => self.target(target, kind, operand),
         };
+        let found = found.and_then(|found| self.check_index(walk, operand, found));
         match found {
             // A pointer of a new function to itself.
             Ok(Target::Piece(place)) if place.piece == walk.piece && is_distance => None,
@@ -64,6 +65,32 @@ impl Extraction<'_> {
                 let found = format!("{message} (fixed rva {target}, {} bytes)", operand.length);
                 self.refuse(rule, walk.name, Some(operand.offset), found);
                 None
+            }
+        }
+    }
+
+    /// Refuses an operand whose index may count into something else than what stands at its RVA, unless
+    /// that something is where the operand would find it.
+    fn check_index(&self, walk: &FunctionWalk<'_>, operand: &Operand, found: Target) -> Found {
+        let image = &self.diff.fixed;
+        let rva = operand.reference.target;
+        let is_there = |table: DataId<Fixed>| {
+            let Target::Base(place) = found else {
+                return false;
+            };
+            let distance = image.data_symbol(table).rva.get() - rva.get();
+            self.comparer.base_data_of(table).is_some_and(|base| {
+                let symbol = self.diff.base.data_symbol(base);
+                place.checked_add(distance) == Some(symbol.rva) && self.comparer.data_same(base)
+            })
+        };
+        let mut tables = counted_from(image, walk.id, operand.offset, operand.reference);
+        match tables.find(|table| !is_there(*table)) {
+            None => Ok(found),
+            Some(table) => {
+                let name = &image.data_symbol(table).name;
+                let message = format!("an index that may count into {name}, which lies behind");
+                Err((Code::Neighbour, message))
             }
         }
     }

@@ -61,6 +61,14 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
     false
 }
 
+/// See [`crate::decode::index_scale`].
+pub(in crate::decode) fn index_scale(bytes: &[u8], offset: u32) -> Option<u32> {
+    let rest = bytes.get(offset as usize..)?;
+    let iced = Decoder::with_ip(64, rest, 0, DecoderOptions::NONE).decode();
+    let is_indexed = iced.memory_index() != Register::None;
+    is_indexed.then(|| iced.memory_index_scale())
+}
+
 /// See [`crate::decode::runs_on`].
 pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
     let iced = Decoder::with_ip(64, instruction, 0, DecoderOptions::NONE).decode();

@@ -287,10 +287,18 @@ pub(crate) fn prepare_text(machine: Machine) {
     }
 }
 
-/// Whether the register into which the instruction at `offset` puts an address is soon used to reach
-/// what lies before that address, as code does that walks an array from its end. `bytes` are those of
-/// the function.
-pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+/// Who reaches what lies before an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// The code that takes it, as that does which walks an array from its end.
+    Itself,
+    /// Perhaps a function that it is handed to.
+    Callee,
+}
+
+/// Whether the address that the instruction at `offset` puts into a register is soon used to reach what
+/// lies before it. `bytes` are those of the function.
+pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> Option<Back> {
     match machine {
         Machine::X64 => x64::reaches_back(bytes, offset),
         Machine::Arm64 => arm64::reaches_back(bytes, offset),

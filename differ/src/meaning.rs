@@ -11,6 +11,7 @@ mod extent;
 mod index;
 mod known;
 mod lookup;
+mod readers;
 mod table;
 mod thread_local;
 mod unwind_labels;
@@ -26,15 +27,15 @@ use crate::image::{DataSymbol, FunctionKind, Image};
 use crate::pair::Pairing;
 use crate::pe::Import;
 
-use cut::Readers;
 use known::Stretches;
 use lookup::Lookup;
+use readers::Readers;
 
 pub use content::DataChange;
 pub(crate) use content::pointer_at;
 pub(crate) use cut::Operand;
 pub use cut::whole_constants;
-pub use ends::ends_at;
+pub use ends::{array_before, ends_at};
 pub use extent::{Extent, anonymous_extent};
 pub use index::counted_from;
 pub(crate) use table::entries as jump_table_entries;

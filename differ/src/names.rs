@@ -72,19 +72,22 @@ pub(crate) fn is_linker_made(name: &str, is_typed: bool) -> bool {
     ];
     let is_known = matches!(
         name,
-        "_load_config_used"
-            | "__enclave_config"
-            | "__hybrid_auxiliary_iat"
-            | "__data_start__"
-            | "__data_end__"
-            | "__bss_start__"
-            | "__bss_end__"
-    ) || GUARDS.contains(&name);
+        "_load_config_used" | "__enclave_config" | "__hybrid_auxiliary_iat"
+    ) || is_bound(name)
+        || GUARDS.contains(&name);
     let is_made = || {
         PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || name.starts_with('\x7f') && name.ends_with("_NULL_THUNK_DATA")
     };
     is_known || !is_typed && is_made()
+}
+
+/// Whether the linker gives this name to where a section begins or ends (MinGW's, and lld's for it).
+pub(crate) fn is_bound(name: &str) -> bool {
+    matches!(
+        name,
+        "__data_start__" | "__data_end__" | "__bss_start__" | "__bss_end__"
+    )
 }
 
 /// Bytes of the string literal for which the Microsoft ABI makes this linkage name, the terminating

@@ -18,6 +18,7 @@ mod constants;
 mod continuations;
 mod cxx;
 mod data;
+mod ends;
 mod function;
 mod handler;
 mod previous;

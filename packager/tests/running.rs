@@ -13,7 +13,7 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 11] = [
+const SCENARIOS: [(&str, &str); 12] = [
     ("bare", include_str!("running/cuts.toml")),
     ("carried", include_str!("running/carried.toml")),
     ("cuts", include_str!("running/cuts.toml")),
@@ -21,6 +21,7 @@ const SCENARIOS: [(&str, &str); 11] = [
     ("folded", include_str!("running/folded.toml")),
     ("msvc", include_str!("running/msvc.toml")),
     ("objects", include_str!("running/objects.toml")),
+    ("reached", include_str!("running/reached.toml")),
     ("rules", include_str!("running/rules.toml")),
     ("shapes", include_str!("running/shapes.toml")),
     ("tls", include_str!("running/tls.toml")),

@@ -4,6 +4,7 @@
 //! later `add`, load or store adds the offset within it. `pages` connects the two.
 
 mod access;
+mod back;
 mod blocks;
 pub(super) mod derived;
 mod effects;
@@ -23,11 +24,10 @@ use hpbuild_metadata::Side;
 use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub(super) use access::{access, entry_shift};
+pub(super) use back::reaches_back;
 pub use field::{AddressField, FieldError};
 pub use listing::text;
-pub(super) use listing::{
-    constants_differing, is_compared, is_kept_or_indexed, reaches_back, runs_on,
-};
+pub(super) use listing::{constants_differing, is_compared, is_kept_or_indexed, runs_on};
 pub(super) use relative_tables::relative_tables;
 pub use text::Text;
 

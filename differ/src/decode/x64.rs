@@ -8,6 +8,7 @@
 //! operands based on a register that held the image base somewhere in the function count.
 
 mod access;
+mod back;
 mod image_base;
 mod operands;
 mod registers;
@@ -28,10 +29,11 @@ use registers::{RegisterSet, note_image_base};
 use tables::{Tables, literals};
 
 pub(super) use access::access;
+pub(super) use back::reaches_back;
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;
-pub(super) use uses::{constants_differing, index_scale, is_compared, reaches_back, runs_on};
+pub(super) use uses::{constants_differing, index_scale, is_compared, runs_on};
 
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     let mut tables = Tables::default();

@@ -104,7 +104,7 @@ pub(super) fn of_operands(
         let distance = before.map(|(_, (b, _))| places.0.get() - b.rva.get());
         let prefix = distance.map_or_else(String::new, |bytes| format!("-{bytes:#x}"));
         let reach = before.map(|(_, reach)| reach);
-        if let Some((b, f)) = reach.or_else(|| comparer.reach(base, fixed)) {
+        if let Some((b, f)) = reach.or_else(|| comparer.reach(base, fixed).map(|it| it.0)) {
             search.stretch(&Stretch {
                 places: (b.rva, f.rva),
                 sizes: (b.size, f.size),

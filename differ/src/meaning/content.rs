@@ -21,8 +21,8 @@ use crate::read::is_locator;
 /// Unnamed data that leads to unnamed data is followed this far; deeper is not understood.
 const MAX_DEPTH: u32 = 32;
 
-/// Alignment filler that may follow unnamed data: less than the largest vector's alignment.
-const MAX_FILLER: usize = 64;
+/// The largest vector's alignment.
+const MOST_ALIGNED: u32 = 64;
 
 /// How the linkage names of vtables begin, and those of what tells the class of their objects.
 const VTABLE: &str = "??_7";
@@ -143,6 +143,19 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
     let same =
         meaning == Meaning::Same && comparer.same_locator(base.rva, fixed.rva, id, &mut visit);
     (same, visit.collect.unwrap_or_default())
+}
+
+/// Filler that may end a stretch of data has fewer bytes than this: what comes next is aligned to as
+/// many, and nothing in a section to more than the section.
+fn most_filler<S: Side>(image: &Image<S>, extent: Extent<S>) -> usize {
+    /// `IMAGE_SCN_ALIGN_*`: four bits, 1 for one byte (`winnt.h`).
+    const ALIGN: u32 = 20;
+    let end = extent.rva.get().saturating_add(extent.size);
+    let contribution = image.contribution_at(extent.rva);
+    let section = contribution.map(|it| it.characteristics >> ALIGN & 0xf);
+    let section = section.filter(|it| *it > 0).map(|it| 1 << (it - 1));
+    let next = 1 << end.trailing_zeros().min(MOST_ALIGNED.trailing_zeros());
+    section.unwrap_or(MOST_ALIGNED).min(next) as usize
 }
 
 impl Comparer<'_> {
@@ -378,7 +391,11 @@ impl Comparer<'_> {
         } else {
             &f[common..]
         };
-        let is_filler = base.size == fixed.size || rest.len() < MAX_FILLER;
+        let filler = match b.len() > common {
+            true => most_filler(self.base, base),
+            false => most_filler(self.fixed, fixed),
+        };
+        let is_filler = base.size == fixed.size || rest.len() < filler;
         if !is_filler || rest.iter().any(|byte| *byte != 0) {
             return different;
         }

@@ -1,65 +1,27 @@
-//! Where constants without a name end, by who reaches what stands behind them.
+//! Where constants without a name begin and end, by who reaches what stands beside them.
 //!
 //! Such a constant is cut where anything reaches in (see [`super::extent`]), and what stands behind
-//! the cut may be its rest. With full debug information whatever has no name is private to the
-//! function that declares it: a local array, a literal, a table that the compiler made of a switch.
-//! Others reach it only where that function is inlined. So a cut that a function makes which
-//! shares no source with the reader is where something else starts.
+//! the cut may be its rest. Where it differs, the one who made the cut tells: whoever shares source
+//! with the reader reaches the same constant. Of others nobody knows. As a rule something else starts
+//! where they reach, but compilers join equal constants of two functions, hand the address of one
+//! function's constant to another as a number, and give some no name that all of a source share.
 //!
 //! ```text
-//! switch.table.area   reached by area
-//!   cut               reached by volume, which shares no source with area: another table
+//! table of area       reached by area
+//!   cut               reached by area, or by what shares source with it: the same table
+//!   cut               reached by volume: another table, or the same; unknown where it differs
 //! ```
-
-use std::sync::OnceLock;
+//!
+//! The same holds for what stands before the address, where code may reach back from it.
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
-use rustc_hash::FxHashSet;
 
 use super::content::{Visit, pointer_at};
-use super::extent::{anonymous_extent, comdat, is_ended_text, open_size};
+use super::extent::{SHORT_TEXT, anonymous_extent, comdat, is_ended_text, open_size};
+use super::readers::{MOST, Readers, is_of, sources};
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::{Reference, ReferenceKind, reaches_back};
-use crate::image::{FunctionKind, Image};
-
-/// So many cuts and so many functions at each are looked at.
-const MOST: usize = 32;
-
-/// Which functions reach into data, and where: (place, function), sorted. Few pairs of images ask.
-#[derive(Debug)]
-pub(super) struct Readers<S: Side>(OnceLock<Vec<(Rva<S>, FunctionId<S>)>>);
-
-impl<S: Side> Default for Readers<S> {
-    fn default() -> Self {
-        Self(OnceLock::new())
-    }
-}
-
-impl<S: Side> Readers<S> {
-    fn of<'a>(
-        &'a self,
-        image: &Image<S>,
-        rva: Rva<S>,
-    ) -> impl Iterator<Item = FunctionId<S>> + use<'a, S> {
-        let all = self.0.get_or_init(|| {
-            let places = |id: FunctionId<S>| {
-                let references = image.references_of(id).iter();
-                let data = references.filter(|it| {
-                    let kind = it.reference.kind;
-                    matches!(kind, ReferenceKind::Address | ReferenceKind::Memory(_))
-                });
-                data.map(move |it| (it.reference.target, id))
-            };
-            let mut all: Vec<_> = image.function_ids().flat_map(places).collect();
-            all.sort_unstable();
-            all.dedup();
-            all
-        });
-        let start = all.partition_point(|it| it.0 < rva);
-        let here = all[start..].iter().take_while(move |it| it.0 == rva);
-        here.map(|it| it.1)
-    }
-}
+use crate::image::Image;
 
 /// An operand of a function.
 #[derive(Clone, Copy)]
@@ -86,14 +48,41 @@ impl Comparer<'_> {
     ) -> Meaning {
         match meaning {
             Meaning::Same if self.changed_behind(base, fixed).is_some() => Meaning::Unknown,
+            Meaning::Same if self.is_no_text(base, fixed) => self.compare_reach(base, fixed),
             Meaning::Same => self
                 .changed_before(base, fixed)
                 .map_or(Meaning::Same, |(meaning, _)| meaning),
-            Meaning::Unknown => self.reach(base, fixed).map_or(Meaning::Unknown, |(b, f)| {
-                self.compare_table_or_extents(b, f, &mut Visit::new())
-            }),
+            Meaning::Unknown => self.compare_reach(base, fixed),
             Meaning::Different(_) => meaning,
         }
+    }
+
+    /// Compares constants without a name whose ends nothing else tells.
+    fn compare_reach(&self, base: &Operand<Base>, fixed: &Operand<Fixed>) -> Meaning {
+        let Some(((b, f), goes_on)) = self.reach(base, fixed) else {
+            return Meaning::Unknown;
+        };
+        match self.compare_table_or_extents(b, f, &mut Visit::new()) {
+            Meaning::Same if goes_on => Meaning::Unknown,
+            meaning => meaning,
+        }
+    }
+
+    /// Whether what was compared as a text, to its zero, may be numbers that go on, and what stands
+    /// behind is not the same.
+    fn is_no_text(&self, base: &Operand<Base>, fixed: &Operand<Fixed>) -> bool {
+        if !self.has_open_ends(base, fixed)
+            || !is_cut_by_own(self.base, &self.readers.0, base)
+                && !is_cut_by_own(self.fixed, &self.readers.1, fixed)
+        {
+            return false;
+        }
+        let (b, f) = (base.reference.target, fixed.reference.target);
+        let b_end = self.base.next_certain_boundary(b);
+        let f_end = self.fixed.next_certain_boundary(f);
+        let b_bytes = b_end.and_then(|end| self.base.pe.bytes(b, end.checked_sub(b)?));
+        let f_bytes = f_end.and_then(|end| self.fixed.pe.bytes(f, end.checked_sub(f)?));
+        b_bytes != f_bytes
     }
 
     /// Whether what is not known of two operands is how far the constants reach whose address they
@@ -104,18 +93,25 @@ impl Comparer<'_> {
             && base.reference.kind == ReferenceKind::Address
     }
 
-    /// Constants without a name whose address is taken, as far as the functions reach them. `None`
-    /// where nothing tells.
-    pub(crate) fn reach(&self, base: &Operand<Base>, fixed: &Operand<Fixed>) -> Option<Reach> {
+    /// Constants without a name whose address is taken, as far as the functions reach them, and whether
+    /// they may go on behind. `None` where nothing tells.
+    pub(crate) fn reach(
+        &self,
+        base: &Operand<Base>,
+        fixed: &Operand<Fixed>,
+    ) -> Option<(Reach, bool)> {
         if !self.has_open_ends(base, fixed) {
             return None;
         }
+        let b = size_for(self.base, &self.readers.0, base)?;
+        let f = size_for(self.fixed, &self.readers.1, fixed)?;
+        let goes_on = b.goes_on || f.goes_on;
+        let sizes = match goes_on {
+            true => (b.size.min(f.size), b.size.min(f.size)),
+            false => (b.size, f.size),
+        };
         let places = (base.reference.target, fixed.reference.target);
-        let sizes = (
-            size_for(self.base, &self.readers.0, base)?,
-            size_for(self.fixed, &self.readers.1, fixed)?,
-        );
-        Some((open(places.0, sizes.0), open(places.1, sizes.1)))
+        Some(((open(places.0, sizes.0), open(places.1, sizes.1)), goes_on))
     }
 
     /// What stands before constants without a name and differs, where the operand that takes their
@@ -128,37 +124,36 @@ impl Comparer<'_> {
         if base.reference.kind != ReferenceKind::Address {
             return None;
         }
-        let b = stretch_before(self.base, base.reference.target)?;
-        let f = stretch_before(self.fixed, fixed.reference.target)?;
         // Few differ, and the rest takes longer.
-        if self.base.pe.bytes(b.rva, b.size) == self.fixed.pe.bytes(f.rva, f.size) {
+        let most = (
+            most_before(self.base, base)?,
+            most_before(self.fixed, fixed)?,
+        );
+        let size = most.0.len().min(most.1.len());
+        if most.0[most.0.len() - size..] == most.1[most.1.len() - size..] {
             return None;
         }
-        let mut own = self.base.references_of(base.function).iter();
-        let is_reached = own.any(|it| it.reference.target == b.rva);
+        let b = before(self.base, &self.readers.0, base)?;
+        let f = before(self.fixed, &self.readers.1, fixed)?;
+        // What one image alone has further in front is something else.
+        let size = b.size.min(f.size);
+        let b_start = b.rva.checked_add(b.size - size)?;
+        let f_start = f.rva.checked_add(f.size - size)?;
+        if self.base.pe.bytes(b_start, size) == self.fixed.pe.bytes(f_start, size) {
+            return None;
+        }
+        let reach = (open(b_start, size), open(f_start, size));
         let code = self.base.code_of(base.function);
-        if is_reached
-            || self.compare_table_or_extents(b, f, &mut Visit::new()) == Meaning::Same
-            || !reaches_back(self.base.pe.machine, code, base.offset)
+        if self.compare_table_or_extents(reach.0, reach.1, &mut Visit::new()) == Meaning::Same
+            || reaches_back(self.base.pe.machine, code, base.offset).is_none()
         {
             return None;
         }
-        let whose = (
-            is_of(self.base, &self.readers.0, base, b.rva),
-            is_of(self.fixed, &self.readers.1, fixed, f.rva),
-        );
-        // What starts there may be another's, and shorter.
-        let is_foreign = whose.0 == Some(false) || whose.1 == Some(false);
-        let ended = || Some((behind_text(self.base, b)?, behind_text(self.fixed, f)?));
-        let meaning = match (whose, is_foreign.then(ended).flatten()) {
-            (_, Some((b, f))) => self.compare_table_or_extents(b, f, &mut Visit::new()),
-            ((Some(true), Some(true)), None) => Meaning::Different(Difference::DataContent),
-            _ => Meaning::Unknown,
+        let meaning = match b.is_own && f.is_own {
+            true => Meaning::Different(Difference::DataContent),
+            false => Meaning::Unknown,
         };
-        if meaning == Meaning::Same {
-            return None;
-        }
-        Some((meaning, (b, f)))
+        Some((meaning, reach))
     }
 }
 
@@ -180,16 +175,21 @@ impl Comparer<'_> {
             reference,
         };
         let whole = whole_constants(image, rva)?;
-        if whole.exact {
+        let is_cut = is_cut_by_own(image, &self.readers.1, &operand);
+        if whole.exact && !is_cut {
             return Some(whole);
         }
         let size = match open_size(image, whole_to_cut(image, rva)?) {
-            None => whole.size,
-            Some(_) => size_for(image, &self.readers.1, &operand).unwrap_or(whole.size),
+            None if !is_cut => whole.size,
+            _ => match size_for(image, &self.readers.1, &operand) {
+                Some(reached) if !reached.goes_on => reached.size,
+                _ => image.next_certain_boundary(rva)?.checked_sub(rva)?,
+            },
         };
         let code = image.code_of(function);
-        let before = stretch_before(image, rva);
-        match before.filter(|_| reaches_back(image.pe.machine, code, offset)) {
+        let reaches_back = reaches_back(image.pe.machine, code, offset).is_some();
+        let before = reaches_back.then(|| before(image, &self.readers.1, &operand));
+        match before.flatten() {
             Some(before) => Some(open(before.rva, before.size.checked_add(size)?)),
             None => Some(open(rva, size)),
         }
@@ -228,47 +228,112 @@ fn is_nameless_constant<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     matches!(resolve(image, rva), Target::Anonymous(_)) && is_read_only(image, rva)
 }
 
-/// The constants without a name between what starts last before `rva` and `rva`, unless something is
-/// certain to start there, or a text ends there.
-fn stretch_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
-    let is_start = image.certain_boundaries.binary_search(&rva).is_ok();
-    if is_start || !is_nameless_constant(image, rva) {
+/// Constants without a name before the address that an operand takes.
+struct Before<S: Side> {
+    rva: Rva<S>,
+    size: u32,
+    /// Whether nobody else is known to reach their start.
+    is_own: bool,
+}
+
+/// The bytes before constants without a name whose address an operand takes, as far as anything is
+/// looked for. `None` where nobody reaches back from there: where something is certain to start, as
+/// texts do.
+fn most_before<'a, S: Side>(image: &'a Image<S>, operand: &Operand<S>) -> Option<&'a [u8]> {
+    let rva = operand.reference.target;
+    let next = image.certain_boundaries.partition_point(|it| *it < rva);
+    let is_certain = image.certain_boundaries.get(next) == Some(&rva);
+    if is_certain && !is_end_of_own(image, operand)
+        || !is_nameless_constant(image, rva)
+        || text_size(image.pe.bytes_from(rva)).is_some()
+    {
         return None;
     }
-    let next = image.boundaries.partition_point(|it| *it < rva);
-    let start = *image.boundaries.get(next.checked_sub(1)?)?;
-    let size = rva.checked_sub(start)?;
-    let bytes = image.pe.bytes(start, size)?;
-    (is_nameless_constant(image, start) && !is_ended_text(bytes)).then_some(open(start, size))
+    let certain = image.certain_boundaries.get(next.checked_sub(1)?)?;
+    let first = image.boundaries.partition_point(|it| *it < rva);
+    let furthest = image.boundaries.get(first.saturating_sub(MOST))?;
+    let start = *certain.max(furthest);
+    image.pe.bytes(start, rva.checked_sub(start)?)
 }
 
-/// What stands behind the text and its zero that constants without a name start with.
-fn behind_text<S: Side>(image: &Image<S>, constants: Extent<S>) -> Option<Extent<S>> {
-    let bytes = image.pe.bytes(constants.rva, constants.size)?;
-    let zero = bytes.iter().position(|byte| *byte == 0)?;
-    let end = u32::try_from(zero + 1).ok()?;
-    let start = constants.rva.checked_add(end)?;
-    is_ended_text(&bytes[..=zero]).then(|| open(start, constants.size - end))
+/// Whether an operand leads to where its object's constants end, and another object's begin or none.
+fn is_end_of_own<S: Side>(image: &Image<S>, operand: &Operand<S>) -> bool {
+    let rva = operand.reference.target;
+    let compiland = |rva: Rva<S>| image.contribution_at(rva).map(|it| it.compiland);
+    let own = compiland(image.function(operand.function).rva);
+    let last = rva.get().checked_sub(1).map(Rva::new);
+    own.is_some() && last.and_then(compiland) == own && compiland(rva) != own
 }
 
-/// Whether what `operand` reaches may go on at `cut`, by who else reaches that. `None` where nothing
-/// tells.
-fn is_of<S: Side>(
+/// The constants without a name that lie before those whose address an operand takes, back to where
+/// others reach, something is certain to start, or a text ends.
+fn before<S: Side>(
     image: &Image<S>,
     readers: &Readers<S>,
     operand: &Operand<S>,
-    cut: Rva<S>,
-) -> Option<bool> {
-    let own = sources(image, operand.function)?;
-    // Vtables have no name where their class has none for the linker. The constructor of a base class
-    // is inlined with that of its descendants, and shares nothing else with them.
-    if leads_to_code(image, operand.reference.target) && leads_to_code(image, cut) {
-        return Some(false);
+) -> Option<Before<S>> {
+    let rva = operand.reference.target;
+    let is_certain = |rva: Rva<S>| image.certain_boundaries.binary_search(&rva).is_ok();
+    let (mut start, mut is_own) = (rva, true);
+    let first = image.boundaries.partition_point(|it| *it < rva);
+    for cut in image.boundaries[..first].iter().rev().take(MOST) {
+        let bytes = image.pe.bytes(*cut, start.checked_sub(*cut)?)?;
+        let are_vtables = leads_to_code(image, rva) && leads_to_code(image, *cut);
+        if !is_nameless_constant(image, *cut) || is_long_text(bytes) || are_vtables {
+            break;
+        }
+        is_own = is_of(image, readers, operand, *cut) == Some(true);
+        // What starts there may be another's, and shorter.
+        if let (false, Some(size)) = (is_own, text_size(bytes)) {
+            (start, is_own) = (cut.checked_add(size)?, true);
+            break;
+        }
+        start = *cut;
+        if !is_own || is_certain(*cut) {
+            break;
+        }
     }
-    let is_foreign = |reader: FunctionId<S>| {
-        sources(image, reader).is_some_and(|sources| sources.is_disjoint(&own))
+    let size = rva.checked_sub(start)?;
+    (size > 0).then_some(Before {
+        rva: start,
+        size,
+        is_own,
+    })
+}
+
+/// The bytes of the text and its zero that constants start with. Numbers look like short texts.
+fn text_size(bytes: &[u8]) -> Option<u32> {
+    let size = bytes.iter().position(|byte| *byte == 0)? + 1;
+    is_long_text(&bytes[..size]).then(|| u32::try_from(size).ok())?
+}
+
+/// As [`is_ended_text`], of so many letters that it is no number.
+fn is_long_text(bytes: &[u8]) -> bool {
+    let length = bytes.iter().position(|byte| *byte == 0);
+    length.is_some_and(|length| length >= SHORT_TEXT) && is_ended_text(bytes)
+}
+
+/// Whether what looks like a text, a short one or one that is cut in two, ends where somebody reaches who
+/// shares source with the reader. Then it may be numbers that go on.
+fn is_cut_by_own<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S>) -> bool {
+    let rva = operand.reference.target;
+    let Some(cut) = image.next_boundary(rva) else {
+        return false;
     };
-    Some(!readers.of(image, cut).take(MOST).any(is_foreign))
+    let is_cut = |extent: Extent<S>| {
+        let size = cut.checked_sub(rva);
+        let bytes = image.pe.bytes(rva, extent.size).unwrap_or_default();
+        let is_inside = extent.exact && size.is_some_and(|size| size < extent.size);
+        is_inside || !extent.exact && is_ended_text(bytes) && !is_long_text(bytes)
+    };
+    if comdat(image, rva).is_some() || !whole_to_cut(image, rva).is_some_and(is_cut) {
+        return false;
+    }
+    let Some(own) = sources(image, operand.function) else {
+        return false;
+    };
+    let shares = |reader| sources(image, reader).is_some_and(|it| !it.is_disjoint(&own));
+    readers.of(image, cut).take(MOST).any(shares)
 }
 
 /// Whether a pointer to the start of a function stands at `rva`.
@@ -281,41 +346,44 @@ fn leads_to_code<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     })
 }
 
-/// The bytes from what `operand` reaches to the first place behind it that starts something else.
-/// `None` where nothing tells.
-fn size_for<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S>) -> Option<u32> {
+/// How far constants reach.
+struct Size {
+    /// Bytes.
+    size: u32,
+    /// Whether what stands behind may be a part of them.
+    goes_on: bool,
+}
+
+/// The bytes from what `operand` reaches to the first place behind it that others reach, too. `None`
+/// where nothing tells who reaches what.
+///
+/// As a rule something else starts there. But compilers join equal constants of two functions, and
+/// give others no name that the source shares (compound literals).
+fn size_for<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S>) -> Option<Size> {
     let rva = operand.reference.target;
     let certain = image.next_certain_boundary(rva)?;
     let first = image.boundaries.partition_point(|it| *it <= rva);
     let cuts = image.boundaries[first..].iter();
+    let certainly = |size| Size {
+        size,
+        goes_on: false,
+    };
     for cut in cuts.take_while(|cut| **cut < certain).take(MOST) {
-        if !is_of(image, readers, operand, *cut)? {
-            return cut.checked_sub(rva);
+        let size = cut.checked_sub(rva)?;
+        let is_text = image.pe.bytes(rva, size).is_some_and(is_long_text);
+        // The constructor of a base class is inlined with that of its descendants, and shares nothing
+        // else with them.
+        let are_vtables = leads_to_code(image, rva) && leads_to_code(image, *cut);
+        if is_text || are_vtables {
+            return Some(certainly(size));
         }
+        if is_of(image, readers, operand, *cut)? {
+            continue;
+        }
+        // Where a text follows numbers, it is something else.
+        let goes_on = text_size(image.pe.bytes_from(*cut)).is_none();
+        return Some(Size { size, goes_on });
     }
     sources(image, operand.function)?;
-    certain.checked_sub(rva)
-}
-
-/// The functions of the source that a function is made of: itself, and what is inlined into it.
-/// `None` where the records do not tell.
-fn sources<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Option<FxHashSet<String>> {
-    // MSVC can be told to leave out the records of what it inlines.
-    if image.function(id).kind != FunctionKind::Procedure || image.may_be_of_msvc(id) {
-        return None;
-    }
-    let mut names: FxHashSet<String> = FxHashSet::default();
-    for procedure in image.procedures_of(id) {
-        names.insert(last_component(&procedure.name).to_owned());
-        for item in image.inlined_into(procedure) {
-            names.insert(last_component(&image.types.item_name(item)?).to_owned());
-        }
-    }
-    (!names.is_empty()).then_some(names)
-}
-
-/// A name without its scope, which records of procedures and of inlined functions write in
-/// different ways.
-fn last_component(name: &str) -> &str {
-    name.rsplit("::").next().unwrap_or(name)
+    certain.checked_sub(rva).map(certainly)
 }

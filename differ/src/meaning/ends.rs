@@ -3,8 +3,8 @@
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
-use super::{Comparer, is_read_only};
-use crate::decode::{Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
+use super::{Comparer, Target, is_read_only, resolve};
+use crate::decode::{Back, Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
 use crate::image::{Image, PlacedReference};
 
 /// The data that ends at `rva` where `function` reaches into it, too, so that `rva` may be meant as
@@ -14,23 +14,28 @@ pub fn ends_at<S: Side>(
     function: FunctionId<S>,
     rva: Rva<S>,
 ) -> Option<DataId<S>> {
-    let last = image
-        .data
-        .partition_point(|symbol| symbol.rva < rva)
-        .checked_sub(1)?;
-    let start = image.data[last].rva;
-    let ends_here = |id: &DataId<S>| {
-        let symbol = image.data_symbol(*id);
-        let is_typed = symbol.sized_by_type && symbol.type_index != 0;
-        is_typed && symbol.rva.checked_add(symbol.size) == Some(rva)
-    };
-    let found = image.data_aliases(DataId::new(last)).find(ends_here)?;
+    let found = array_before(image, rva)?;
+    let start = image.data_symbol(found).rva;
     let is_inside = |target: Rva<S>| start <= target && target < rva;
     let mut references = image.references_of(function).iter();
     let is_reached = references.any(|placed| {
         placed.reference.kind != ReferenceKind::Page && is_inside(placed.reference.target)
     });
     is_reached.then_some(found)
+}
+
+/// The data of a type that ends at `rva`.
+pub fn array_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>> {
+    let last = image
+        .data
+        .partition_point(|symbol| symbol.rva < rva)
+        .checked_sub(1)?;
+    let ends_here = |id: &DataId<S>| {
+        let symbol = image.data_symbol(*id);
+        let is_typed = symbol.sized_by_type && symbol.type_index != 0;
+        is_typed && symbol.rva.checked_add(symbol.size) == Some(rva)
+    };
+    image.data_aliases(DataId::new(last)).find(ends_here)
 }
 
 /// Where arrays end whose contents are not the same; sorted.
@@ -62,9 +67,35 @@ impl Comparer<'_> {
         }
         let is_end = self.changed_ends.binary_search(&rva).is_ok();
         let code = || self.base.code_of(function);
-        is_end
-            && ends_at(self.base, function, rva).is_none()
-            && reaches_back(self.base.pe.machine, code(), placed.offset)
+        if !is_end || ends_at(self.base, function, rva).is_some() {
+            return false;
+        }
+        match reaches_back(self.base.pe.machine, code(), placed.offset) {
+            Some(Back::Itself) => true,
+            // What has a name and begins there is handed to others more often, unless that is the only
+            // way to the array.
+            Some(Back::Callee) => {
+                !matches!(resolve(self.base, rva), Target::Data { .. })
+                    || array_before(self.base, rva).is_some_and(|id| !self.is_reached(id))
+            }
+            None => false,
+        }
+    }
+
+    /// Whether code or a pointer is known to lead into data of the base.
+    pub fn is_reached(&self, id: DataId<Base>) -> bool {
+        let symbol = self.base.data_symbol(id);
+        let Some(end) = symbol.rva.checked_add(symbol.size) else {
+            return true;
+        };
+        let places = symbol.rva..end;
+        let pe = &self.base.pe;
+        let mut pointers = pe.base_relocations.iter().filter_map(|place| {
+            let word = pe.bytes(*place, 8)?.first_chunk()?;
+            pe.rva_of(u64::from_le_bytes(*word))
+        });
+        self.readers.0.any_in(self.base, places.clone())
+            || pointers.any(|target| places.contains(&target))
     }
 
     /// Whether both operands are meant as the end of the same array: of a type that has an end,

@@ -10,6 +10,7 @@ use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
 use crate::meaning::relative_entries;
+use crate::names::is_bound;
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -97,6 +98,10 @@ fn add_publics<S: Side>(
         let Some(rva) = pe.rva_of_place(public.place) else {
             continue;
         };
+        // Names of places, where the first variable stands that may have no name.
+        if is_bound(&public.name) {
+            continue;
+        }
         // The end of a list may be the end of its section, too.
         let last = rva.get().checked_sub(1).map(Rva::new);
         let section = pe.section_at(rva).or_else(|| pe.section_at(last?));
@@ -185,6 +190,9 @@ pub(super) fn boundaries<S: Side>(
     certain.extend(starts);
     certain.extend(&scanned.relative_tables);
     let mut reached = scanned.reached.clone();
+    // Behind what has a name and a type may be what has none.
+    let typed = data.iter().filter(|symbol| symbol.sized_by_type);
+    reached.extend(typed.filter_map(|symbol| symbol.rva.checked_add(symbol.size)));
     for place in &pe.base_relocations {
         let address = pe.bytes(*place, 8).and_then(|bytes| bytes.first_chunk());
         let target = address.and_then(|bytes| pe.rva_of(u64::from_le_bytes(*bytes)));

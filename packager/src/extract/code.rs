@@ -1,12 +1,13 @@
 //! Operands of instructions: what each should reach.
 
-use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind, reaches_back};
+use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
 use hpbuild_differ::meaning::{
-    Target as Meaning, anonymous_extent, counted_from, ends_at, is_read_only, resolve,
+    Target as Meaning, anonymous_extent, counted_from, is_read_only, resolve,
 };
 use hpbuild_differ::pe::Tls;
-use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
+use hpbuild_metadata::{DataId, Fixed, Rva};
 
+use super::ends::place_in_base;
 use super::function::FunctionWalk;
 use super::throw::thrown;
 use super::{Extraction, LoaderPointer, Source, unnamed};
@@ -23,7 +24,7 @@ pub(super) struct Operand {
     pub(super) image_base: Target,
 }
 
-type Found = Result<Target, (Code, String)>;
+pub(super) type Found = Result<Target, (Code, String)>;
 
 impl Extraction<'_> {
     /// What an operand should reach; `None` where the copied bytes are right as they are, and
@@ -95,122 +96,12 @@ impl Extraction<'_> {
         }
     }
 
-    /// An address that is taken. Where it may be meant as the end of an array, both what stands
-    /// there and that end must be the same place of the patch or the base.
-    fn address(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
-        let rva = operand.reference.target;
-        let kind = ReferenceKind::Address;
-        if let Some(found) = self.place_inside_span(walk, rva) {
-            return found;
-        }
-        let image = &self.diff.fixed;
-        let is_start = match resolve(image, rva) {
-            Meaning::Data { offset: 0, .. } => true,
-            Meaning::Anonymous(_) => false,
-            _ => return self.place(walk, operand),
-        };
-        let Some(array) = ends_at(image, walk.id, rva) else {
-            let code = image.code_of(walk.id);
-            let is_end = reaches_back(image.pe.machine, code, operand.offset);
-            let array = is_end.then(|| self.changed_array_before(rva)).flatten();
-            return match array {
-                Some(name) => Err(end_of_array(&name, "what stands behind it")),
-                None => self.place(walk, operand),
-            };
-        };
-        let symbol = image.data_symbol(array);
-        let start = self.target(symbol.rva, kind, operand)?;
-        let end = match start {
-            Target::Base(start) => place_in_base(start, symbol.size)?,
-            Target::Piece(start) => {
-                let offset = start.offset + i64::from(symbol.size);
-                Target::Piece(Place::new(start.piece, offset))
-            }
-            _ => return self.target(rva, kind, operand),
-        };
-        if let Target::Base(place) = end
-            && !is_start
-            && self.stands_there(rva, place)
-        {
-            return Ok(end);
-        }
-        if !is_start && is_read_only(image, rva) {
-            return Err(end_of_array(&symbol.name, "the constant behind it"));
-        }
-        let other = self.place(walk, operand)?;
-        if other == end {
-            return Ok(end);
-        }
-        // The base's own code shows which it is, where the two are apart there.
-        match self.meant_in_base(walk.id, array, rva) {
-            Some(true) => Ok(end),
-            Some(false) => Ok(other),
-            None => Err(end_of_array(&symbol.name, "what stands behind it")),
-        }
-    }
-
     /// What an address means by itself: a place in the constants that the function reaches, or else
     /// what stands there.
-    fn place(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
+    pub(super) fn place(&mut self, walk: &FunctionWalk<'_>, operand: &Operand) -> Found {
         match self.place_in_spans(walk, operand) {
             Some(found) => found,
             None => self.target(operand.reference.target, ReferenceKind::Address, operand),
-        }
-    }
-
-    /// The array of constants that ends at `rva` and is another one than the base's. Code may walk it
-    /// from its end.
-    fn changed_array_before(&self, rva: Rva<Fixed>) -> Option<String> {
-        let image = &self.diff.fixed;
-        let before = image.data.partition_point(|symbol| symbol.rva < rva);
-        let id = DataId::new(before.checked_sub(1)?);
-        let symbol = image.data_symbol(id);
-        let ends_here = symbol.sized_by_type && symbol.rva.checked_add(symbol.size) == Some(rva);
-        let is_array = image.types.is_array(symbol.type_index) && is_read_only(image, symbol.rva);
-        let base = self.comparer.base_data_of(id)?;
-        (ends_here && is_array && !self.comparer.data_same(base)).then(|| symbol.name.to_string())
-    }
-
-    /// Whether what the fixed image has at `rva` without a name stands in the base at `place`.
-    fn stands_there(&self, rva: Rva<Fixed>, place: Rva<Base>) -> bool {
-        let (fixed, base) = (&self.diff.fixed, &self.diff.base);
-        if !is_read_only(fixed, rva) || !is_read_only(base, place) {
-            return false;
-        }
-        let Some(extent) = anonymous_extent(fixed, rva, ReferenceKind::Address) else {
-            return false;
-        };
-        let has_pointers = !fixed.pe.relocations_in(rva, extent.size).is_empty()
-            || !base.pe.relocations_in(place, extent.size).is_empty();
-        let bytes = fixed.pe.bytes(rva, extent.size);
-        !has_pointers && bytes.is_some() && bytes == base.pe.bytes(place, extent.size)
-    }
-
-    /// Whether the base's version of a function takes the address of the end of an array (`true`) or
-    /// of the data that begins at `rva` in the fixed image (`false`), where it takes one of the two.
-    fn meant_in_base(
-        &self,
-        function: FunctionId<Fixed>,
-        array: DataId<Fixed>,
-        rva: Rva<Fixed>,
-    ) -> Option<bool> {
-        let base = &self.diff.base;
-        let function = self.diff.pairing.base_function(function)?;
-        let array = base.data_symbol(self.comparer.base_data_of(array)?);
-        let end = array.rva.checked_add(array.size)?;
-        let next = self.diff.fixed.data_at(rva);
-        let next = next.and_then(|next| self.comparer.base_data_of(next));
-        let next = next.map(|next| base.data_symbol(next).rva);
-        let takes = |place: Rva<Base>| {
-            let mut references = base.references_of(function).iter();
-            references.any(|it| {
-                it.reference.target == place && it.reference.kind == ReferenceKind::Address
-            })
-        };
-        match (takes(end), next.is_some_and(takes)) {
-            (true, false) => Some(true),
-            (false, true) => Some(false),
-            _ => None,
         }
     }
 
@@ -221,7 +112,12 @@ impl Extraction<'_> {
             .is_ok()
     }
 
-    fn target(&mut self, rva: Rva<Fixed>, kind: ReferenceKind, operand: &Operand) -> Found {
+    pub(super) fn target(
+        &mut self,
+        rva: Rva<Fixed>,
+        kind: ReferenceKind,
+        operand: &Operand,
+    ) -> Found {
         if let Some(pointer) = self.loader_pointer(rva) {
             let missing = || {
                 (
@@ -448,18 +344,6 @@ impl Extraction<'_> {
             (Code::NotUnderstood, message.to_string())
         })
     }
-}
-
-fn end_of_array(name: &str, other: &str) -> (Code, String) {
-    let message = format!("the end of {name} or {other}, which lie apart in the patch or the base");
-    (Code::Neighbour, message)
-}
-
-fn place_in_base(start: Rva<Base>, offset: u32) -> Found {
-    let place = start.checked_add(offset);
-    place
-        .map(Target::Base)
-        .ok_or_else(|| (Code::NotUnderstood, "an address outside the base".into()))
 }
 
 /// Whether the field holds a distance, which stays right when a function is moved as a whole.

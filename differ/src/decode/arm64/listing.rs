@@ -70,36 +70,12 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
 }
 
 /// The instructions from `offset` on.
-fn words_from(bytes: &[u8], offset: u32) -> impl Iterator<Item = u32> {
+pub(super) fn words_from(bytes: &[u8], offset: u32) -> impl Iterator<Item = u32> {
     let words = bytes.get(offset as usize..).unwrap_or_default();
     words
         .chunks_exact(4)
         .filter_map(|word| word.first_chunk())
         .map(|word| u32::from_le_bytes(*word))
-}
-
-/// See [`crate::decode::reaches_back`].
-pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
-    let mut words = words_from(bytes, offset);
-    let Some(register) = words.next().map(|word| word & 31) else {
-        return false;
-    };
-    for word in words.take(USE_WINDOW) {
-        // Loads and stores of one register or of two with a signed offset, and subtraction.
-        let one = word & 0x3b20_0000 == 0x3800_0000 && word & 1 << 20 != 0;
-        let two = word & 0x3a00_0000 == 0x2800_0000 && word & 1 << 21 != 0;
-        let less = word & 0x7f80_0000 == 0x5100_0000;
-        if (one || two || less) && word >> 5 & 31 == register {
-            return true;
-        }
-        let effects = effects::of(word);
-        let is_lost = effects.writes & (1 << register) != 0
-            || effects.flow == Flow::Call && effects::VOLATILE & (1 << register) != 0;
-        if is_lost || effects.flow == Flow::Stop {
-            return false;
-        }
-    }
-    false
 }
 
 /// See [`crate::decode::runs_on`].
@@ -179,17 +155,6 @@ mod tests {
         assert_eq!(differing(0x7100_181f, 0x7100_141f), Some((6, 5, false)));
         // ldr x0, [x1, #8] and [x1, #16]: the field counts words of the access.
         assert_eq!(differing(0xf940_0420, 0xf940_0820), Some((1, 2, false)));
-        let walks = |uses: u32| {
-            // add x8, x8, #256
-            let code = [0x9104_0108_u32, uses].map(u32::to_le_bytes).concat();
-            reaches_back(&code, 0)
-        };
-        // ldr w9, [x8, #-4]!; ldur w9, [x8, #-4]; ldp w9, w10, [x8, #-8]; sub x9, x8, #4
-        let back = [0xb85f_cd09, 0xb85f_c109, 0x297f_2909, 0xd100_1109];
-        assert!(back.into_iter().all(walks));
-        // ldr w9, [x8, #4]; ldr w9, [x8], #4; ldur w9, [x7, #-4]
-        let other = [0xb940_0509, 0xb840_4509, 0xb85f_c0e9];
-        assert!(!other.into_iter().any(walks));
         // add x0, x1, x2 holds no constant.
         assert_eq!(differing(0x8b02_0020, 0x8b03_0020), None);
     }

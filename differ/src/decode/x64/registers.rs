@@ -40,7 +40,7 @@ impl RegisterSet {
         }
     }
 
-    fn contains(self, register: Register) -> bool {
+    pub(super) fn contains(self, register: Register) -> bool {
         self.0 & Self::bit(register) != 0
     }
 
@@ -50,7 +50,11 @@ impl RegisterSet {
             || (self.contains(iced.memory_index()) && iced.memory_index_scale() == 1)
     }
 
-    fn insert(&mut self, register: Register) {
+    pub(super) fn insert(&mut self, register: Register) {
         self.0 |= Self::bit(register);
+    }
+
+    pub(super) fn remove(&mut self, register: Register) {
+        self.0 &= !Self::bit(register);
     }
 }

@@ -5,7 +5,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register}
 use crate::decode::Constants;
 
 /// Registers that a callee need not keep.
-const VOLATILE: [Register; 7] = [
+pub(super) const VOLATILE: [Register; 7] = [
     Register::RAX,
     Register::RCX,
     Register::RDX,
@@ -17,49 +17,6 @@ const VOLATILE: [Register; 7] = [
 
 /// How many instructions behind an address its register is looked for.
 const USE_WINDOW: usize = 64;
-
-/// See [`crate::decode::reaches_back`].
-pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> bool {
-    let rest = bytes.get(offset as usize..).unwrap_or_default();
-    let mut decoder = Decoder::with_ip(64, rest, 0, DecoderOptions::NONE);
-    let register = decoder.decode().op0_register();
-    if !register.is_gpr64() {
-        return false;
-    }
-    let mut info = iced_x86::InstructionInfoFactory::new();
-    for iced in decoder.iter().take(USE_WINDOW) {
-        let before = iced.memory_base() == register
-            && iced.memory_displacement64().cast_signed() < 0
-            && !iced.is_ip_rel_memory_operand();
-        let negative = matches!(
-            iced.op1_kind(),
-            OpKind::Immediate8to64 | OpKind::Immediate32to64
-        ) && iced.immediate(1).cast_signed() < 0;
-        let less = iced.op0_register() == register
-            && match iced.mnemonic() {
-                Mnemonic::Dec | Mnemonic::Sub => true,
-                Mnemonic::Add => negative,
-                _ => false,
-            };
-        if before || less {
-            return true;
-        }
-        let is_write = |used: &iced_x86::UsedRegister| {
-            use iced_x86::OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
-            used.register().full_register() == register
-                && matches!(used.access(), Write | CondWrite | ReadWrite | ReadCondWrite)
-        };
-        let is_lost = match iced.flow_control() {
-            FlowControl::Call | FlowControl::IndirectCall => VOLATILE.contains(&register),
-            FlowControl::Return | FlowControl::Interrupt | FlowControl::Exception => true,
-            _ => info.info(&iced).used_registers().iter().any(is_write),
-        };
-        if is_lost {
-            return false;
-        }
-    }
-    false
-}
 
 /// See [`crate::decode::index_scale`].
 pub(in crate::decode) fn index_scale(bytes: &[u8], offset: u32) -> Option<u32> {
@@ -157,24 +114,6 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn walks_from_the_end() {
-        let walks = |uses: &[u8]| {
-            // lea rcx, [rip+0x100]
-            let mut code = vec![0x48, 0x8d, 0x0d, 0, 1, 0, 0];
-            code.extend(uses);
-            reaches_back(&code, 0)
-        };
-        // mov eax, [rcx-4]; sub rcx, 4; add rcx, -4; dec rcx
-        assert!(walks(&[0x8b, 0x41, 0xfc]) && walks(&[0x48, 0x83, 0xe9, 4]));
-        assert!(walks(&[0x48, 0x83, 0xc1, 0xfc]) && walks(&[0x48, 0xff, 0xc9]));
-        // mov ecx, eax; mov eax, [rcx-4]: the address is gone.
-        assert!(!walks(&[0x89, 0xc1, 0x8b, 0x41, 0xfc]));
-        // mov eax, [rcx+4]; add rcx, 4; mov eax, [rdx-4]
-        assert!(!walks(&[0x8b, 0x41, 4]) && !walks(&[0x48, 0x83, 0xc1, 4]));
-        assert!(!walks(&[0x8b, 0x42, 0xfc]));
-    }
 
     /// Only what is put somewhere may be the number of a line, and only where nothing else differs.
     #[test]

@@ -35,7 +35,7 @@ pub use content::DataChange;
 pub(crate) use content::pointer_at;
 pub(crate) use cut::Operand;
 pub use cut::whole_constants;
-pub use ends::{array_before, ends_at};
+pub use ends::{array_before, ends_at, holds_text};
 pub use extent::{Extent, anonymous_extent};
 pub use index::counted_from;
 pub(crate) use table::entries as jump_table_entries;

@@ -307,26 +307,35 @@ fn text_size(bytes: &[u8]) -> Option<u32> {
     is_long_text(&bytes[..size]).then(|| u32::try_from(size).ok())?
 }
 
+/// Whether a text of any letters and its zero come first.
+fn starts_with_text(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    end.is_some_and(|end| end > 0 && is_ended_text(&bytes[..=end]))
+}
+
 /// As [`is_ended_text`], of so many letters that it is no number.
 fn is_long_text(bytes: &[u8]) -> bool {
     let length = bytes.iter().position(|byte| *byte == 0);
     length.is_some_and(|length| length >= SHORT_TEXT) && is_ended_text(bytes)
 }
 
-/// Whether what looks like a text, a short one or one that is cut in two, ends where somebody reaches who
-/// shares source with the reader. Then it may be numbers that go on.
+/// Whether what looks like a text, a short one or one that is cut in two, may be numbers that go on:
+/// somebody who shares source with the reader reaches into it or behind it, and no other text follows.
 fn is_cut_by_own<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S>) -> bool {
     let rva = operand.reference.target;
-    let Some(cut) = image.next_boundary(rva) else {
+    let cut_and_end = || {
+        let cut = image.next_boundary(rva)?;
+        let extent = whole_to_cut(image, rva)?;
+        let bytes = image.pe.bytes(rva, extent.size)?;
+        let is_short = !extent.exact && is_ended_text(bytes) && !is_long_text(bytes);
+        let end = rva.checked_add(extent.size)?;
+        let is_inside = extent.exact && cut < end && image.boundaries.binary_search(&end).is_err();
+        (is_short || is_inside).then_some((cut, end))
+    };
+    let Some((cut, end)) = cut_and_end() else {
         return false;
     };
-    let is_cut = |extent: Extent<S>| {
-        let size = cut.checked_sub(rva);
-        let bytes = image.pe.bytes(rva, extent.size).unwrap_or_default();
-        let is_inside = extent.exact && size.is_some_and(|size| size < extent.size);
-        is_inside || !extent.exact && is_ended_text(bytes) && !is_long_text(bytes)
-    };
-    if comdat(image, rva).is_some() || !whole_to_cut(image, rva).is_some_and(is_cut) {
+    if comdat(image, rva).is_some() || starts_with_text(image.pe.bytes_from(end)) {
         return false;
     }
     let Some(own) = sources(image, operand.function) else {

@@ -3,6 +3,7 @@
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
+use super::extent::is_ended_text;
 use super::{Comparer, Target, is_read_only, resolve};
 use crate::decode::{Back, Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
 use crate::image::{Image, PlacedReference};
@@ -36,6 +37,15 @@ pub fn array_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>>
         is_typed && symbol.rva.checked_add(symbol.size) == Some(rva)
     };
     image.data_aliases(DataId::new(last)).find(ends_here)
+}
+
+/// Whether the array that ends at `rva` holds a text, which nobody walks from its end.
+pub fn holds_text<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+    array_before(image, rva).is_some_and(|id| {
+        let symbol = image.data_symbol(id);
+        let bytes = image.pe.bytes(symbol.rva, symbol.size);
+        bytes.is_some_and(is_ended_text)
+    })
 }
 
 /// Where arrays end whose contents are not the same; sorted.
@@ -74,6 +84,7 @@ impl Comparer<'_> {
             Some(Back::Itself) => true,
             // What has a name and begins there is handed to others more often, unless that is the only
             // way to the array.
+            Some(Back::Callee) if holds_text(self.base, rva) => false,
             Some(Back::Callee) => {
                 !matches!(resolve(self.base, rva), Target::Data { .. })
                     || array_before(self.base, rva).is_some_and(|id| !self.is_reached(id))

@@ -3,7 +3,7 @@
 use hpbuild_differ::decode::{Back, ReferenceKind, reaches_back};
 use hpbuild_differ::image::Image;
 use hpbuild_differ::meaning::{
-    Target as Meaning, anonymous_extent, array_before, ends_at, is_read_only, resolve,
+    Target as Meaning, anonymous_extent, array_before, ends_at, holds_text, is_read_only, resolve,
 };
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
@@ -83,6 +83,7 @@ impl Extraction<'_> {
         // that is the only way to there, and so are texts.
         match (back, changed) {
             (None, _) => return Ok(None),
+            (Some(Back::Callee), _) if holds_text(image, rva) => return Ok(None),
             (Some(Back::Callee), Some(base)) if self.comparer.is_reached(base) => return Ok(None),
             (Some(_), Some(base)) => {
                 let name = &self.diff.base.data_symbol(base).name;

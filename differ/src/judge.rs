@@ -12,6 +12,7 @@ mod lists;
 mod nameless;
 mod order;
 mod outside;
+mod padding;
 mod policy;
 mod resources;
 mod rules;

@@ -10,6 +10,7 @@ mod id;
 mod identity;
 pub mod manifest;
 pub mod table;
+pub mod x64;
 
 pub use address::{Base, FileOffset, Fixed, Patch, Rva, SectionOffset, Side};
 pub use id::{CompilandId, DataId, FunctionId};

@@ -1,14 +1,14 @@
 //! Can a base function be redirected at its entry?
 
+use std::collections::BTreeMap;
+
 use hpbuild_metadata::{Base, FunctionId, Machine, Rva};
 
-use super::{Case, Refusal};
+use super::{Case, Refusal, padding};
 use crate::decode::{Body, ReferenceKind, decode};
 use crate::image::Image;
 use crate::read::code_at;
 
-/// Bytes before an x64 entry that redirecting it may overwrite.
-const PADDING: u32 = 6;
 /// Bytes an Arm64 branch reaches in either direction.
 const BRANCH_REACH: u32 = 128 << 20;
 /// Room to leave behind an image for its hot patch address table.
@@ -26,17 +26,26 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
         let message = "the base is too large to be redirected";
         refusals.push(Refusal::new("HP019", "", message, evidence));
     }
-    let mut last = None;
-    for (id, _) in &case.redirected {
-        // A body that pairs with several is listed once for each.
-        if last.replace(*id) != Some(*id) {
-            entry(image, *id, &mut refusals);
-        }
+    let mut bodies: Vec<_> = case.redirected.iter().map(|(id, _)| *id).collect();
+    // A body that pairs with several is listed once for each.
+    bodies.sort_unstable();
+    bodies.dedup();
+    let in_use = match image.pe.machine {
+        Machine::X64 => padding::in_use(image, &bodies),
+        Machine::Arm64 => BTreeMap::new(),
+    };
+    for id in bodies {
+        entry(image, id, in_use.get(&id), &mut refusals);
     }
     refusals
 }
 
-fn entry(image: &Image<Base>, id: FunctionId<Base>, refusals: &mut Vec<Refusal>) {
+fn entry(
+    image: &Image<Base>,
+    id: FunctionId<Base>,
+    in_use: Option<&String>,
+    refusals: &mut Vec<Refusal>,
+) {
     let function = image.function(id);
     let name = image.display_name(id);
     let at = format!("rva {}", function.rva);
@@ -83,6 +92,10 @@ fn entry(image: &Image<Base>, id: FunctionId<Base>, refusals: &mut Vec<Refusal>)
             format!("{name}+{:#x}", back.offset),
         );
     }
+    if let Some(found) = in_use {
+        let message = "has no padding to be redirected through";
+        refuse("HP010", message, found.clone());
+    }
     match image.pe.machine {
         Machine::X64 => x64_entry(image, function.rva, code, &body, &mut refuse),
         Machine::Arm64 => {
@@ -112,9 +125,6 @@ fn x64_entry(
     body: &Body<Base>,
     refuse: &mut dyn FnMut(&'static str, &str, String),
 ) {
-    if let Err(found) = padding_before(image, rva) {
-        refuse("HP010", "has no padding to be redirected through", found);
-    }
     let start = format!("{:02x} {:02x} at rva {rva}", code[0], code[1]);
     if body
         .instructions
@@ -146,26 +156,4 @@ fn x64_entry(
         let evidence = format!("GuardFlags {guard_flags:#x}");
         refuse("HP015", "has a type hash before its entry", evidence);
     }
-}
-
-/// Whether the six bytes before an entry are filler that nobody owns.
-fn padding_before(image: &Image<Base>, rva: Rva<Base>) -> Result<(), String> {
-    let start = rva.get().checked_sub(PADDING).map(Rva::new);
-    let bytes = start.and_then(|start| image.pe.bytes(start, PADDING));
-    let (Some(start), Some(bytes)) = (start, bytes) else {
-        return Err(format!("fewer than {PADDING} bytes before rva {rva}"));
-    };
-    let owner = (0..PADDING).find_map(|at| image.function_at(Rva::new(start.get() + at)));
-    if let Some(owner) = owner {
-        return Err(format!(
-            "{} reaches up to rva {rva}",
-            image.display_name(owner)
-        ));
-    }
-    // int3, single nops, or zeros between contributions.
-    if bytes.iter().all(|byte| matches!(byte, 0xcc | 0x90 | 0)) {
-        return Ok(());
-    }
-    let shown: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Err(format!("{} before rva {rva}", shown.join(" ")))
 }

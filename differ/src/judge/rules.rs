@@ -132,7 +132,8 @@ rules! {
                  IMAGE_FILE_RELOCS_STRIPPED."
     "HP010" Refuse "no padding before the entry"
         why "On x64 a redirected function jumps through six bytes before its entry. Whatever \
-             stands there is overwritten, so it must be filler and nothing else."
+             stands there is overwritten, so it must be filler and nothing else: int3 or whole \
+             no-operations that nothing reaches. Zeros prove nothing, as constants have them."
         do "Link the base with /FUNCTIONPADMIN:6 or more, and compile it with /hotpatch (clang: \
             -fms-hotpatch, with debug info)."
         example "push rbp stands right behind the ret of the function before it, with five bytes \

@@ -253,12 +253,12 @@ fn check_pad<S: Side>(mapped: &Mapped<'_, S>, entry: Rva<S>) -> Result<(), Refus
         let found = format!("the function at {:#x}..{:#x}", owner.start, owner.end);
         return Err(conflict::<S>(entry, wanted, found));
     }
-    let from = entry.get().saturating_sub(x64::PAD + 14) as usize;
+    let from = entry.get().saturating_sub(x64::PAD + x64::LONGEST) as usize;
     let before = mapped
         .memory
         .get(from..entry.get() as usize)
         .unwrap_or_default();
-    if !x64::is_padding(before) {
+    if x64::filler_before(before) < x64::PAD as usize {
         let pad = before.len().saturating_sub(x64::PAD as usize);
         return Err(conflict::<S>(entry, wanted, hex(&before[pad..])));
     }

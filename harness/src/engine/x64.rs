@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+pub(crate) use hpbuild_metadata::x64::{LONGEST, PAD, filler_before};
 use hpbuild_metadata::{Rva, Side};
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
@@ -18,8 +19,6 @@ use super::hpat::{Hpat, Slot};
 pub(crate) const TABLE_CODE: [u8; 8] = [0xff, 0x25, 0xfa, 0x0f, 0x00, 0x00, 0xcc, 0xcc];
 /// The short jump that stands at a redirected entry.
 pub(crate) const ENTRY_JUMP: [u8; 2] = [0xeb, 0xf9];
-/// Bytes before an entry that must be free; the jump uses the last five.
-pub(crate) const PAD: u32 = 6;
 /// Bytes before an entry that are written.
 pub(crate) const JUMP: u32 = 5;
 
@@ -61,49 +60,6 @@ pub(crate) fn read_entry<S: Side>(mapped: &Mapped<'_, S>, hpat: Hpat, entry: Rva
         Some(slot) if displacement == ENTRY_JUMP[1] => Entry::Redirected(slot),
         _ => Entry::Foreign,
     }
-}
-
-/// Whether the bytes that end at an entry are filler: `int3`, or whole no-operations.
-///
-/// The longest no-operation compilers emit has 15 bytes, so `before` should hold that many bytes
-/// more than the pad. A byte 00 proves nothing: it is the start of an instruction.
-pub(crate) fn is_padding(before: &[u8]) -> bool {
-    let Some(needed) = before.len().checked_sub(PAD as usize) else {
-        return false;
-    };
-    // A no-operation may begin before the pad, so every start up to the pad's is tried.
-    (0..=needed).rev().any(|start| {
-        let mut rest = &before[start..];
-        while !rest.is_empty() {
-            match filler(rest) {
-                Some(length) => rest = &rest[length..],
-                None => return false,
-            }
-        }
-        true
-    })
-}
-
-/// Length of the filler instruction at the start of `bytes`.
-fn filler(bytes: &[u8]) -> Option<usize> {
-    if bytes[0] == 0xcc {
-        return Some(1);
-    }
-    let prefixes = bytes
-        .iter()
-        .take_while(|&&byte| matches!(byte, 0x66 | 0x2e))
-        .count();
-    let length = prefixes
-        + match bytes.get(prefixes..)? {
-            [0x90, ..] => 1,
-            [0x0f, 0x1f, 0x00, ..] => 3,
-            [0x0f, 0x1f, 0x40, ..] => 4,
-            [0x0f, 0x1f, 0x44, ..] => 5,
-            [0x0f, 0x1f, 0x80, ..] => 7,
-            [0x0f, 0x1f, 0x84, ..] => 8,
-            _ => return None,
-        };
-    (length <= 15 && length <= bytes.len()).then_some(length)
 }
 
 /// Why the first two bytes of the function at `entry` cannot be replaced under its feet, if so:

@@ -4,7 +4,6 @@ use hpbuild_metadata::Rva;
 use hpbuild_metadata::table::{Chunk, PointerAttach};
 
 use super::{ARM64_BASE, ARM64_PATCH, X64_BASE, X64_PATCH, running};
-use crate::engine::x64::is_padding;
 use crate::running::Running;
 use crate::space::Space;
 
@@ -247,31 +246,6 @@ fn an_entry_that_is_in_use_is_refused() {
     let mut recursive = x64();
     poke_file(&mut recursive, "score", 4, &[0xe8, 0xf7, 0xff, 0xff, 0xff]);
     recursive.apply(0).unwrap();
-}
-
-#[test]
-fn filler_is_told_from_instructions() {
-    let int3 = [0xcc; 20];
-    assert!(is_padding(&int3));
-    assert!(!is_padding(&int3[..5]));
-    // ret, then a no-operation of ten bytes that starts before the pad.
-    let long = [0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0];
-    assert!(is_padding(&long));
-    // The same bytes without their opcode are an operand of something else.
-    assert!(!is_padding(&long[5..]));
-    assert!(is_padding(&[0xc3, 0x90, 0x66, 0x90, 0x0f, 0x1f, 0x00]));
-    assert!(!is_padding(&[0xc3, 0x0f, 0x1f, 0x00, 0x0f, 0x1f, 0x40]));
-    // The multi-byte no-operations of section 4.3 of Intel's manual, each behind int3.
-    let longest: [&[u8]; 3] = [
-        &[0x66, 0x0f, 0x1f, 0x44, 0, 0],
-        &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
-        &[
-            0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0,
-        ],
-    ];
-    for nop in longest {
-        assert!(is_padding(&[&int3[..6], nop].concat()), "{nop:x?}");
-    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use hpbuild_metadata::{Base, DataId, FunctionId, Rva};
 use rayon::prelude::*;
 
-use super::{Case, Refusal};
+use super::{Case, Refusal, lists};
 use crate::decode::ReferenceKind;
 use crate::image::{FunctionKind, Image, PlacedReference};
 use crate::meaning::is_read_only;
@@ -205,7 +205,8 @@ impl Redirected<'_> {
             let target = word.and_then(|it| image.pe.rva_of(u64::from_le_bytes(*it)));
             target.is_some_and(holds)
         });
-        is_reached_by(body) && !by_others && !by_pointers
+        let by_distances = lists::by_distances(image).any(holds);
+        is_reached_by(body) && !by_others && !by_pointers && !by_distances
     }
 
     fn by_exports(&self) -> Vec<Reached> {

@@ -10,7 +10,7 @@ use super::order::{self, Entry};
 use super::{Case, Refusal};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
-use crate::meaning::{Comparer, Meaning, is_read_only};
+use crate::meaning::{Comparer, Meaning, is_read_only, relative_entries};
 use crate::pe::ExportTarget;
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
@@ -170,7 +170,14 @@ fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec
     ids.filter(is_it).map(|id| image.data_symbol(id)).collect()
 }
 
-/// Where code, pointers in data and exports lead; sorted.
+/// Where the entries of tables of distances lead.
+pub(super) fn by_distances<S: Side>(image: &Image<S>) -> impl Iterator<Item = Rva<S>> + '_ {
+    let tables = image.relative_tables.iter();
+    let entries = |table: &Rva<S>| relative_entries(&image.pe, &image.boundaries, *table);
+    tables.filter_map(entries).flatten()
+}
+
+/// Where code, pointers and distances in data, and exports lead; sorted.
 fn reached<S: Side>(image: &Image<S>) -> Vec<Rva<S>> {
     let code = image.function_ids().flat_map(|id| image.references_of(id));
     let code = code.filter(|placed| placed.reference.kind != ReferenceKind::Page);
@@ -188,6 +195,7 @@ fn reached<S: Side>(image: &Image<S>) -> Vec<Rva<S>> {
     });
     let code = code.map(|placed| placed.reference.target);
     let all = code.chain(pointers).chain(relative).chain(exports);
+    let all = all.chain(by_distances(image));
     let mut found: Vec<Rva<S>> = all.collect();
     found.sort_unstable();
     found

@@ -162,16 +162,25 @@ fn initial_value_differs(
     None
 }
 
-/// Whether two pointers lead to the same place. That a named constant behind them changed is a
-/// finding of its own.
+/// Whether two pointers lead to the same place. That the named data behind them has other contents is
+/// a finding of its own.
 pub(super) fn leads_to_same(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
-    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     match case.comparer.compare(before, after, ReferenceKind::Address) {
         Meaning::Same => true,
-        Meaning::Different(Difference::DataContent) => matches!(
-            (resolve(base, before), resolve(fixed, after)),
-            (Target::Data { .. }, Target::Data { .. })
-        ),
+        Meaning::Different(Difference::DataContent) => are_partners(case, before, after),
+        _ => false,
+    }
+}
+
+/// Whether two addresses are the same place of what is the same data by its name.
+fn are_partners(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    match (resolve(base, before), resolve(fixed, after)) {
+        (Target::Data { id: b, offset: at }, Target::Data { id: f, offset: of }) => {
+            let partner = case.comparer.base_data_of(f);
+            let is_it = |it: DataId<Base>| base.data_symbol(it).rva == base.data_symbol(b).rva;
+            at == of && partner.is_some_and(is_it)
+        }
         _ => false,
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use hpbuild_metadata::Side;
 
-use super::{Case, Refusal};
-use crate::decode::ReferenceKind;
-use crate::meaning::{Meaning, Target, resolve};
+use super::{Case, Refusal, data};
+use crate::image::Image;
+use crate::meaning::{Target, resolve};
 use crate::pe::{Export, ExportTarget, Import, ImportSymbol};
 
 /// What an export is known by: its name, or its ordinal where it has none.
@@ -43,7 +43,9 @@ pub(super) fn exports(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         };
         let (before, after) = (export.ordinal, partner.ordinal);
         if !leads_to_same(case, &export.target, &partner.target) {
-            let evidence = format!("ordinal {before} of the base, {after} of the fixed image");
+            let before = described(base, &export.target);
+            let after = described(fixed, &partner.target);
+            let evidence = format!("{before} before, {after} after");
             refuse(&name, format!("export {name} leads elsewhere"), evidence);
         }
         if before != after {
@@ -77,17 +79,26 @@ fn leads_to_same(
 ) -> bool {
     match (base, fixed) {
         (ExportTarget::Forward(b), ExportTarget::Forward(f)) => b == f,
-        (ExportTarget::Rva(b), ExportTarget::Rva(f)) => {
-            match case.comparer.compare(*b, *f, ReferenceKind::Address) {
-                Meaning::Same => true,
-                // Data that changed behind its export is a matter for the rules about data.
-                Meaning::Different(_) => {
-                    matches!(resolve(case.comparer.base, *b), Target::Data { .. })
-                }
-                Meaning::Unknown => false,
-            }
-        }
+        // Data that changed behind its export is a matter for the rules about data.
+        (ExportTarget::Rva(b), ExportTarget::Rva(f)) => data::leads_to_same(case, *b, *f),
         _ => false,
+    }
+}
+
+/// What an export leads to, for a reader.
+fn described<S: Side>(image: &Image<S>, target: &ExportTarget<S>) -> String {
+    let rva = match target {
+        ExportTarget::Forward(name) => return format!("the forward {name}"),
+        ExportTarget::Rva(rva) => *rva,
+    };
+    let (name, offset) = match resolve(image, rva) {
+        Target::Function { id, offset } => (image.display_name(id), offset),
+        Target::Data { id, offset } => (image.data_symbol(id).name.to_string(), offset),
+        _ => return format!("rva {rva}"),
+    };
+    match offset {
+        0 => name,
+        _ => format!("{name}+{offset:#x}"),
     }
 }
 

@@ -14,6 +14,7 @@ mod jump_tables;
 mod locate;
 mod pdb;
 mod places;
+mod present;
 mod reach;
 mod scan;
 mod symbols;
@@ -59,8 +60,8 @@ pub(crate) enum Read<S: Side> {
 /// Reads the PE of `input` and the PDB that belongs to it.
 ///
 /// # Errors
-/// Where a file cannot be read or is broken, where no PDB is found, and where the PDB is that of
-/// another build.
+/// Where a file cannot be read or is broken, where no PDB is found, where the PDB is that of another
+/// build, and where the file does not have the code of a function.
 pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S>, Error> {
     let bytes = read_file(&input.pe)?;
     let pe = match Pe::parse(&input.pe, bytes)? {
@@ -76,10 +77,12 @@ pub(crate) fn read<S: Side>(input: &Input, paths: &SymbolPaths) -> Result<Read<S
         && !names_pdb
         && let Some(symbols) = dwarf::read(&pe)?
     {
+        present::check(&pe, &symbols)?;
         return Ok(Read::Image(Box::new(Unscanned::new(pe, symbols))));
     }
     let (pdb_path, pdb) = locate::find_pdb(&pe, input.pdb.as_deref(), paths)?;
     let symbols = codeview::read(&pe, pdb_path, pdb)?;
+    present::check(&pe, &symbols)?;
     Ok(Read::Image(Box::new(Unscanned::new(pe, symbols))))
 }
 

@@ -54,6 +54,25 @@ fn random_pe() {
     files.fails(&["base/hp_demo.dll: ", "expected", "found"]);
 }
 
+/// Of a packed image, whose code is not in the file, nothing can be said.
+#[test]
+fn code_that_is_not_in_the_file() {
+    let files = Workspace::new();
+    let header = u32::from_le_bytes(DLL[0x3c..0x40].try_into().unwrap()) as usize;
+    // `SizeOfRawData` of the first section, behind the headers of 64-bit images.
+    let at = header + 24 + 240 + 16;
+    for size in [0_u32, 0x200] {
+        let mut bytes = DLL.to_vec();
+        bytes[at..at + 4].copy_from_slice(&size.to_le_bytes());
+        files.write("base/hp_demo.dll", &bytes);
+        files.fails(&[
+            "base/hp_demo.dll: section .text: ",
+            "bytes of code in the file, found",
+            "as in a packed image",
+        ]);
+    }
+}
+
 #[test]
 fn truncated_pdb() {
     let files = Workspace::new();

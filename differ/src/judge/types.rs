@@ -35,12 +35,20 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         Some((name.clone(), found))
     };
     let found: Vec<_> = groups.par_iter().filter_map(differs).collect();
-    if found.is_empty() {
+    let lost = only_in(&before, &after);
+    let gained = only_in(&after, &before);
+    if found.is_empty() && lost.is_empty() && gained.is_empty() {
         return;
     }
     let touched = touched(case);
+    if let Some((of_base, of_fixed)) = &touched {
+        one_sided(&lost, of_fixed, "base", refusals);
+        one_sided(&gained, of_base, "fixed image", refusals);
+    }
     for (name, found) in found {
-        let is_touched = touched.as_ref().is_none_or(|names| names.contains(&name));
+        let is_touched = touched
+            .as_ref()
+            .is_none_or(|(before, after)| before.contains(&name) || after.contains(&name));
         for (code, what, evidence) in found {
             let message = match is_touched {
                 true => format!("{what} of {name} changed"),
@@ -54,6 +62,37 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             }
             refusals.push(refusal);
         }
+    }
+}
+
+/// The names that only the first of two lists of definitions has.
+fn only_in<'a>(these: &'a [(String, u32)], others: &[(String, u32)]) -> Vec<&'a str> {
+    let has = |name: &str| {
+        let at = others.binary_search_by(|(other, _)| other.as_str().cmp(name));
+        at.is_ok()
+    };
+    let groups = these.chunk_by(|a, b| a.0 == b.0);
+    let names = groups.filter_map(|group| Some(&*group.first()?.0));
+    names
+        .filter(|name| !name.contains("<unnamed-") && !has(name))
+        .collect()
+}
+
+/// Types that one side defines and that functions of the other use by their name alone: compilers
+/// leave out the definition where no code of theirs makes such an object. Whether the layout is the
+/// same nobody can tell.
+fn one_sided(
+    names: &[&str],
+    used_by_other: &FxHashSet<String>,
+    side: &str,
+    refusals: &mut Vec<Refusal>,
+) {
+    for name in names.iter().filter(|name| used_by_other.contains(**name)) {
+        let message = format!("the layout of {name} is known on one side only");
+        let evidence = format!("defined in the symbols of the {side} alone");
+        let mut refusal = Refusal::new("HP031", *name, message, evidence);
+        refusal.severity = Severity::Warn;
+        refusals.push(refusal);
     }
 }
 
@@ -71,8 +110,9 @@ fn parent(name: &str) -> Option<&str> {
 
 /// The names of all types that changed and new functions lead to: by their parameters and results,
 /// their variables, what is inlined into them, what they call, the data that they reach, and by
-/// the members of all these. `None` where the records of one of these functions do not tell.
-fn touched(case: &Case<'_>) -> Option<FxHashSet<String>> {
+/// the members of all these: those of the base, and those of the fixed image. `None` where the
+/// records of one of these functions do not tell.
+fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<String>)> {
     fn of<S: Side>(
         image: &Image<S>,
         functions: impl Iterator<Item = FunctionId<S>>,
@@ -119,9 +159,7 @@ fn touched(case: &Case<'_>) -> Option<FxHashSet<String>> {
         || of(case.comparer.base, before),
         || of(case.comparer.fixed, after),
     );
-    let mut names = after?;
-    names.extend(before?);
-    Some(names)
+    Some((before?, after?))
 }
 
 /// How the definitions of one name differ. What compilands of one image disagree on is changed only

@@ -58,8 +58,12 @@ pub struct DiffLine {
     pub base_offset: Option<u32>,
     /// Bytes from the start of the fixed function.
     pub fixed_offset: Option<u32>,
-    /// The instruction with symbolic operands.
+    /// The instruction with symbolic operands; where it stands on both sides, as the fixed image has
+    /// it.
     pub text: String,
+    /// As the base has it, where that reads otherwise: places inside the function moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_text: Option<String>,
 }
 
 /// On which side an instruction stands.
@@ -177,6 +181,7 @@ impl Explanation {
                     what.words(),
                     value.unwrap_or_else(|| "none".into())
                 ),
+                base_text: None,
             };
             let before = before.map(|value| handling_value(comparer.base, value));
             let after = after.map(|value| handling_value(comparer.fixed, value));
@@ -320,10 +325,7 @@ pub(crate) fn name_at<S: Side>(image: &Image<S>, rva: Rva<S>, width: u16) -> Opt
         Target::Data { id, offset } => with_offset(image.data_symbol(id).name.to_string(), offset),
         Target::Import(index) => {
             let import = &image.pe.imports[index];
-            match &import.symbol {
-                crate::pe::ImportSymbol::Name(name) => format!("{}!{name}", import.dll),
-                crate::pe::ImportSymbol::Ordinal(ordinal) => format!("{}!#{ordinal}", import.dll),
-            }
+            format!("{}!{}", import.dll, import.symbol)
         }
         Target::ImageBase => "__ImageBase".into(),
         Target::JumpTable(_) => "jump table".into(),

@@ -144,6 +144,15 @@ pub enum ImportSymbol {
     Ordinal(u16),
 }
 
+impl std::fmt::Display for ImportSymbol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ImportSymbol::Name(name) => f.write_str(name),
+            ImportSymbol::Ordinal(ordinal) => write!(f, "#{ordinal}"),
+        }
+    }
+}
+
 /// An entry of the exception directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuntimeFunction<S: Side> {

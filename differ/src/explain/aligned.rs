@@ -153,8 +153,11 @@ fn with_context(all: Vec<Row>) -> Vec<Row> {
 
 /// Writes out the instructions that are shown, and only those: text is what takes longest.
 fn texts(rows: &[Row], b: &Listing<'_, Base>, f: &Listing<'_, Fixed>) -> Vec<DiffLine> {
+    // What points nowhere reads the same on both sides.
+    let points = |at: usize| b.body.instructions[at].reference.is_some();
     let base_shown = rows.iter().filter_map(|row| match row {
         Row::Removed(at) => Some(b.body.instructions[*at]),
+        Row::Same(at, _) if points(*at) => Some(b.body.instructions[*at]),
         _ => None,
     });
     let fixed_shown = rows.iter().filter_map(|row| match row {
@@ -172,11 +175,17 @@ fn texts(rows: &[Row], b: &Listing<'_, Base>, f: &Listing<'_, Fixed>) -> Vec<Dif
             Row::Added(of) => (Tag::Added, None, Some(of), fixed_texts.next()),
             Row::Gap => (Tag::Gap, None, None, None),
         };
+        let base_text = match *row {
+            Row::Same(at, _) if points(at) => base_texts.next(),
+            _ => None,
+        };
+        let base_text = base_text.filter(|base| Some(base) != text.as_ref());
         DiffLine {
             tag,
             base_offset: base.map(|at| b.body.instructions[at].offset),
             fixed_offset: fixed.map(|of| f.body.instructions[of].offset),
             text: text.unwrap_or_default(),
+            base_text,
         }
     };
     rows.iter().map(line).collect()

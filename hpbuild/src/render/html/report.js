@@ -32,7 +32,7 @@ function fill(body, lines) {
       const row = body.insertRow(), line = lines[at++];
       row.className = 'same';
       cell(row, offset(line.base_offset), 'at');
-      cell(row, line.text);
+      cell(row, line.base_text || line.text);
       cell(row, offset(line.fixed_offset), 'at');
       cell(row, line.text);
     } else {

@@ -7,7 +7,7 @@ use hpbuild_metadata::Side;
 use super::{Case, Refusal, data};
 use crate::image::Image;
 use crate::meaning::{Target, resolve};
-use crate::pe::{Export, ExportTarget, Import, ImportSymbol};
+use crate::pe::{Export, ExportTarget, Import};
 
 /// What an export is known by: its name, or its ordinal where it has none.
 type Key<'a> = (Option<&'a str>, Option<u32>);
@@ -113,11 +113,7 @@ fn export_name<S: Side>(export: &Export<S>) -> String {
 fn by_symbol<S: Side>(imports: &[Import<S>]) -> BTreeMap<String, &Import<S>> {
     let mut found = BTreeMap::new();
     for import in imports {
-        let symbol = match &import.symbol {
-            ImportSymbol::Name(name) => name.to_string(),
-            ImportSymbol::Ordinal(ordinal) => format!("#{ordinal}"),
-        };
-        let name = format!("{}!{symbol}", import.dll.to_ascii_lowercase());
+        let name = format!("{}!{}", import.dll.to_ascii_lowercase(), import.symbol);
         found.entry(name).or_insert(import);
     }
     found

@@ -156,7 +156,7 @@ impl Extraction<'_> {
                 let import = &image.pe.imports[index];
                 (
                     Code::NotInBase,
-                    format!("import {:?} of {}", import.symbol, import.dll),
+                    format!("import {} of {}", import.symbol, import.dll),
                 )
             }),
             Meaning::ImageBase => Ok(operand.image_base),

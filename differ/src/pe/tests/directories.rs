@@ -339,3 +339,9 @@ fn base_relocations_are_checked() {
         assert!(found.contains(why), "{why}: {found}");
     }
 }
+
+#[test]
+fn imports_are_named_plainly() {
+    assert_eq!(ImportSymbol::Name("imp2".into()).to_string(), "imp2");
+    assert_eq!(ImportSymbol::Ordinal(7).to_string(), "#7");
+}

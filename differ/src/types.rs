@@ -12,6 +12,7 @@ mod reach;
 mod scalar;
 mod source;
 mod stream;
+mod words;
 
 use std::hash::{Hash, Hasher};
 
@@ -24,6 +25,7 @@ pub(crate) use members::VirtualFunction;
 pub(crate) use scalar::{Form, Scalar, Steps};
 pub use source::Types;
 pub(crate) use stream::Records;
+pub(crate) use words::{Part, difference};
 
 /// Nesting of arrays and structures by value that is followed before giving up.
 const MAX_DEPTH: u32 = 64;

@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::{Case, Refusal, initialisers};
 use crate::compare::Doubt;
+use crate::types::difference;
 
 /// Names of a folded body that a message shows.
 const SHOWN: usize = 8;
@@ -133,10 +134,9 @@ fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if differ {
             let name = procedure.display();
             let message = format!("{name}: its parameters, result or calling convention changed");
-            let evidence = format!(
-                "type {:#x} of the base, {:#x} of the fixed image",
-                procedure.type_index, partner.type_index
-            );
+            let (before, after) = (base.types.parts(types.0), fixed.types.parts(types.1));
+            let evidence = difference(&before, &after);
+            let evidence = evidence.unwrap_or_else(|| "the records of its type".to_owned());
             refusals.push(Refusal::new("HP021", name, message, evidence));
         }
     }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image};
 use crate::meaning::{Target, resolve};
-use crate::types::{Types, VirtualFunction};
+use crate::types::{Types, VirtualFunction, difference};
 
 /// What differs in a type: a rule, what to say, and what shows it.
 type Finding = (&'static str, &'static str, String);
@@ -183,8 +183,10 @@ fn findings((base, b): (&Types, u32), (fixed, f): (&Types, u32)) -> Vec<Finding>
     if base.layout_hash(b) != fixed.layout_hash(f) {
         let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());
         let (before, after) = (size(base.size(b)), size(fixed.size(f)));
-        let evidence = format!("{before} bytes before, {after} after");
-        found.push(("HP031", "the layout", evidence));
+        let sizes = (before != after).then(|| format!("{before} bytes before, {after} after"));
+        let part = difference(&base.parts(b), &fixed.parts(f));
+        let evidence: Vec<String> = part.into_iter().chain(sizes).collect();
+        found.push(("HP031", "the layout", evidence.join("; ")));
     }
     // A further value is none that unchanged code knows, and another name means nothing to it.
     let values = fixed.enumerators(f);

@@ -9,6 +9,7 @@
 mod layout;
 mod records;
 mod scalar;
+mod words;
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};

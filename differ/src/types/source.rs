@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
-use super::{CodeViewTypes, Scalar, Steps, VirtualFunction};
+use super::{CodeViewTypes, Part, Scalar, Steps, VirtualFunction};
 use crate::image::Mention;
 
 /// The types of one image. Indexes mean nothing in another image, and 0 is none.
@@ -96,6 +96,15 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.layout_hash(index),
             Source::Dwarf(types) => types.layout_hash(index),
+        }
+    }
+
+    /// The members and base classes of a structure or union, or the result and parameters of a
+    /// function; empty for anything else.
+    pub(crate) fn parts(&self, index: u32) -> Vec<Part> {
+        match &self.0 {
+            Source::CodeView(types) => types.parts(index),
+            Source::Dwarf(types) => types.parts(index),
         }
     }
 

@@ -14,6 +14,8 @@ use super::{cut, plain, short_name};
 
 /// Lines of an instruction diff that are shown of each function unless all are asked for.
 const LINES: usize = 24;
+/// Changed instructions that are shown where only line numbers changed, unless all are asked for.
+const NUMBERS: usize = 4;
 /// Functions of a list that are shown unless all are asked for.
 const FUNCTIONS: usize = 12;
 /// Inlined functions that are named of each function unless all are asked for.
@@ -82,12 +84,7 @@ fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result 
         &report.functions.unmatched.iter().collect::<Vec<_>>(),
         detail,
     )?;
-    list(
-        out,
-        "only line numbers changed, not in the patch",
-        &lines,
-        detail,
-    )?;
+    line_numbers(out, &lines, detail)?;
     if !report.data.is_empty() {
         writeln!(out, "\n{BOLD}data changed{BOLD:#}")?;
         for data in &report.data {
@@ -410,6 +407,53 @@ fn diff_line(out: &mut String, line: &DiffLine, width: usize) -> std::fmt::Resul
     }
 }
 
+/// Functions in which a number equals the line it stands in, before and after: what is written as a
+/// number may do so, too, and so it is shown.
+fn line_numbers(
+    out: &mut String,
+    functions: &[&FunctionReport],
+    detail: Detail,
+) -> std::fmt::Result {
+    let title = "only line numbers changed, not in the patch";
+    let shown = if detail.verbose {
+        usize::MAX
+    } else {
+        FUNCTIONS
+    };
+    let limit = if detail.verbose { usize::MAX } else { NUMBERS };
+    for (index, function) in functions.iter().take(shown).enumerate() {
+        if index == 0 {
+            list(out, title, &[function], detail)?;
+        } else {
+            item(out, function, detail)?;
+        }
+        let is_changed = |line: &&DiffLine| matches!(line.tag, Tag::Removed | Tag::Added);
+        for line in function.diff.iter().filter(is_changed).take(limit) {
+            diff_line(out, line, detail.width)?;
+        }
+        let hidden = changed_lines(function).saturating_sub(limit);
+        if hidden > 0 {
+            writeln!(out, "  {DIM}... {hidden} more lines, see --verbose{DIM:#}")?;
+        }
+        contents(out, function, detail)?;
+    }
+    more_functions(out, functions.len().saturating_sub(shown))
+}
+
+fn item(out: &mut String, function: &FunctionReport, detail: Detail) -> std::fmt::Result {
+    let size = function.fixed_size.or(function.base_size).unwrap_or(0);
+    let name = plain(&function.display);
+    let name = short_name(&name, detail.width.saturating_sub(20));
+    writeln!(out, "  {name}  {size} bytes")
+}
+
+fn more_functions(out: &mut String, hidden: usize) -> std::fmt::Result {
+    if hidden > 0 {
+        writeln!(out, "  {DIM}... {hidden} more, see --verbose{DIM:#}")?;
+    }
+    Ok(())
+}
+
 fn list(
     out: &mut String,
     title: &str,
@@ -426,14 +470,7 @@ fn list(
         FUNCTIONS
     };
     for function in functions.iter().take(limit) {
-        let size = function.fixed_size.or(function.base_size).unwrap_or(0);
-        let name = plain(&function.display);
-        let name = short_name(&name, detail.width.saturating_sub(20));
-        writeln!(out, "  {name}  {size} bytes")?;
+        item(out, function, detail)?;
     }
-    let hidden = functions.len().saturating_sub(limit);
-    if hidden > 0 {
-        writeln!(out, "  {DIM}... {hidden} more, see --verbose{DIM:#}")?;
-    }
-    Ok(())
+    more_functions(out, functions.len().saturating_sub(limit))
 }

@@ -10,10 +10,11 @@ use serde_json::Value;
 use crate::program::{program, run};
 
 /// Pairs whose reports are pinned: folder of the prebuilt images, base, fixed and their name.
-const PINNED: [(&str, [&str; 2], &str); 5] = [
+const PINNED: [(&str, [&str; 2], &str); 6] = [
     ("edits/x64", ["base", "inlined-callee"], "hp_edits.dll"),
     ("edits/x64", ["base", "function-gone"], "hp_edits.dll"),
     ("edits/x64", ["base", "struct"], "hp_edits.dll"),
+    ("edits/x64", ["base", "line-shift"], "hp_edits.dll"),
     ("edits/arm64", ["base", "table-entry"], "hp_edits.dll"),
     ("demo/x64", ["base", "fixed"], "hp_demo.dll"),
 ];

@@ -236,12 +236,13 @@ rules! {
     "HP029" Refuse "reference that is not understood"
         why "An operand points to something that could not be explained, so it cannot be said \
              whether it still means the same. What is not known to be equal is not reported equal. \
-             Constants without a name end where nobody knows: code that takes their address may reach \
-             into what stands behind them and changed."
-        do "Compile with debug information, or with a section for each datum (/Gw, -fdata-sections): \
-             then it is known where constants end. Report the case otherwise."
-        example "An object without debug information has two tables side by side. The second one \
-             changed, and the function that reads the first one is refused."
+             Constants without a name begin and end where nobody knows: code that takes their address \
+             may reach into what stands beside them and changed. And where code adds an index to an \
+             address inside one table, it may count into the next one."
+        do "Compile with a section for each datum (/Gw, -fdata-sections): then it is known where \
+             constants begin and end. Report the case otherwise."
+        example "Two functions each have a table of their own in one object, side by side. The second \
+             one changed, and the function that reads the first one is refused."
     "HP030" Refuse "initial value of writable data changed"
         why "The running base keeps its own variables with the values they have; a new initial \
              value has no effect."

@@ -17,10 +17,13 @@
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
 use super::content::{Visit, pointer_at};
-use super::extent::{SHORT_TEXT, anonymous_extent, comdat, is_ended_text, open_size};
+use super::extent::{
+    SHORT_TEXT, anonymous_extent, comdat, is_ended_text, is_long_text, is_text, open_size,
+    starts_with_text, text_size,
+};
 use super::readers::{MOST, Readers, is_of, sources};
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
-use crate::decode::{Reference, ReferenceKind, reaches_back};
+use crate::decode::{Back, Reference, ReferenceKind, reaches_back};
 use crate::image::Image;
 
 /// An operand of a function.
@@ -46,14 +49,17 @@ impl Comparer<'_> {
         fixed: &Operand<Fixed>,
         meaning: Meaning,
     ) -> Meaning {
-        match meaning {
+        let meaning = match meaning {
             Meaning::Same if self.changed_behind(base, fixed).is_some() => Meaning::Unknown,
             Meaning::Same if self.is_no_text(base, fixed) => self.compare_reach(base, fixed),
+            Meaning::Unknown => self.compare_reach(base, fixed),
+            Meaning::Same | Meaning::Different(_) => meaning,
+        };
+        match meaning {
             Meaning::Same => self
                 .changed_before(base, fixed)
                 .map_or(Meaning::Same, |(meaning, _)| meaning),
-            Meaning::Unknown => self.compare_reach(base, fixed),
-            Meaning::Different(_) => meaning,
+            Meaning::Unknown | Meaning::Different(_) => meaning,
         }
     }
 
@@ -293,7 +299,13 @@ fn before<S: Side>(
             break;
         }
     }
-    let size = rva.checked_sub(start)?;
+    let mut size = rva.checked_sub(start)?;
+    if ends_text(image, operand) {
+        let bytes = image.pe.bytes(start, size)?;
+        let letters = bytes.iter().rev().take_while(|byte| is_text(**byte));
+        size = u32::try_from(letters.count()).ok()?;
+        (start, is_own) = (rva.get().checked_sub(size).map(Rva::new)?, true);
+    }
     (size > 0).then_some(Before {
         rva: start,
         size,
@@ -301,22 +313,17 @@ fn before<S: Side>(
     })
 }
 
-/// The bytes of the text and its zero that constants start with. Numbers look like short texts.
-fn text_size(bytes: &[u8]) -> Option<u32> {
-    let size = bytes.iter().position(|byte| *byte == 0)? + 1;
-    is_long_text(&bytes[..size]).then(|| u32::try_from(size).ok())?
-}
-
-/// Whether a text of any letters and its zero come first.
-fn starts_with_text(bytes: &[u8]) -> bool {
-    let end = bytes.iter().position(|byte| *byte == 0);
-    end.is_some_and(|end| end > 0 && is_ended_text(&bytes[..=end]))
-}
-
-/// As [`is_ended_text`], of so many letters that it is no number.
-fn is_long_text(bytes: &[u8]) -> bool {
-    let length = bytes.iter().position(|byte| *byte == 0);
-    length.is_some_and(|length| length >= SHORT_TEXT) && is_ended_text(bytes)
+/// Whether an operand leads to the zero that ends a text, from which the code goes back to the start:
+/// the end of a range of letters.
+fn ends_text<S: Side>(image: &Image<S>, operand: &Operand<S>) -> bool {
+    let rva = operand.reference.target;
+    let size = SHORT_TEXT as u32;
+    let start = rva.get().checked_sub(size).map(Rva::new);
+    let last = start.and_then(|start| image.pe.bytes(start, size + 1));
+    let code = image.code_of(operand.function);
+    last.and_then(text_size) == Some(size + 1)
+        && image.certain_boundaries.binary_search(&rva).is_err()
+        && reaches_back(image.pe.machine, code, operand.offset) == Some(Back::Itself)
 }
 
 /// Whether what looks like a text, a short one or one that is cut in two, may be numbers that go on:
@@ -377,6 +384,9 @@ fn size_for<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S
         size,
         goes_on: false,
     };
+    if ends_text(image, operand) {
+        return Some(certainly(1));
+    }
     for cut in cuts.take_while(|cut| **cut < certain).take(MOST) {
         let size = cut.checked_sub(rva)?;
         let is_text = image.pe.bytes(rva, size).is_some_and(is_long_text);

@@ -131,6 +131,24 @@ pub(super) fn is_ended_text(bytes: &[u8]) -> bool {
     is_utf8 && is_filler && (length >= SHORT_TEXT || filler.len() == 1)
 }
 
+/// The bytes of the text and its zero that constants start with. Numbers look like short texts.
+pub(super) fn text_size(bytes: &[u8]) -> Option<u32> {
+    let size = bytes.iter().position(|byte| *byte == 0)? + 1;
+    is_long_text(&bytes[..size]).then(|| u32::try_from(size).ok())?
+}
+
+/// Whether a text of any letters and its zero come first.
+pub(super) fn starts_with_text(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| *byte == 0);
+    end.is_some_and(|end| end > 0 && is_ended_text(&bytes[..=end]))
+}
+
+/// As [`is_ended_text`], of so many letters that it is no number.
+pub(super) fn is_long_text(bytes: &[u8]) -> bool {
+    let length = bytes.iter().position(|byte| *byte == 0);
+    length.is_some_and(|length| length >= SHORT_TEXT) && is_ended_text(bytes)
+}
+
 /// The whole of what has a section of its own, of which `rva` is the start or a place inside it.
 /// Others may reach into it: that something else is known to start there means nothing.
 pub(super) fn comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {

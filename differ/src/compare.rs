@@ -309,7 +309,7 @@ fn references_differ(
 /// Why it is not known whether two operands mean the same.
 fn doubt(comparer: &Comparer<'_>, operands: &(Operand<Base>, Operand<Fixed>)) -> Doubt {
     let (base, fixed) = operands;
-    if comparer.has_open_ends(base, fixed) {
+    if comparer.has_open_ends(base, fixed) || comparer.changed_before(base, fixed).is_some() {
         return Doubt::Extent(base.reference.target);
     }
     match comparer.changed_behind(base, fixed) {

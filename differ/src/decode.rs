@@ -305,6 +305,24 @@ pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> Option<Back>
     }
 }
 
+/// The bytes to which the memory operand of the instruction at `offset` must be aligned, 1 where it need
+/// not be. `bytes` are those of the function. Arm64's scaled offsets are not asked for here.
+pub fn alignment_at(machine: Machine, bytes: &[u8], offset: u32) -> u32 {
+    match machine {
+        Machine::X64 => x64::alignment_at(bytes, offset),
+        Machine::Arm64 => 1,
+    }
+}
+
+/// The bytes to which some operand of a function must be aligned that a register leads to which does not
+/// hold its frame.
+pub fn alignment_by_register(machine: Machine, bytes: &[u8]) -> u32 {
+    match machine {
+        Machine::X64 => x64::alignment_by_register(bytes),
+        Machine::Arm64 => 1,
+    }
+}
+
 /// By how much the instruction at `offset` multiplies the index that it adds to an address; `None`
 /// where it adds none, and on Arm64, where such an address is in a register. `bytes` are those of the
 /// function.

@@ -24,6 +24,7 @@ use crate::handling;
 use crate::image::Image;
 use crate::inline::{Inlined, inlined};
 use crate::meaning::{Comparer, Operand, Target, anonymous_extent, resolve};
+use crate::names::display_data;
 use crate::read::code_at;
 use crate::text;
 use aligned::Aligned;
@@ -32,7 +33,7 @@ use reached::Reached;
 
 pub(crate) use data::of_symbol;
 pub use data::{Contents, Differences, Entry};
-pub(crate) use value::{quoted, short};
+pub(crate) use value::{quote, quoted, short, whole_text};
 
 /// The instruction diff of two bodies.
 #[derive(Clone, Debug, Default)]
@@ -319,13 +320,22 @@ pub(crate) fn name_at<S: Side>(image: &Image<S>, rva: Rva<S>, width: u16) -> Opt
             let name = image
                 .procedures_of(id)
                 .first()
-                .map(|procedure| procedure.name.to_string());
+                .map(|procedure| display_data(&procedure.name));
             with_offset(name.unwrap_or_else(|| image.display_name(id)), offset)
         }
-        Target::Data { id, offset } => with_offset(image.data_symbol(id).name.to_string(), offset),
+        Target::Data { id, offset } => {
+            let symbol = image.data_symbol(id);
+            // Their names hold no more than what they begin with.
+            let is_text = symbol.name.starts_with("??_C@") && offset == 0;
+            let text = is_text
+                .then(|| text::whole(image, rva, symbol.size))
+                .flatten();
+            text.unwrap_or_else(|| with_offset(symbol.display(), offset))
+        }
         Target::Import(index) => {
             let import = &image.pe.imports[index];
-            format!("{}!{}", import.dll, import.symbol)
+            let symbol = display_data(&import.symbol.to_string());
+            format!("{}!{symbol}", import.dll)
         }
         Target::ImageBase => "__ImageBase".into(),
         Target::JumpTable(_) => "jump table".into(),

@@ -215,6 +215,13 @@ impl Procedure {
     }
 }
 
+impl<S: Side> DataSymbol<S> {
+    /// The name as a person reads it.
+    pub fn display(&self) -> String {
+        crate::names::display_data(&self.name)
+    }
+}
+
 /// A named piece of data.
 #[derive(Clone, Debug)]
 pub struct DataSymbol<S: Side> {
@@ -278,6 +285,23 @@ pub struct Contribution<S: Side> {
     pub compiland: CompilandId<S>,
     /// Section characteristics (`IMAGE_SCN_*`) in the object file.
     pub characteristics: u32,
+}
+
+impl<S: Side> Contribution<S> {
+    /// Bytes to which its section asked to be aligned; `None` where that is not recorded.
+    pub fn alignment(&self) -> Option<u32> {
+        /// `IMAGE_SCN_ALIGN_*`: four bits, 1 for one byte (`winnt.h`).
+        const ALIGN: u32 = 20;
+        let section = self.characteristics >> ALIGN & 0xf;
+        (section > 0).then(|| 1 << (section - 1))
+    }
+
+    /// Whether it is of a section of which the linker keeps one copy.
+    pub fn is_comdat(&self) -> bool {
+        /// `winnt.h`.
+        const IMAGE_SCN_LNK_COMDAT: u32 = 0x1000;
+        self.characteristics & IMAGE_SCN_LNK_COMDAT != 0
+    }
 }
 
 /// What the linker put beside each other because object sections have one name.

@@ -4,6 +4,7 @@
 //! the image base, a jump table by the blocks it leads to, or, where it has no name, the bytes
 //! that stand there. Equal numbers prove nothing and different ones mean nothing.
 
+mod before;
 mod content;
 mod cut;
 mod ends;
@@ -35,8 +36,8 @@ pub use content::DataChange;
 pub(crate) use content::pointer_at;
 pub(crate) use cut::Operand;
 pub use cut::whole_constants;
-pub use ends::{array_before, ends_at, holds_text};
-pub use extent::{Extent, anonymous_extent};
+pub use ends::{data_before, ends_at, holds_text};
+pub use extent::{Extent, anonymous_extent, starts_with_text};
 pub use index::counted_from;
 pub(crate) use table::entries as jump_table_entries;
 pub use table::relative_entries;

@@ -1,15 +1,10 @@
-//! Names as a person reads them.
+//! What names tell: of compilers and linkers, of what another build may have otherwise, and to people.
+
+mod readable;
 
 use undname::Flags;
 
-/// A linkage name made readable: MSVC's through `undname`, anything else as it is.
-pub fn display(decorated: &str) -> String {
-    if !decorated.starts_with('?') {
-        return decorated.to_owned();
-    }
-    undname::demangle(decorated, Flags::default())
-        .map_or_else(|_| decorated.to_owned(), |name| name.to_string())
-}
+pub use readable::{display, display_data};
 
 /// Whether the linkage name `decorated` stands for the procedure record's name `name`, which has
 /// its scopes but no types.

@@ -154,6 +154,8 @@ pub struct DataReport {
     /// The linkage name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decorated: Option<String>,
+    /// The name as a person reads it.
+    pub display: String,
     /// Address in the base.
     pub base_rva: Rva<Base>,
     /// Address in the fixed image.
@@ -260,6 +262,7 @@ impl Report {
             DataReport {
                 name: b.name.to_string(),
                 decorated: b.decorated.as_deref().map(str::to_owned),
+                display: b.display(),
                 base_rva: b.rva,
                 fixed_rva: f.rva,
                 base_size: b.size,

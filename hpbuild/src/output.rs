@@ -110,6 +110,8 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Columns of a terminal that does not say how many it has.
 const USUAL: usize = 80;
+/// Columns that a report needs at least.
+const NARROW: usize = 20;
 
 /// Columns of the terminal that a report goes to; `None` where it goes to a file or pipe.
 pub(crate) fn width(path: Option<&Path>) -> Option<usize> {
@@ -125,8 +127,8 @@ pub(crate) fn width(path: Option<&Path>) -> Option<usize> {
     // Some terminals do not know their size.
     let width = size.map(|(width, _)| usize::from(width.0)).or_else(told);
     let width = width.filter(|width| *width > 0).unwrap_or(USUAL);
-    // Narrower ones wrap: nothing useful is left of a line.
-    Some(width.max(60))
+    // A terminal of hardly any columns is none that anybody looks at.
+    Some(width.max(NARROW))
 }
 
 /// Gives a report to where the user wants it.

@@ -1,6 +1,7 @@
 //! Values to text.
 
 pub(crate) mod diff;
+pub(crate) mod fold;
 pub(crate) mod html;
 pub(crate) mod package;
 pub(crate) mod sarif;

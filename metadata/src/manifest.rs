@@ -16,6 +16,7 @@ use crate::address::{Base, Rva};
 use crate::identity::{BaseIdentity, Machine};
 
 pub use canonical::canonical_json;
+pub use validate::{LINE, is_line};
 pub use values::{Guid, Month, Sha256};
 
 /// The version of the form that this crate writes and reads.

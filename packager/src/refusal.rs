@@ -31,11 +31,12 @@ impl fmt::Display for Refusal {
 impl Refusal {
     /// The same as the judge's findings are, with the place as evidence.
     pub fn judged(&self) -> hpbuild_differ::judge::Refusal {
+        let name = hpbuild_differ::display_data(&self.name);
         let evidence = match self.offset {
-            Some(offset) => format!("{}+{offset:#x}", self.name),
-            None => self.name.to_string(),
+            Some(offset) => format!("{name}+{offset:#x}"),
+            None => name.clone(),
         };
-        let message = format!("{}: {}", self.name, self.message);
+        let message = format!("{name}: {}", self.message);
         hpbuild_differ::judge::Refusal::new(self.rule.name(), &*self.name, message, evidence)
     }
 }
@@ -131,9 +132,9 @@ rules! {
         "The function adds image-relative addresses of both base data and patch data to one register that holds the image base.",
         "Compile the function without jump tables, or keep the image-relative data out of it.",
         "__ImageBase is added to the entries of a switch table, which the patch carries, and to the offset of a variable, which the base has.";
-    Alignment "HP071" "an operand's scale does not fit the base",
-        "An Arm64 load or store scales its offset, and in the base the data is not aligned to that scale.",
-        "Align the variable in the source.",
+    Alignment "HP071" "data is less aligned in the base",
+        "An instruction wants its operand aligned, and in the base the data is not: an Arm64 load or store that scales its offset, or a vector instruction of x64, of the function that takes the address or by it. Compilers align a variable to what the code that uses it can make use of, so that a fix may change where it lies.",
+        "Keep the base's alignment: set the members one by one through a volatile pointer, or compile the function without vectorising it.",
         "ldr x0 of a variable that is aligned to eight in the fixed image and to four in the base.";
     ThreadLocal "HP072" "thread-local storage",
         "The function reaches a thread-local variable, and the thread-local storage of base and fixed image is laid out differently, or holds other initial values. The offsets in the code would not be those of the base.",
@@ -167,6 +168,10 @@ rules! {
         "A cold part that the compiler moved away from its function is jumped into with registers in use, so it has no entry that can be redirected; and where the linker folded functions differently in the two images, one base function may have several replacements.",
         "Compile without splitting of cold code, and link without identical code folding.",
         "get_width and get_count are one body in the base, and the fix changes both, each in its own way.";
+    GuardTarget "HP080" "a call through a pointer that the base does not allow",
+        "The patch takes the address of a function that stays in the base and whose address the base takes nowhere: it is not in the base's table of functions that may be called through pointers (control flow guard), and the first guarded call to it ends the process.",
+        "Take the address of a new function that calls it: that one lives in the patch, whose own table lists it.",
+        "The fix hands a static function to qsort that the base only calls by name.";
 }
 
 /// The rule with this code, or `None`.

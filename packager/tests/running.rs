@@ -13,7 +13,9 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 12] = [
+const SCENARIOS: [(&str, &str); 15] = [
+    ("adjoining", include_str!("running/adjoining.toml")),
+    ("aligned", include_str!("running/aligned.toml")),
     ("bare", include_str!("running/cuts.toml")),
     ("carried", include_str!("running/carried.toml")),
     ("cuts", include_str!("running/cuts.toml")),
@@ -21,6 +23,7 @@ const SCENARIOS: [(&str, &str); 12] = [
     ("folded", include_str!("running/folded.toml")),
     ("msvc", include_str!("running/msvc.toml")),
     ("objects", include_str!("running/objects.toml")),
+    ("pools", include_str!("running/pools.toml")),
     ("reached", include_str!("running/reached.toml")),
     ("rules", include_str!("running/rules.toml")),
     ("shapes", include_str!("running/shapes.toml")),

@@ -8,6 +8,7 @@
 //! operands based on a register that held the image base somewhere in the function count.
 
 mod access;
+mod aligned;
 mod back;
 mod image_base;
 mod operands;
@@ -29,6 +30,7 @@ use registers::{RegisterSet, note_image_base};
 use tables::{Tables, literals};
 
 pub(super) use access::access;
+pub(super) use aligned::{alignment_at, alignment_by_register};
 pub(super) use back::reaches_back;
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;

@@ -16,7 +16,7 @@ use rustc_hash::FxHashSet;
 use serde::Serialize;
 
 use super::name_at;
-use super::value::{quoted, short, text};
+use super::value::{is_wide, is_word, quoted, short, short_path, text, whole_text};
 use crate::decode::{Access, ReferenceKind};
 use crate::image::Image;
 use crate::meaning::{
@@ -51,6 +51,8 @@ pub struct Contents {
     pub fixed_offset: Option<u32>,
     /// The base's name of what is reached, or, in angle brackets, what it is.
     pub name: String,
+    /// The same as a person reads it.
+    pub display: String,
     /// What differs in it.
     #[serde(flatten)]
     pub differences: Differences,
@@ -148,7 +150,7 @@ impl Differences {
         if self.entries.len() < ENTRIES {
             let (base, fixed) = values();
             self.entries.push(Entry {
-                place: short(place()),
+                place: short_path(place()),
                 base,
                 fixed,
             });
@@ -341,7 +343,10 @@ impl<'a> Search<'a> {
         let is_content = !matches!(difference, Difference::Call | Difference::Data);
         let known = self.found.clone();
         if is_content {
-            let prefix = format!("{} -> {}", place(), names.0);
+            // Its bytes are what is told behind it.
+            let is_constant = names.0.starts_with("<constant");
+            let name = if is_constant { "<constant>" } else { &names.0 };
+            let prefix = format!("{} -> {name}", place());
             self.reach((base, fixed), kind, None, prefix);
         }
         if self.found == known && (names.0 != names.1 || !is_content) {
@@ -371,18 +376,23 @@ impl<'a> Search<'a> {
 
 /// Two constants as texts that differ, where both are texts, and bytes of a character.
 fn texts(base: &[u8], fixed: &[u8]) -> Option<(u8, (String, String))> {
-    // One letter in a larger constant is a number.
-    let is_text = |bytes: &[u8], text: &str, width: usize| {
+    // One letter in a larger constant is a number, and so may two be.
+    let may_be = |bytes: &[u8], text: &str, width: usize| {
         let length = match width {
             1 => text.len(),
             _ => 2 * text.encode_utf16().count(),
         };
         length > width || bytes.len() <= length + width
     };
+    let is_text = |bytes: &[u8], text: &str, width: u8| match width {
+        1 => is_word(text) || whole_text(bytes).is_some_and(|whole| whole == text),
+        _ => is_wide(bytes, text),
+    };
     [1, 2].into_iter().find_map(|width| {
         let (b, f) = (text(base, width)?, text(fixed, width)?);
-        let both = is_text(base, &b, width.into()) && is_text(fixed, &f, width.into());
-        let quoted = both.then(|| quoted(&b, &f)).flatten()?;
+        let both = may_be(base, &b, width.into()) && may_be(fixed, &f, width.into());
+        let one = is_text(base, &b, width) || is_text(fixed, &f, width);
+        let quoted = (both && one).then(|| quoted(&b, &f)).flatten()?;
         Some((width, quoted))
     })
 }

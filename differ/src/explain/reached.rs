@@ -5,6 +5,7 @@ use hpbuild_metadata::{Base, DataId, Fixed, Rva};
 use super::aligned::Aligned;
 use super::data::{self, Contents, Differences};
 use super::kinds::same_but_target;
+use super::value::short;
 use super::{Listing, name_at};
 use crate::compare::Kind;
 use crate::decode::{Instruction, ReferenceKind, access};
@@ -156,12 +157,13 @@ impl<'a> Reached<'a> {
                 continue;
             }
             known.push(thing);
-            let (name, differences) = self.look(reference, b, f);
+            let (name, display, differences) = self.look(reference, b, f);
             if !differences.is_empty() {
                 contents.push(Contents {
                     base_offset: Some(reference.base.offset),
                     fixed_offset: Some(reference.fixed.offset),
                     name,
+                    display,
                     differences,
                 });
             }
@@ -174,14 +176,18 @@ impl<'a> Reached<'a> {
         reference: &Reference,
         b: &Listing<'_, Base>,
         f: &Listing<'_, Fixed>,
-    ) -> (String, Differences) {
+    ) -> (String, String, Differences) {
+        let of_data = |id: DataId<Base>| {
+            let symbol = b.image.data_symbol(id);
+            (short(symbol.name.to_string()), short(symbol.display()))
+        };
         let comparer = self.comparer;
         if let Some(ending) = &reference.ending {
-            let name = data::name_of(b.image, b.image.data_symbol(ending.base).rva);
-            return (name, data::of_symbol(comparer, ending));
+            let (name, display) = of_data(ending.base);
+            return (name, display, data::of_symbol(comparer, ending));
         }
         let (Some(br), Some(fr)) = (reference.base.reference, reference.fixed.reference) else {
-            return (String::new(), Differences::default());
+            return (String::new(), String::new(), Differences::default());
         };
         let targets = (br.target, fr.target);
         let resolved = (comparer.in_base(targets.0), comparer.in_fixed(targets.1));
@@ -189,7 +195,8 @@ impl<'a> Reached<'a> {
             let is_same = |base, fixed| self.leads_alike((b, base), (f, fixed));
             let names = (|rva| place_in(b, rva), |rva| place_in(f, rva));
             let differences = data::of_jump_table(comparer, (base, fixed), is_same, names);
-            return ("<jump table>".into(), differences);
+            let name = "<jump table>".to_owned();
+            return (name.clone(), name, differences);
         }
         let access = access(f.image.pe.machine, f.code, reference.fixed.offset);
         let operands = (
@@ -197,13 +204,11 @@ impl<'a> Reached<'a> {
             f.operand(&reference.fixed, fr),
         );
         let differences = data::of_operands(comparer, &operands.0, &operands.1, access);
-        let name = match resolved.0 {
-            Target::Data { id, .. } if !data::is_literal(b.image, resolved.0) => {
-                data::name_of(b.image, b.image.data_symbol(id).rva)
-            }
-            _ => "<constant>".into(),
+        let (name, display) = match resolved.0 {
+            Target::Data { id, .. } if !data::is_literal(b.image, resolved.0) => of_data(id),
+            _ => ("<constant>".into(), "<constant>".into()),
         };
-        (name, differences)
+        (name, display, differences)
     }
 
     /// Whether two entries of jump tables lead to code that corresponds.
@@ -234,8 +239,6 @@ impl<'a> Reached<'a> {
 fn place_in<S: hpbuild_metadata::Side>(listing: &Listing<'_, S>, rva: Rva<S>) -> String {
     match listing.offset_of(rva) {
         Some(offset) => format!("+{offset:#x}"),
-        None => super::value::short(
-            name_at(listing.image, rva, 0).unwrap_or_else(|| format!("rva {rva}")),
-        ),
+        None => short(name_at(listing.image, rva, 0).unwrap_or_else(|| format!("rva {rva}"))),
     }
 }

@@ -21,6 +21,18 @@ pub(crate) fn short(name: String) -> String {
     }
 }
 
+/// A place behind pointers, of which only the first and the last are named where it is very long.
+pub(super) fn short_path(path: String) -> String {
+    const LED: &str = " -> ";
+    let is_long = path.chars().nth(NAME).is_some();
+    match (path.split_once(LED), path.rsplit_once(LED)) {
+        (Some((first, _)), Some((before, last))) if is_long && before.contains(LED) => {
+            short(format!("{first}{LED}...{LED}{last}"))
+        }
+        _ => short(path),
+    }
+}
+
 /// Two numbers of equal length that differ, little-endian.
 pub(super) fn numbers(base: &[u8], fixed: &[u8], form: Form) -> (String, String) {
     let texts = match form {
@@ -114,6 +126,86 @@ pub(super) fn text(bytes: &[u8], width: u8) -> Option<String> {
     (!text.contains(is_odd)).then_some(text)
 }
 
+/// The text that the whole of a nameless constant is. Numbers look like short texts: those of two or
+/// three letters must end with the one zero that leaves no room for filler, or stand among others,
+/// and texts without a zero must look like words.
+pub(crate) fn whole_text(bytes: &[u8]) -> Option<String> {
+    let narrow = text(bytes, 1).filter(|text| is_narrow(bytes, text));
+    narrow.or_else(|| text(bytes, 2).filter(|text| is_wide(bytes, text)))
+}
+
+fn is_narrow(bytes: &[u8], text: &str) -> bool {
+    let rest = bytes.get(text.len()..).unwrap_or_default();
+    let length = bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
+    let others = &bytes[text.len().min(length)..length];
+    let mut others = others.split(|byte| *byte == 0).skip(1);
+    let is_text = |other: &[u8], least: usize| {
+        other.len() >= least && other.iter().all(|byte| is_letter(*byte))
+    };
+    match text.len() {
+        0 | 1 => false,
+        2 | 3 if others.clone().next().is_none() => rest == [0],
+        2 | 3 => others.all(|it| is_text(it, 2)),
+        4..8 if rest.is_empty() => is_word(text),
+        4..8 => others.all(|it| is_text(it, 0)),
+        // Whatever is behind it.
+        _ => true,
+    }
+}
+
+/// Whether texts of one-byte characters have this byte.
+fn is_letter(byte: u8) -> bool {
+    matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x20..=0x7e | 0x80..=0xff)
+}
+
+/// Whether a short text looks like words rather than like a number.
+pub(super) fn is_word(text: &str) -> bool {
+    let is_usual = |it: char| it.is_ascii_alphanumeric() || " _-./:,%".contains(it);
+    text.len() >= 4 && text.chars().all(is_usual)
+}
+
+/// Whether a text of two-byte characters in these bytes is one that people would write: ended, and
+/// in Latin letters of which most have no accent, or some in one other script. Any two bytes are
+/// some letter.
+pub(super) fn is_wide(bytes: &[u8], text: &str) -> bool {
+    let units = text.encode_utf16().count();
+    let is_ended = bytes.get(2 * units..2 * units + 2) == Some(&[0, 0]);
+    let mut scripts = text.chars().map(script).filter(|it| *it != Script::Latin);
+    let is_usual = match scripts.next() {
+        None => 2 * text.chars().filter(char::is_ascii).count() > units,
+        Some(Script::Other) => false,
+        Some(first) => units >= 4 && scripts.all(|it| it == first),
+    };
+    units >= 2 && is_ended && is_usual
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Script {
+    /// With punctuation, which all scripts share.
+    Latin,
+    Greek,
+    Cyrillic,
+    Semitic,
+    Chinese,
+    Korean,
+    Other,
+}
+
+fn script(character: char) -> Script {
+    match character {
+        '\0'..'\u{250}' | '\u{2000}'..'\u{2070}' => Script::Latin,
+        '\u{370}'..'\u{400}' => Script::Greek,
+        '\u{400}'..'\u{530}' => Script::Cyrillic,
+        '\u{590}'..'\u{700}' => Script::Semitic,
+        '\u{3000}'..'\u{3100}' | '\u{4e00}'..'\u{a000}' | '\u{ff00}'..'\u{fff0}' => Script::Chinese,
+        '\u{ac00}'..'\u{d7a4}' => Script::Korean,
+        _ => Script::Other,
+    }
+}
+
 /// Two texts that differ, quoted, with what is around the first difference. `None` where they are
 /// the same.
 pub(crate) fn quoted(base: &str, fixed: &str) -> Option<(String, String)> {
@@ -129,7 +221,8 @@ pub(crate) fn quoted(base: &str, fixed: &str) -> Option<(String, String)> {
     Some((quote(base, from), quote(fixed, from)))
 }
 
-fn quote(text: &str, from: usize) -> String {
+/// A text in quotes from its character `from` on, cut where it is long.
+pub(crate) fn quote(text: &str, from: usize) -> String {
     let mut out = String::from(if from > 0 { "...\"" } else { "\"" });
     let mut rest = text.chars().skip(from);
     for character in rest.by_ref().take(SHOWN) {
@@ -169,6 +262,60 @@ mod tests {
         assert_eq!(of(&b, &f, Form::Float), "0x7fc00000 0x7fc00001");
         assert_eq!(of(&[9; 17], &[8; 17], Form::Signed).len(), 2 * 36 + 1);
         assert!(is_usual(&0.1_f64.to_le_bytes()) && !is_usual(&7_u64.to_le_bytes()));
+    }
+
+    #[test]
+    fn long_paths_keep_their_end() {
+        let path = |names: &[&str]| short_path(names.join(" -> "));
+        let long = "x".repeat(NAME);
+        assert_eq!(path(&["a", "b", "c[1]"]), "a -> b -> c[1]");
+        assert_eq!(path(&["a", &long, "b", "c[1]"]), "a -> ... -> c[1]");
+        assert_eq!(path(&["a", &long]).chars().count(), NAME + 3);
+    }
+
+    #[test]
+    fn texts_among_numbers() {
+        let whole = |bytes: &[u8]| whole_text(bytes);
+        for is_text in [
+            &b"ab\0"[..],
+            b"abc\0",
+            b"GET\0PUT\0\0\0\0\0",
+            b"four\0\0\0\0",
+            b"four",
+            b"a text\0\x01\x02"[..7].as_ref(),
+            b"a longer text\0\x01\x02\x03",
+            b"a text without an end",
+        ] {
+            assert!(whole(is_text).is_some(), "{is_text:?}");
+        }
+        for is_number in [
+            &b""[..],
+            b"0",
+            b"0\0",
+            b"0 \0\0",
+            b"0 \0\x001 \0\0",
+            b"AB",
+            b"AFKPU\0\x03\x07",
+            b"\x24\x23\x40\x3b",
+            b"0\0\0\x001\0\0\0",
+        ] {
+            assert_eq!(whole(is_number), None, "{is_number:?}");
+        }
+        let wide =
+            |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+        for text in ["ab\0", "\u{43f}\u{440}, a\0", "\u{d55c}\u{ae00}ab\0"] {
+            assert_eq!(whole(&wide(text)).as_deref(), text.strip_suffix('\0'));
+        }
+        // Not ended, one letter, and numbers that are letters of scripts nobody mixes.
+        for numbers in [
+            "ab",
+            "a\0",
+            "\u{504b}U\u{d0c}\u{150e}\0",
+            "\u{43f}\u{6f22}ab\0",
+            "\u{12c}\u{136}\u{140}\u{14a}\0",
+        ] {
+            assert_eq!(whole(&wide(numbers)), None, "{numbers:?}");
+        }
     }
 
     #[test]

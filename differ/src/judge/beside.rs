@@ -159,7 +159,7 @@ impl Redirected<'_> {
             if holder.is_some_and(&mut is_own) {
                 return None;
             }
-            let holder = holder.map(|id| self.image.data_symbol(id).name.to_string());
+            let holder = holder.map(|id| self.image.data_symbol(id).display());
             let holder = holder.unwrap_or_else(|| format!("the pointer at rva {place}"));
             Some((body, offset, holder))
         };

@@ -48,10 +48,14 @@ fn initial_values(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if same_type_descriptor(case, symbol, partner) {
             continue;
         }
-        if let Some(evidence) = initial_value_differs(case, symbol, partner) {
+        let found = size_differs(case, symbol, partner).or_else(|| {
+            let evidence = initial_value_differs(case, symbol, partner)?;
+            let message = format!("the initial value of {} changed", symbol.display());
+            Some((message, evidence))
+        });
+        if let Some((message, evidence)) = found {
             last = Some(symbol.rva);
             let name = symbol.name.to_string();
-            let message = format!("the initial value of {name} changed");
             refusals.push(Refusal::new("HP030", name, message, evidence));
         }
     }
@@ -112,21 +116,57 @@ impl<'a, S: Side> Value<'a, S> {
     }
 }
 
+/// What to say of a variable that has another size, and what shows it.
+fn size_differs(
+    case: &Case<'_>,
+    base: &DataSymbol<Base>,
+    fixed: &DataSymbol<Fixed>,
+) -> Option<(String, String)> {
+    let (before, after) = (base.size, fixed.size);
+    let is_typed = base.sized_by_type && fixed.sized_by_type;
+    // Without a type there is as much room as the object gave.
+    let is_given = base.compiland.is_some() && fixed.compiland.is_some();
+    let is_untyped = !base.sized_by_type && !fixed.sized_by_type;
+    let differs = is_typed && before != after || is_given && is_untyped && after > before;
+    if !differs {
+        return None;
+    }
+    let types = (&case.comparer.base.types, &case.comparer.fixed.types);
+    let indexes = (base.type_index, fixed.type_index);
+    let are_arrays = types.0.is_array(indexes.0) && types.1.is_array(indexes.1);
+    let what = match (is_typed, are_arrays) {
+        (true, true) => "the array",
+        (true, false) => "the variable",
+        (false, _) => "the room of",
+    };
+    let verb = if after > before { "grew" } else { "shrank" };
+    let message = format!(
+        "{what} {} {verb} from {before} to {after} bytes",
+        base.display()
+    );
+    let entry = |size: Option<u32>| size.filter(|size| are_arrays && *size > 0);
+    let entries = (
+        entry(types.0.entry_size(indexes.0)),
+        entry(types.1.entry_size(indexes.1)),
+    );
+    let evidence = match entries {
+        (Some(b), Some(f)) if b == f => {
+            format!("{} entries before, {} after", before / b, after / f)
+        }
+        (Some(b), Some(f)) => format!("entries of {b} bytes before, of {f} after"),
+        _ => format!(
+            "rva {} of the base, {} of the fixed image",
+            base.rva, fixed.rva
+        ),
+    };
+    Some((message, evidence))
+}
+
 fn initial_value_differs(
     case: &Case<'_>,
     base: &DataSymbol<Base>,
     fixed: &DataSymbol<Fixed>,
 ) -> Option<String> {
-    if base.sized_by_type && fixed.sized_by_type && base.size != fixed.size {
-        return Some(format!("{} bytes before, {} after", base.size, fixed.size));
-    }
-    // Without a type there is as much room as the object gave.
-    let is_given = base.compiland.is_some() && fixed.compiland.is_some();
-    let is_untyped = !base.sized_by_type && !fixed.sized_by_type;
-    if is_given && is_untyped && fixed.size > base.size {
-        let (before, after) = (base.size, fixed.size);
-        return Some(format!("room for {before} bytes before, for {after} after"));
-    }
     let size = base.size.min(fixed.size);
     let b = Value::new(case.comparer.base, base, size);
     let f = Value::new(case.comparer.fixed, fixed, size);
@@ -191,16 +231,16 @@ fn changed_tables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let image = case.comparer.base;
     for change in &case.comparison.data {
         let symbol = image.data_symbol(change.base);
-        let name = symbol.name.to_string();
+        let (name, shown) = (symbol.name.to_string(), symbol.display());
         let evidence = format!("rva {} of the base", symbol.rva);
         let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
         if linkage.starts_with("??_7") || linkage.starts_with("_ZTV") {
-            let message = format!("the vtable {name} changed");
+            let message = format!("the vtable {shown} changed");
             refusals.push(Refusal::new("HP027", name, message, evidence));
             continue;
         }
         if let Some(holder) = writable_pointer_to(image, symbol) {
-            let message = format!("{name} changed, and {holder} points at the base's");
+            let message = format!("{shown} changed, and {holder} points at the base's");
             refusals.push(Refusal::new(
                 "HP033",
                 name.clone(),
@@ -212,7 +252,7 @@ fn changed_tables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             |export| matches!(&export.target, ExportTarget::Rva(rva) if is_inside(symbol, *rva)),
         );
         if exported {
-            let message = format!("{name} changed, and other modules import it");
+            let message = format!("{shown} changed, and other modules import it");
             refusals.push(Refusal::new("HP033", name, message, evidence));
         }
     }
@@ -235,7 +275,7 @@ fn writable_pointer_to(image: &Image<Base>, symbol: &DataSymbol<Base>) -> Option
     })?;
     let named = image
         .data_at(*place)
-        .map(|id| image.data_symbol(id).name.to_string());
+        .map(|id| image.data_symbol(id).display());
     Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
 }
 
@@ -251,7 +291,7 @@ fn new_variables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     for id in reached(base, before, has_partner) {
         let symbol = base.data_symbol(id);
         let evidence = format!("rva {} of the base", symbol.rva);
-        let message = format!("{} is gone", symbol.name);
+        let message = format!("{} is gone", symbol.display());
         refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
     let has_partner = |id| case.comparer.base_data_of(id).is_some();
@@ -261,7 +301,7 @@ fn new_variables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             "rva {} of the fixed image, {} bytes",
             symbol.rva, symbol.size
         );
-        let message = format!("{} is new and will live in the patch", symbol.name);
+        let message = format!("{} is new and will live in the patch", symbol.display());
         refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
 }

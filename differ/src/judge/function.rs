@@ -54,7 +54,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
                 evidence = format!("{evidence}, constants at rva {rva} of the base");
             }
             Doubt::Index(data) => {
-                evidence = format!("{evidence}, {}", base.data_symbol(data).name);
+                evidence = format!("{evidence}, {}", base.data_symbol(data).display());
             }
         }
         refusals.push(Refusal::new("HP029", name, message, evidence));

@@ -64,7 +64,10 @@ fn tls(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
                 "thread-local storage",
                 "thread-local storage changed".to_owned(),
             ),
-            name => (name, format!("the thread-local variable {name} changed")),
+            name => {
+                let shown = crate::names::display_data(name);
+                (name, format!("the thread-local variable {shown} changed"))
+            }
         };
         refusals.push(Refusal::new("HP025", name, message, change.evidence));
     }

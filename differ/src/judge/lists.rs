@@ -47,17 +47,18 @@ fn list(
     let mut stays = Vec::new();
     for entry in before {
         let Some(id) = entry.symbol else { continue };
-        let name = &*base.data_symbol(id).name;
+        let symbol = base.data_symbol(id);
+        let (name, shown) = (&*symbol.name, symbol.display());
         let evidence = format!("rva {} of the base", entry.rva);
         match places.get(&id) {
             None => refuse(
                 name,
-                format!("{name} is gone from the list {list}"),
+                format!("{shown} is gone from the list {list}"),
                 evidence,
             ),
             // What is written while the program runs has a rule of its own.
             Some(_) if is_read_only(base, entry.rva) && !comparer.data_same(id) => {
-                let message = format!("{name} changed, an entry of the list {list}");
+                let message = format!("{shown} changed, an entry of the list {list}");
                 refuse(name, message, evidence);
             }
             Some(place) => stays.push((*place, entry.origin, name)),
@@ -65,9 +66,10 @@ fn list(
     }
     for entry in after.iter().filter(|entry| named(entry).is_none()) {
         let Some(id) = entry.symbol else { continue };
-        let name = &*fixed.data_symbol(id).name;
+        let symbol = fixed.data_symbol(id);
+        let (name, shown) = (&*symbol.name, symbol.display());
         let evidence = format!("rva {} of the fixed image", entry.rva);
-        refuse(name, format!("{name} is new in the list {list}"), evidence);
+        refuse(name, format!("{shown} is new in the list {list}"), evidence);
     }
     let order: Vec<_> = stays
         .iter()
@@ -144,7 +146,10 @@ fn report<S: Side>(
     };
     for symbol in symbols.into_iter().filter(|symbol| !is_reached(symbol)) {
         let name = symbol.name.to_string();
-        let message = format!("{name} {what}, and nothing reaches it but by its place");
+        let message = format!(
+            "{} {what}, and nothing reaches it but by its place",
+            symbol.display()
+        );
         let evidence = format!("rva {} {side}", symbol.rva);
         refusals.push(Refusal::new("HP038", name, message, evidence));
     }

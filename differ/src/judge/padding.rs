@@ -57,7 +57,7 @@ pub(super) fn in_use(
         // Where only what follows tells its size, padding is counted in.
         let size = if symbol.sized_by_type { symbol.size } else { 1 };
         let id = reached(symbol.rva, size)?;
-        Some((id, format!("{} lies there", symbol.name)))
+        Some((id, format!("{} lies there", symbol.display())))
     };
     let by_code = |id: FunctionId<Base>| {
         let name = move |placed: &PlacedReference<Base>| {

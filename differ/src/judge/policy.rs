@@ -6,7 +6,10 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use hpbuild_metadata::manifest::{LINE, is_line};
+
 use super::{Refusal, rule};
+use crate::names::display_data;
 
 /// Names of other findings of the rule that a report of an unused waiver shows.
 const SHOWN: usize = 3;
@@ -82,28 +85,56 @@ impl Policy {
     /// Marks what the policy allows as waived, and adds a finding for each waiver that allows
     /// nothing.
     pub(super) fn apply(&self, findings: Vec<Refusal>) -> Vec<Refusal> {
-        let mut is_used = vec![false; self.waivers.len()];
+        let mut uses = vec![Use::None; self.waivers.len()];
+        let names: Vec<Option<String>> = self
+            .waivers
+            .iter()
+            .map(|waiver| name_meant(waiver, &findings))
+            .collect();
         let mut findings: Vec<Refusal> = findings
             .into_iter()
             .map(|mut finding| {
-                let matches =
-                    |waiver: &Waiver| waiver.code == finding.code && waiver.name == finding.name;
-                for (waiver, is_used) in self.waivers.iter().zip(&mut is_used) {
-                    if matches(waiver) {
-                        *is_used = true;
-                        finding.waived.get_or_insert_with(|| waiver.reason.clone());
+                let waivers = self.waivers.iter().zip(&names).zip(&mut uses);
+                let mut first = None;
+                for ((waiver, name), used) in waivers {
+                    if waiver.code != finding.code || name.as_ref() != Some(&finding.name) {
+                        continue;
                     }
+                    match first {
+                        None => *used = Use::Needed,
+                        // All findings of one name are for the first one.
+                        Some(line) => *used = Use::After(line),
+                    }
+                    first.get_or_insert(waiver.line);
+                    finding.waived.get_or_insert_with(|| waiver.reason.clone());
                 }
                 finding
             })
             .collect();
-        let unused = self.waivers.iter().zip(is_used).filter(|(_, used)| !used);
-        let unused: Vec<Refusal> = unused
-            .map(|(waiver, _)| unused_waiver(waiver, &findings))
+        let waivers = self.waivers.iter().zip(uses);
+        let unused: Vec<Refusal> = waivers
+            .filter_map(|(waiver, used)| match used {
+                Use::Needed => None,
+                Use::After(line) => Some(superfluous_waiver(waiver, line)),
+                Use::None => Some(unused_waiver(waiver, &findings)),
+            })
             .collect();
         findings.extend(unused);
         findings
     }
+}
+
+/// The name of findings that a waiver is for: its own, or the one that reads so.
+fn name_meant(waiver: &Waiver, findings: &[Refusal]) -> Option<String> {
+    let of_rule = findings.iter().filter(|it| it.code == waiver.code);
+    let mut names = of_rule.map(|it| &it.name);
+    if names.clone().any(|name| *name == waiver.name) {
+        return Some(waiver.name.clone());
+    }
+    let mut read_so = names.by_ref().filter(|it| display_data(it) == waiver.name);
+    let name = read_so.next()?;
+    // More than one is meant, or none.
+    read_so.all(|other| other == name).then(|| name.clone())
 }
 
 fn waiver(text: &str, entry: &Entry) -> Result<Waiver, PolicyError> {
@@ -138,9 +169,18 @@ fn waiver(text: &str, entry: &Entry) -> Result<Waiver, PolicyError> {
         let expected = "one whole name (names are no patterns)";
         return Err(fail(name, expected, name.get_ref()));
     }
+    if !is_line(name.get_ref()) {
+        let expected = format!("a name in {LINE}");
+        return Err(fail(name, &expected, no_line(name.get_ref())));
+    }
     if reason.get_ref().trim().is_empty() {
         let expected = format!("a reason to allow {} for {}", known.code, name.get_ref());
         return Err(fail(reason, &expected, "none"));
+    }
+    // The manifest of a release is to hold it.
+    if !is_line(reason.get_ref()) {
+        let expected = format!("a reason in {LINE}");
+        return Err(fail(reason, &expected, no_line(reason.get_ref())));
     }
     Ok(Waiver {
         code: known.code,
@@ -150,11 +190,38 @@ fn waiver(text: &str, entry: &Entry) -> Result<Waiver, PolicyError> {
     })
 }
 
+/// What a text is that is not blank and no line.
+fn no_line(text: &str) -> &'static str {
+    match text.chars().find(|it| it.is_control()) {
+        Some('\n' | '\r') => "several lines",
+        Some(_) => "a control character",
+        None => "more",
+    }
+}
+
 /// Whether somebody means more than one name. In names of C++ a `*` follows a type and is followed
 /// by more, `?` starts a linkage name, and both end names of operators.
 fn looks_like_pattern(name: &str) -> bool {
     let ends_so = name.ends_with('*') || name.ends_with('?');
     name.starts_with('*') || ends_so && !name.contains("operator") || name.contains(".*")
+}
+
+/// What a waiver is good for.
+#[derive(Clone, Copy)]
+enum Use {
+    /// It allows nothing.
+    None,
+    /// It allows a finding.
+    Needed,
+    /// What it allows is allowed by the waiver at this line already.
+    After(usize),
+}
+
+fn superfluous_waiver(waiver: &Waiver, first: usize) -> Refusal {
+    let (code, name, line) = (waiver.code, &waiver.name, waiver.line);
+    let message = format!("the waiver of {code} for {name} allows nothing more");
+    let evidence = format!("policy, line {line}; line {first} allows it already");
+    Refusal::new("HP036", name.clone(), message, evidence)
 }
 
 fn unused_waiver(waiver: &Waiver, findings: &[Refusal]) -> Refusal {
@@ -205,6 +272,21 @@ mod tests {
     }
 
     #[test]
+    fn decorated_names_may_be_given_as_they_read() {
+        let policy = Policy::parse(&entry("HP027", "Cat::`vftable'", "r")).unwrap();
+        let waived = |names: &[&str]| {
+            let found = names.iter().map(|name| finding("HP027", name)).collect();
+            let found = policy.apply(found).into_iter();
+            found.filter(|it| it.waived.is_some()).count()
+        };
+        assert_eq!(waived(&["??_7Cat@@6B@", "??_7Dog@@6B@"]), 1);
+        assert_eq!(waived(&["??_7Cat@@6B@", "??_7Cat@@6B@"]), 2);
+        // Two that read alike; and one that is called so.
+        assert_eq!(waived(&["??_7Cat@@6B@", "??_7Cat@@6A@"]), 0);
+        assert_eq!(waived(&["??_7Cat@@6B@", "Cat::`vftable'"]), 1);
+    }
+
+    #[test]
     fn reports_waivers_that_match_nothing() {
         let text = entry("HP021", "f", "r") + &entry("hp022", "x", "r");
         let policy = Policy::parse(&text).unwrap();
@@ -214,6 +296,46 @@ mod tests {
         assert_eq!((unused.code, &*unused.name), ("HP036", "x"));
         assert_eq!(unused.evidence, "policy, line 6; HP022 is found for y");
         assert!(!unused.refuses() && found[1].refuses());
+    }
+
+    #[test]
+    fn reports_waivers_of_what_is_waived_already() {
+        let text = entry("HP027", "??_7Cat@@6B@", "r")
+            + &entry("HP027", "Cat::`vftable'", "s")
+            + &entry("HP027", "other", "t");
+        let policy = Policy::parse(&text).unwrap();
+        let found = ["??_7Cat@@6B@", "??_7Cat@@6B@", "other"];
+        let found = policy.apply(found.map(|name| finding("HP027", name)).into());
+        let waived = found.iter().filter_map(|it| it.waived.as_deref());
+        assert_eq!(waived.collect::<Vec<_>>(), ["r", "r", "t"]);
+        let [.., superfluous] = &found[..] else {
+            panic!("nothing was found");
+        };
+        assert_eq!(found.len(), 4);
+        assert_eq!(
+            (superfluous.code, &*superfluous.name),
+            ("HP036", "Cat::`vftable'")
+        );
+        assert_eq!(
+            superfluous.evidence,
+            "policy, line 6; line 2 allows it already"
+        );
+    }
+
+    #[test]
+    fn manifests_can_hold_what_is_allowed_and_why() {
+        for (reason, found) in [
+            (r"two\nlines", "several lines"),
+            (r"a\u001bb", "a control character"),
+            (&*"r".repeat(4097), "more"),
+        ] {
+            let error = error("HP021", "f", reason);
+            let expected = format!("line 4: expected a reason in {LINE}, found {found}");
+            assert!(error.contains(&expected), "{error}");
+        }
+        assert!(error("HP021", r"f\tg", "r").contains("line 3: expected a name in one line"));
+        assert!(error("HP021", &"n".repeat(4097), "r").contains("found more"));
+        assert!(Policy::parse(&entry("HP021", "f", &"r".repeat(4096))).is_ok());
     }
 
     #[test]

@@ -204,9 +204,10 @@ rules! {
              to be loaded while code runs."
         do "Use functions that the base imports, or resolve the new one at run time."
         example "The fix calls memchr, which the base does not import."
-    "HP024" Note "import gone"
-        why "The fixed image imports a function no more. The running base has bound to it already, \
-             and nothing is taken away."
+    "HP024" Note "import gone, or bound at another time"
+        why "The fixed image imports a function no more, or by the delay-load table and no longer at \
+             the start, or the other way round. The running base keeps its own import, which the patch \
+             uses, and nothing is taken away."
         do "Nothing."
         example "strcmp was called in one place, which now compares by hand."
     "HP025" Refuse "thread-local storage changed"
@@ -244,8 +245,8 @@ rules! {
         example "Two functions each have a table of their own in one object, side by side. The second \
              one changed, and the function that reads the first one is refused."
     "HP030" Refuse "initial value of writable data changed"
-        why "The running base keeps its own variables with the values they have; a new initial \
-             value has no effect."
+        why "The running base keeps its own variables with the values they have, and where they are; \
+             a new initial value has no effect, and what grew has no room to."
         do "Set the value in code that runs, or keep it."
         example "static int limit = 5; becomes 7: the running process has 5, or what it has set \
              since."
@@ -282,7 +283,7 @@ rules! {
         example "FILEVERSION 1,2,3,4 becomes 1,2,3,5."
     "HP036" Warn "waiver not used"
         why "The policy allows a finding that is not there: the code is another one, the name is \
-             written differently, or the reason for it is gone. A waiver that waits for something to \
+             written differently, or the reason for it is gone. Or another waiver allows it already. A waiver that waits for something to \
              match may allow what nobody looked at."
         do "Take the waiver out of the policy, or write the name as the report has it."
         example "The policy allows HP030 for retry_limit, and the variable is called \

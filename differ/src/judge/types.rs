@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image};
 use crate::meaning::{Target, resolve};
+use crate::names::display_data;
 use crate::types::{Types, VirtualFunction, difference};
 
 /// What differs in a type: a rule, what to say, and what shows it.
@@ -50,10 +51,11 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             .as_ref()
             .is_none_or(|(before, after)| before.contains(&name) || after.contains(&name));
         for (code, what, evidence) in found {
+            let shown = display_data(&name);
             let message = match is_touched {
-                true => format!("{what} of {name} changed"),
+                true => format!("{what} of {shown} changed"),
                 false => {
-                    format!("{what} of {name} changed; no changed function is known to use it")
+                    format!("{what} of {shown} changed; no changed function is known to use it")
                 }
             };
             let mut refusal = Refusal::new(code, name.clone(), message, evidence);
@@ -88,7 +90,8 @@ fn one_sided(
     refusals: &mut Vec<Refusal>,
 ) {
     for name in names.iter().filter(|name| used_by_other.contains(**name)) {
-        let message = format!("the layout of {name} is known on one side only");
+        let shown = display_data(name);
+        let message = format!("the layout of {shown} is known on one side only");
         let evidence = format!("defined in the symbols of the {side} alone");
         let mut refusal = Refusal::new("HP031", *name, message, evidence);
         refusal.severity = Severity::Warn;

@@ -15,7 +15,7 @@ use super::table::relative_entries;
 use super::unwind_labels::UnwindRecords;
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
-use crate::image::Image;
+use crate::image::{Contribution, Image};
 use crate::read::is_locator;
 
 /// Unnamed data that leads to unnamed data is followed this far; deeper is not understood.
@@ -148,12 +148,9 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
 /// Filler that may end a stretch of data has fewer bytes than this: what comes next is aligned to as
 /// many, and nothing in a section to more than the section.
 fn most_filler<S: Side>(image: &Image<S>, extent: Extent<S>) -> usize {
-    /// `IMAGE_SCN_ALIGN_*`: four bits, 1 for one byte (`winnt.h`).
-    const ALIGN: u32 = 20;
     let end = extent.rva.get().saturating_add(extent.size);
     let contribution = image.contribution_at(extent.rva);
-    let section = contribution.map(|it| it.characteristics >> ALIGN & 0xf);
-    let section = section.filter(|it| *it > 0).map(|it| 1 << (it - 1));
+    let section = contribution.and_then(Contribution::alignment);
     let next = 1 << end.trailing_zeros().min(MOST_ALIGNED.trailing_zeros());
     section.unwrap_or(MOST_ALIGNED).min(next) as usize
 }
@@ -291,8 +288,13 @@ impl Comparer<'_> {
     /// Whether two stretches that end where something is certain to start are the same. Many
     /// references lead into one such stretch, and each goes on to its end: what one found out is
     /// remembered for the others.
-    fn same_whole(&self, base: Extent<Base>, fixed: Extent<Fixed>, visit: &mut Visit) -> bool {
-        let is_first = visit.depth == 1 && visit.collect.is_none() && base.size == fixed.size;
+    pub(super) fn same_whole(
+        &self,
+        base: Extent<Base>,
+        fixed: Extent<Fixed>,
+        visit: &mut Visit,
+    ) -> bool {
+        let is_first = visit.depth <= 1 && visit.collect.is_none() && base.size == fixed.size;
         let known = is_first
             .then(|| self.stretches.known(base, fixed))
             .flatten();
@@ -344,12 +346,34 @@ impl Comparer<'_> {
         let is_relative = self.base.relative_tables.binary_search(&base.rva).is_ok()
             && self.fixed.relative_tables.binary_search(&fixed.rva).is_ok();
         if is_relative {
-            return self.compare_relative(base.rva, fixed.rva, visit);
+            return match self.compare_relative(base.rva, fixed.rva, visit) {
+                Meaning::Same => self.compare_behind_entries(base, fixed, visit),
+                meaning => meaning,
+            };
         }
         let meaning = self.compare_extents(base, fixed, visit);
         match meaning {
             Meaning::Same if self.may_lead_elsewhere(base, fixed, visit) => Meaning::Unknown,
             _ => meaning,
+        }
+    }
+
+    /// Compares what data hold behind the distances that they begin with, as a pool of texts does: the
+    /// entries that lead there say no more than that it belongs to the same data.
+    fn compare_behind_entries(
+        &self,
+        base: Extent<Base>,
+        fixed: Extent<Fixed>,
+        visit: &mut Visit,
+    ) -> Meaning {
+        let rest = (
+            behind_entries(self.base, base),
+            behind_entries(self.fixed, fixed),
+        );
+        match rest {
+            (Some(b), Some(f)) => self.compare_extents(b, f, visit),
+            (None, None) => Meaning::Same,
+            _ => Meaning::Different(Difference::DataContent),
         }
     }
 
@@ -539,6 +563,17 @@ fn may_be_relative<S: Side>(image: &Image<S>, extent: Extent<S>) -> bool {
     }
     let entries = relative_entries(&image.pe, &image.boundaries, extent.rva);
     entries.is_some_and(|entries| entries.len() > 1 && entries.iter().all(starts))
+}
+
+/// What is left of an extent behind the distances that it begins with.
+fn behind_entries<S: Side>(image: &Image<S>, extent: Extent<S>) -> Option<Extent<S>> {
+    let entries = relative_entries(&image.pe, &image.boundaries, extent.rva)?;
+    let size = u32::try_from(entries.len()).ok()?.checked_mul(4)?;
+    Some(Extent {
+        rva: extent.rva.checked_add(size)?,
+        size: extent.size.checked_sub(size).filter(|left| *left > 0)?,
+        ..extent
+    })
 }
 
 /// The run-time type information that the pointer before a vtable leads to.

@@ -12,18 +12,18 @@
 //!   cut               reached by volume: another table, or the same; unknown where it differs
 //! ```
 //!
-//! The same holds for what stands before the address, where code may reach back from it.
+//! The same holds for what stands before the address, where code may reach back from it ([`super::before`]).
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
+use super::before::{before, ends_text};
 use super::content::{Visit, pointer_at};
 use super::extent::{
-    SHORT_TEXT, anonymous_extent, comdat, is_ended_text, is_long_text, is_text, open_size,
-    starts_with_text, text_size,
+    anonymous_extent, comdat, is_ended_text, is_long_text, open_size, starts_with_text, text_size,
 };
 use super::readers::{MOST, Readers, is_of, sources};
-use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
-use crate::decode::{Back, Reference, ReferenceKind, reaches_back};
+use super::{Comparer, Extent, Meaning, Target, is_read_only, resolve};
+use crate::decode::{Reference, ReferenceKind};
 use crate::image::Image;
 
 /// An operand of a function.
@@ -38,7 +38,7 @@ pub(crate) struct Operand<S: Side> {
 }
 
 /// Constants without a name on both sides, as far as two functions reach them by two operands.
-type Reach = (Extent<Base>, Extent<Fixed>);
+pub(super) type Reach = (Extent<Base>, Extent<Fixed>);
 
 impl Comparer<'_> {
     /// What [`Comparer::compare`] says of two operands, where it is known whose they are: for
@@ -50,6 +50,9 @@ impl Comparer<'_> {
         meaning: Meaning,
     ) -> Meaning {
         let meaning = match meaning {
+            Meaning::Unknown | Meaning::Different(_) if self.both_end_own(base, fixed) => {
+                Meaning::Same
+            }
             Meaning::Same if self.changed_behind(base, fixed).is_some() => Meaning::Unknown,
             Meaning::Same if self.is_no_text(base, fixed) => self.compare_reach(base, fixed),
             Meaning::Unknown => self.compare_reach(base, fixed),
@@ -83,20 +86,26 @@ impl Comparer<'_> {
         {
             return false;
         }
-        let (b, f) = (base.reference.target, fixed.reference.target);
-        let b_end = self.base.next_certain_boundary(b);
-        let f_end = self.fixed.next_certain_boundary(f);
-        let b_bytes = b_end.and_then(|end| self.base.pe.bytes(b, end.checked_sub(b)?));
-        let f_bytes = f_end.and_then(|end| self.fixed.pe.bytes(f, end.checked_sub(f)?));
-        b_bytes != f_bytes
+        let to_certain = (
+            whole_open(self.base, base.reference.target),
+            whole_open(self.fixed, fixed.reference.target),
+        );
+        match to_certain {
+            (Some(b), Some(f)) => !self.same_whole(b, f, &mut Visit::new()),
+            _ => true,
+        }
     }
 
     /// Whether what is not known of two operands is how far the constants reach whose address they
     /// take.
     pub(crate) fn has_open_ends(&self, base: &Operand<Base>, fixed: &Operand<Fixed>) -> bool {
-        is_nameless_constant(self.base, base.reference.target)
-            && is_nameless_constant(self.fixed, fixed.reference.target)
-            && base.reference.kind == ReferenceKind::Address
+        // Nearly every operand is asked for.
+        let (b, f) = (base.reference.target, fixed.reference.target);
+        base.reference.kind == ReferenceKind::Address
+            && matches!(self.in_base(b), Target::Anonymous(_))
+            && matches!(self.in_fixed(f), Target::Anonymous(_))
+            && is_read_only(self.base, b)
+            && is_read_only(self.fixed, f)
     }
 
     /// Constants without a name whose address is taken, as far as the functions reach them, and whether
@@ -120,50 +129,6 @@ impl Comparer<'_> {
         Some(((open(places.0, sizes.0), open(places.1, sizes.1)), goes_on))
     }
 
-    /// What stands before constants without a name and differs, where the operand that takes their
-    /// address reaches back from there: then they are the middle of something.
-    pub(crate) fn changed_before(
-        &self,
-        base: &Operand<Base>,
-        fixed: &Operand<Fixed>,
-    ) -> Option<(Meaning, Reach)> {
-        if base.reference.kind != ReferenceKind::Address {
-            return None;
-        }
-        // Few differ, and the rest takes longer.
-        let most = (
-            most_before(self.base, base)?,
-            most_before(self.fixed, fixed)?,
-        );
-        let size = most.0.len().min(most.1.len());
-        if most.0[most.0.len() - size..] == most.1[most.1.len() - size..] {
-            return None;
-        }
-        let b = before(self.base, &self.readers.0, base)?;
-        let f = before(self.fixed, &self.readers.1, fixed)?;
-        // What one image alone has further in front is something else.
-        let size = b.size.min(f.size);
-        let b_start = b.rva.checked_add(b.size - size)?;
-        let f_start = f.rva.checked_add(f.size - size)?;
-        if self.base.pe.bytes(b_start, size) == self.fixed.pe.bytes(f_start, size) {
-            return None;
-        }
-        let reach = (open(b_start, size), open(f_start, size));
-        let code = self.base.code_of(base.function);
-        if self.compare_table_or_extents(reach.0, reach.1, &mut Visit::new()) == Meaning::Same
-            || reaches_back(self.base.pe.machine, code, base.offset).is_none()
-        {
-            return None;
-        }
-        let meaning = match b.is_own && f.is_own {
-            true => Meaning::Different(Difference::DataContent),
-            false => Meaning::Unknown,
-        };
-        Some((meaning, reach))
-    }
-}
-
-impl Comparer<'_> {
     /// The constants without a name that code of the fixed image may reach by an address that an
     /// operand takes, whole: whoever copies the code copies all of them. `offset` is that of the
     /// instruction in the function. `None` where the operand leads to anything else, or to constants
@@ -180,25 +145,51 @@ impl Comparer<'_> {
             offset,
             reference,
         };
+        if self.ends_constants(function, reference) {
+            return before(image, &self.readers.1, &operand).map(|it| open(it.rva, it.size));
+        }
         let whole = whole_constants(image, rva)?;
         let is_cut = is_cut_by_own(image, &self.readers.1, &operand);
-        if whole.exact && !is_cut {
-            return Some(whole);
-        }
-        let size = match open_size(image, whole_to_cut(image, rva)?) {
-            None if !is_cut => whole.size,
+        let from = match open_size(image, whole_to_cut(image, rva)?) {
+            _ if whole.exact && !is_cut => whole,
+            None if !is_cut => open(rva, whole.size),
             _ => match size_for(image, &self.readers.1, &operand) {
-                Some(reached) if !reached.goes_on => reached.size,
-                _ => image.next_certain_boundary(rva)?.checked_sub(rva)?,
+                Some(reached) if !reached.goes_on => open(rva, reached.size),
+                _ => whole_open(image, rva)?,
             },
         };
-        let code = image.code_of(function);
-        let reaches_back = reaches_back(image.pe.machine, code, offset).is_some();
-        let before = reaches_back.then(|| before(image, &self.readers.1, &operand));
-        match before.flatten() {
-            Some(before) => Some(open(before.rva, before.size.checked_add(size)?)),
-            None => Some(open(rva, size)),
+        match before(image, &self.readers.1, &operand) {
+            Some(before) if from.rva == rva => {
+                Some(open(before.rva, before.size.checked_add(from.size)?))
+            }
+            _ => Some(from),
         }
+    }
+
+    /// Whether what code of the fixed image may reach before an address that an operand takes stands
+    /// before `place` of the base, too. `offset` is that of the instruction in the function.
+    pub fn same_before(
+        &self,
+        function: FunctionId<Fixed>,
+        offset: u32,
+        reference: Reference<Fixed>,
+        place: Rva<Base>,
+    ) -> bool {
+        let operand = Operand {
+            function,
+            offset,
+            reference,
+        };
+        let Some(before) = before(self.fixed, &self.readers.1, &operand) else {
+            return true;
+        };
+        let start = place.get().checked_sub(before.size).map(Rva::new);
+        start.is_some_and(|start| {
+            let places = (open(start, before.size), open(before.rva, before.size));
+            is_read_only(self.base, start)
+                && self.compare_table_or_extents(places.0, places.1, &mut Visit::new())
+                    == Meaning::Same
+        })
     }
 }
 
@@ -222,7 +213,13 @@ fn whole_to_cut<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
     anonymous_extent(image, rva, ReferenceKind::Address).filter(|extent| extent.size > 0)
 }
 
-fn open<S: Side>(rva: Rva<S>, size: u32) -> Extent<S> {
+/// All from `rva` to where something is certain to start.
+fn whole_open<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
+    let end = image.next_certain_boundary(rva)?;
+    Some(open(rva, end.checked_sub(rva)?))
+}
+
+pub(super) fn open<S: Side>(rva: Rva<S>, size: u32) -> Extent<S> {
     Extent {
         rva,
         size,
@@ -230,100 +227,8 @@ fn open<S: Side>(rva: Rva<S>, size: u32) -> Extent<S> {
     }
 }
 
-fn is_nameless_constant<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+pub(super) fn is_nameless_constant<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     matches!(resolve(image, rva), Target::Anonymous(_)) && is_read_only(image, rva)
-}
-
-/// Constants without a name before the address that an operand takes.
-struct Before<S: Side> {
-    rva: Rva<S>,
-    size: u32,
-    /// Whether nobody else is known to reach their start.
-    is_own: bool,
-}
-
-/// The bytes before constants without a name whose address an operand takes, as far as anything is
-/// looked for. `None` where nobody reaches back from there: where something is certain to start, as
-/// texts do.
-fn most_before<'a, S: Side>(image: &'a Image<S>, operand: &Operand<S>) -> Option<&'a [u8]> {
-    let rva = operand.reference.target;
-    let next = image.certain_boundaries.partition_point(|it| *it < rva);
-    let is_certain = image.certain_boundaries.get(next) == Some(&rva);
-    if is_certain && !is_end_of_own(image, operand)
-        || !is_nameless_constant(image, rva)
-        || text_size(image.pe.bytes_from(rva)).is_some()
-    {
-        return None;
-    }
-    let certain = image.certain_boundaries.get(next.checked_sub(1)?)?;
-    let first = image.boundaries.partition_point(|it| *it < rva);
-    let furthest = image.boundaries.get(first.saturating_sub(MOST))?;
-    let start = *certain.max(furthest);
-    image.pe.bytes(start, rva.checked_sub(start)?)
-}
-
-/// Whether an operand leads to where its object's constants end, and another object's begin or none.
-fn is_end_of_own<S: Side>(image: &Image<S>, operand: &Operand<S>) -> bool {
-    let rva = operand.reference.target;
-    let compiland = |rva: Rva<S>| image.contribution_at(rva).map(|it| it.compiland);
-    let own = compiland(image.function(operand.function).rva);
-    let last = rva.get().checked_sub(1).map(Rva::new);
-    own.is_some() && last.and_then(compiland) == own && compiland(rva) != own
-}
-
-/// The constants without a name that lie before those whose address an operand takes, back to where
-/// others reach, something is certain to start, or a text ends.
-fn before<S: Side>(
-    image: &Image<S>,
-    readers: &Readers<S>,
-    operand: &Operand<S>,
-) -> Option<Before<S>> {
-    let rva = operand.reference.target;
-    let is_certain = |rva: Rva<S>| image.certain_boundaries.binary_search(&rva).is_ok();
-    let (mut start, mut is_own) = (rva, true);
-    let first = image.boundaries.partition_point(|it| *it < rva);
-    for cut in image.boundaries[..first].iter().rev().take(MOST) {
-        let bytes = image.pe.bytes(*cut, start.checked_sub(*cut)?)?;
-        let are_vtables = leads_to_code(image, rva) && leads_to_code(image, *cut);
-        if !is_nameless_constant(image, *cut) || is_long_text(bytes) || are_vtables {
-            break;
-        }
-        is_own = is_of(image, readers, operand, *cut) == Some(true);
-        // What starts there may be another's, and shorter.
-        if let (false, Some(size)) = (is_own, text_size(bytes)) {
-            (start, is_own) = (cut.checked_add(size)?, true);
-            break;
-        }
-        start = *cut;
-        if !is_own || is_certain(*cut) {
-            break;
-        }
-    }
-    let mut size = rva.checked_sub(start)?;
-    if ends_text(image, operand) {
-        let bytes = image.pe.bytes(start, size)?;
-        let letters = bytes.iter().rev().take_while(|byte| is_text(**byte));
-        size = u32::try_from(letters.count()).ok()?;
-        (start, is_own) = (rva.get().checked_sub(size).map(Rva::new)?, true);
-    }
-    (size > 0).then_some(Before {
-        rva: start,
-        size,
-        is_own,
-    })
-}
-
-/// Whether an operand leads to the zero that ends a text, from which the code goes back to the start:
-/// the end of a range of letters.
-fn ends_text<S: Side>(image: &Image<S>, operand: &Operand<S>) -> bool {
-    let rva = operand.reference.target;
-    let size = SHORT_TEXT as u32;
-    let start = rva.get().checked_sub(size).map(Rva::new);
-    let last = start.and_then(|start| image.pe.bytes(start, size + 1));
-    let code = image.code_of(operand.function);
-    last.and_then(text_size) == Some(size + 1)
-        && image.certain_boundaries.binary_search(&rva).is_err()
-        && reaches_back(image.pe.machine, code, operand.offset) == Some(Back::Itself)
 }
 
 /// Whether what looks like a text, a short one or one that is cut in two, may be numbers that go on:
@@ -353,7 +258,7 @@ fn is_cut_by_own<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Oper
 }
 
 /// Whether a pointer to the start of a function stands at `rva`.
-fn leads_to_code<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+pub(super) fn leads_to_code<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     let is_pointer = image.pe.relocations_in(rva, 8).first() == Some(&rva);
     let target = is_pointer.then(|| pointer_at(image, rva, true)).flatten();
     target.is_some_and(|target| {

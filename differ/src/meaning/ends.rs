@@ -3,6 +3,7 @@
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
+use super::content::pointer_at;
 use super::extent::is_ended_text;
 use super::{Comparer, Target, is_read_only, resolve};
 use crate::decode::{Back, Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
@@ -15,7 +16,7 @@ pub fn ends_at<S: Side>(
     function: FunctionId<S>,
     rva: Rva<S>,
 ) -> Option<DataId<S>> {
-    let found = array_before(image, rva)?;
+    let found = data_before(image, rva)?;
     let start = image.data_symbol(found).rva;
     let is_inside = |target: Rva<S>| start <= target && target < rva;
     let mut references = image.references_of(function).iter();
@@ -25,8 +26,8 @@ pub fn ends_at<S: Side>(
     is_reached.then_some(found)
 }
 
-/// The data of a type that ends at `rva`.
-pub fn array_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>> {
+/// The data of a certain size that end at `rva`.
+pub fn data_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>> {
     let last = image
         .data
         .partition_point(|symbol| symbol.rva < rva)
@@ -39,9 +40,9 @@ pub fn array_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>>
     image.data_aliases(DataId::new(last)).find(ends_here)
 }
 
-/// Whether the array that ends at `rva` holds a text, which nobody walks from its end.
+/// Whether the data that end at `rva` are a text, which nobody walks from its end.
 pub fn holds_text<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
-    array_before(image, rva).is_some_and(|id| {
+    data_before(image, rva).is_some_and(|id| {
         let symbol = image.data_symbol(id);
         let bytes = image.pe.bytes(symbol.rva, symbol.size);
         bytes.is_some_and(is_ended_text)
@@ -87,7 +88,7 @@ impl Comparer<'_> {
             Some(Back::Callee) if holds_text(self.base, rva) => false,
             Some(Back::Callee) => {
                 !matches!(resolve(self.base, rva), Target::Data { .. })
-                    || array_before(self.base, rva).is_some_and(|id| !self.is_reached(id))
+                    || data_before(self.base, rva).is_some_and(|id| !self.is_reached(id))
             }
             None => false,
         }
@@ -100,11 +101,8 @@ impl Comparer<'_> {
             return true;
         };
         let places = symbol.rva..end;
-        let pe = &self.base.pe;
-        let mut pointers = pe.base_relocations.iter().filter_map(|place| {
-            let word = pe.bytes(*place, 8)?.first_chunk()?;
-            pe.rva_of(u64::from_le_bytes(*word))
-        });
+        let pointers = self.base.pe.base_relocations.iter();
+        let mut pointers = pointers.filter_map(|place| pointer_at(self.base, *place, true));
         self.readers.0.any_in(self.base, places.clone())
             || pointers.any(|target| places.contains(&target))
     }
@@ -118,7 +116,17 @@ impl Comparer<'_> {
         (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
     ) -> bool {
         let machine = self.base.pe.machine;
+        let targets = (
+            self.in_base(b.reference.target),
+            self.in_fixed(f.reference.target),
+        );
+        // Where the function has no address of the array, the pointer that it compares is another's.
+        let may_be_ends = || {
+            takes_address(self.base, base, b.reference.target)
+                && takes_address(self.fixed, fixed, f.reference.target)
+        };
         self.end_alike((base, b), (fixed, f))
+            && (!self.are_others(targets.0, targets.1) || may_be_ends())
             && is_compared(machine, self.base.code_of(base), b.offset)
             && is_compared(machine, self.fixed.code_of(fixed), f.offset)
     }
@@ -155,6 +163,16 @@ impl Comparer<'_> {
         let symbol = self.base.data_symbol(before);
         self.paired_data(before, after).is_some() && self.base.types.is_array(symbol.type_index)
     }
+}
+
+/// Whether a function takes an address within the data that end at `rva`.
+fn takes_address<S: Side>(image: &Image<S>, function: FunctionId<S>, rva: Rva<S>) -> bool {
+    let start = data_before(image, rva).map(|id| image.data_symbol(id).rva);
+    let mut references = image.references_of(function).iter().map(|it| it.reference);
+    references.any(|it| {
+        let is_inside = start.is_some_and(|start| start <= it.target && it.target < rva);
+        it.kind == ReferenceKind::Address && is_inside
+    })
 }
 
 /// Whether an operand makes an address of that of a constant, to be kept in the frame or used with an

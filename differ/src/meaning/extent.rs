@@ -5,9 +5,6 @@ use hpbuild_metadata::{Rva, Side};
 use crate::decode::ReferenceKind;
 use crate::image::{Contribution, Image};
 
-/// A section of which the linker keeps one copy (`winnt.h`).
-const IMAGE_SCN_LNK_COMDAT: u32 = 0x1000;
-
 /// Letters that a text has at least which is no number.
 pub(super) const SHORT_TEXT: usize = 4;
 
@@ -138,7 +135,7 @@ pub(super) fn text_size(bytes: &[u8]) -> Option<u32> {
 }
 
 /// Whether a text of any letters and its zero come first.
-pub(super) fn starts_with_text(bytes: &[u8]) -> bool {
+pub fn starts_with_text(bytes: &[u8]) -> bool {
     let end = bytes.iter().position(|byte| *byte == 0);
     end.is_some_and(|end| end > 0 && is_ended_text(&bytes[..=end]))
 }
@@ -153,8 +150,7 @@ pub(super) fn is_long_text(bytes: &[u8]) -> bool {
 /// Others may reach into it: that something else is known to start there means nothing.
 pub(super) fn comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
     let contribution = image.contribution_at(rva)?;
-    let is_comdat = contribution.characteristics & IMAGE_SCN_LNK_COMDAT != 0;
-    if !is_comdat {
+    if !contribution.is_comdat() {
         return None;
     }
     // With names in it, the names tell.

@@ -36,13 +36,12 @@ pub fn counted_from<S: Side>(
         .then(|| index_scale(image.pe.machine, image.code_of(function), offset))
         .flatten()
         .filter(|_| !is_meant(image, function, rva));
-    let first = image.data.partition_point(|symbol| symbol.rva <= rva);
-    let behind = image.data[first..].iter().enumerate();
     let distance = move |of: Rva<S>| of.get() - rva.get();
-    let near = behind.take_while(move |(_, it)| distance(it.rva) <= REACH);
     scale.into_iter().flat_map(move |scale| {
-        let tables = near.clone();
-        let tables = tables.filter(move |(_, it)| distance(it.rva).is_multiple_of(scale));
+        let first = image.data.partition_point(|symbol| symbol.rva <= rva);
+        let behind = image.data[first..].iter().enumerate();
+        let near = behind.take_while(move |(_, it)| distance(it.rva) <= REACH);
+        let tables = near.filter(move |(_, it)| distance(it.rva).is_multiple_of(scale));
         tables.map(move |(index, _)| DataId::new(first + index))
     })
 }

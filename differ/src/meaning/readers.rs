@@ -7,8 +7,12 @@ use hpbuild_metadata::{FunctionId, Rva, Side};
 use rustc_hash::FxHashSet;
 
 use super::cut::Operand;
+use super::{Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
-use crate::image::{FunctionKind, Image};
+use crate::image::{Contribution, FunctionKind, Image};
+
+/// The language of what the linker made (`cvconst.h`).
+const CV_CFL_LINK: u8 = 7;
 
 /// So many cuts and so many functions at each are looked at.
 pub(super) const MOST: usize = 32;
@@ -72,8 +76,38 @@ pub(super) fn is_of<S: Side>(
     let own = sources(image, operand.function)?;
     let is_foreign = |reader: FunctionId<S>| {
         sources(image, reader).is_some_and(|sources| sources.is_disjoint(&own))
+            && !is_out_of_reach(image, reader, cut)
     };
     Some(!readers.of(image, cut).take(MOST).any(is_foreign))
+}
+
+/// Whether at `rva` begin constants that another object than a function's gave, and that it cannot name:
+/// where it takes that address, it means the end of its own. Those of which each object may have a copy
+/// are everybody's, and what the linker joined is its own.
+pub(super) fn is_out_of_reach<S: Side>(
+    image: &Image<S>,
+    function: FunctionId<S>,
+    rva: Rva<S>,
+) -> bool {
+    let own = image.function(function).compiland;
+    let is_private = match resolve(image, rva) {
+        Target::Anonymous(_) => true,
+        Target::Data { id, offset: 0 } => image.data_aliases(id).all(|alias| {
+            let symbol = image.data_symbol(alias);
+            !symbol.global && symbol.compiland.is_some() && symbol.compiland != own
+        }),
+        _ => false,
+    };
+    let of_compiler = |contribution: &Contribution<S>| {
+        let compiland = image.compilands.get(contribution.compiland.index());
+        let tool = compiland.and_then(|it| it.tool.as_ref());
+        tool.is_some_and(|tool| tool.language != CV_CFL_LINK)
+    };
+    let contribution = image.contribution_at(rva);
+    let is_other = |it: &Contribution<S>| own.is_some_and(|own| own != it.compiland);
+    is_private
+        && is_read_only(image, rva)
+        && contribution.is_some_and(|it| is_other(it) && !it.is_comdat() && of_compiler(it))
 }
 
 /// The functions of the source that a function is made of: itself, and what is inlined into it.

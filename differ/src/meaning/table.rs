@@ -47,11 +47,13 @@ pub fn relative_entries<S: Side>(
     boundaries: &[Rva<S>],
     table: Rva<S>,
 ) -> Option<Vec<Rva<S>>> {
+    let stored = pe.bytes_from(table);
+    let last = table.checked_add(u32::try_from(stored.len()).ok()?)?;
     let next = boundaries.partition_point(|boundary| *boundary <= table);
-    let mut end = *boundaries.get(next)?;
+    let mut end = boundaries.get(next).map_or(last, |next| last.min(*next));
     let mut entries = Vec::new();
     let mut filler = 0;
-    for word in pe.bytes_from(table).chunks_exact(4) {
+    for word in stored.chunks_exact(4) {
         let at = table.checked_add(u32::try_from(4 * entries.len() + 4).ok()?)?;
         if at > end {
             break;

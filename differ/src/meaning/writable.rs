@@ -76,6 +76,14 @@ impl Comparer<'_> {
 }
 
 impl Comparer<'_> {
+    /// Whether nothing else that code reaches without a name lies between the same names or in the same
+    /// section as writable data without one, on either side: where several do, another order of them
+    /// or others of the same sizes look alike.
+    pub fn is_only_unnamed(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
+        let is_type = type_name(self.base, base).is_some();
+        is_type || is_alone(self.base, base) && is_alone(self.fixed, fixed)
+    }
+
     /// Compares places that lie between the same two names of a section, which are as far apart as
     /// before, where nothing tells which object gave what. Where something else is known to start in
     /// between in one image alone, variables may have come and gone.
@@ -94,6 +102,32 @@ impl Comparer<'_> {
         }
         (b.starts == f.starts).then_some(Meaning::Same)
     }
+}
+
+fn is_alone<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+    let behind = image.data.partition_point(|symbol| symbol.rva <= rva);
+    let end_of = |index: usize| {
+        let symbol = image.data.get(index)?;
+        symbol.rva.checked_add(symbol.size)
+    };
+    let mut start = behind.checked_sub(1).and_then(end_of);
+    let mut end = image.data.get(behind).map(|symbol| symbol.rva);
+    if let Some(contribution) = image.contribution_at(rva) {
+        if start.is_none_or(|start| start <= contribution.rva) {
+            if nameless_place(image, contribution).is_none_or(|(_, count)| count != 1) {
+                return false;
+            }
+            start = Some(contribution.rva);
+        }
+        let last = contribution.rva.checked_add(contribution.size);
+        end = end.into_iter().chain(last).min();
+    }
+    let from = start.map_or(0, |start| {
+        image.boundaries.partition_point(|it| *it < start)
+    });
+    let reached = image.boundaries[from..].iter();
+    let mut within = reached.take_while(|it| end.is_none_or(|end| **it < end));
+    within.all(|it| *it == rva)
 }
 
 /// Where a place without a name lies between two names of one section that no contribution covers.

@@ -73,7 +73,8 @@ impl Place {
 
     /// The files that are there, in whatever case, the one that is spelled so first; where a store
     /// has a pointer instead (`file.ptr`), the file that it names. Systems that tell upper from
-    /// lower case may have several folders of one name.
+    /// lower case may have several folders of one name. A compressed PDB counts where a plain one
+    /// would, behind it.
     pub(super) fn files(&self) -> Vec<PathBuf> {
         let Some((last, folders)) = self.names.split_last() else {
             return Vec::new();
@@ -83,8 +84,11 @@ impl Place {
             open = open.iter().flat_map(|it| entries(it, name)).collect();
         }
         let is_in_store = folders.len() > 1;
+        let compressed = compressed_name(last);
         let files = |folder: &PathBuf| {
             let mut found = entries(folder, last);
+            let compressed = compressed.iter().flat_map(|name| entries(folder, name));
+            found.extend(compressed);
             found.retain(|path| path.is_file());
             if found.is_empty() && is_in_store {
                 found.extend(pointed_at(folder));
@@ -93,6 +97,13 @@ impl Place {
         };
         open.iter().flat_map(files).collect()
     }
+}
+
+/// What tools call the compressed form of a PDB of this name.
+fn compressed_name(name: &str) -> Option<String> {
+    let (stem, extension) = name.rsplit_once('.')?;
+    let is_plain = extension.eq_ignore_ascii_case("pdb") && !stem.is_empty();
+    is_plain.then(|| format!("{stem}.pdz"))
 }
 
 /// The entries of a folder with this name: the one that is spelled so, then those that differ by
@@ -295,6 +306,13 @@ mod tests {
         for root in ["lost", "words", "none"] {
             assert_eq!(find(root, &key), None, "{root}");
         }
+        // A compressed one has a name of its own.
+        let compressed = put("compressed/LIB.pdz", "");
+        assert_eq!(find("compressed", &["lib.pdb"]), Some(compressed));
+        assert!(find("compressed", &["lib.PDB"]).is_some());
+        assert_eq!(find("compressed", &["lib"]), None);
+        let compressed = put("packed/lib.pdb/AB1/lib.pdz", "");
+        assert_eq!(find("packed", &key), Some(compressed));
         // A folder of the PDB's name is none.
         assert_eq!(find("store", &["lib.pdb"]), None);
     }

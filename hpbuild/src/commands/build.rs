@@ -210,6 +210,9 @@ fn text(built: &Built) -> String {
         (None, Verdict::Same) => out.push_str("same: nothing to patch, nothing written\n"),
         (None, _) => out.push_str("refused: nothing written\n"),
     }
-    out.push_str(&render::diff::refusal_list(&built.refusals));
+    out.push_str(&render::diff::refusal_list(
+        &built.refusals,
+        output::width(None),
+    ));
     out
 }

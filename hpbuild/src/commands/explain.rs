@@ -1,29 +1,23 @@
 //! `hpbuild explain`: what a rule means and what to do.
 
-use std::fmt::Write;
-
 use hpbuild_differ::judge::{RULES, Rule, Severity};
 
 use crate::cli::ExplainArguments;
 use crate::failure::{Failure, Outcome};
 use crate::output;
+use crate::render::fold::folded;
 
 /// How codes begin.
 const LETTERS: &str = "HP";
 
 pub(crate) fn run(arguments: &ExplainArguments) -> Result<Outcome, Failure> {
     let Some(code) = &arguments.code else {
-        let mut text = String::new();
-        for rule in rules() {
-            let _ = writeln!(
-                text,
-                "{}  {:6}  {}",
-                rule.code,
-                rule.severity.name(),
-                rule.title
-            );
-        }
-        output::print(&text)?;
+        let width = output::width(None).unwrap_or(usize::MAX);
+        let lines = rules().into_iter().map(|rule| {
+            let (code, severity, title) = (rule.code, rule.severity.name(), rule.title);
+            folded(&format!("{code}  {severity:6}  {title}"), 15, width) + "\n"
+        });
+        output::print(&lines.collect::<String>())?;
         return Ok(Outcome::Done);
     };
     let rule = rules()
@@ -83,23 +77,11 @@ fn page(rule: Rule) -> String {
     page
 }
 
-/// The text in lines of at most 80 columns.
+/// The text in lines that fit the terminal, of at most 80 columns.
 fn wrapped(text: &str) -> String {
-    let mut lines = String::new();
-    let mut width = 0;
-    for word in text.split_whitespace() {
-        if width > 0 && width + 1 + word.len() > 80 {
-            lines.push('\n');
-            width = 0;
-        } else if width > 0 {
-            lines.push(' ');
-            width += 1;
-        }
-        lines.push_str(word);
-        width += word.len();
-    }
-    lines.push('\n');
-    lines
+    const MOST: usize = 80;
+    let width = output::width(None).unwrap_or(MOST).min(MOST);
+    folded(text, 0, width) + "\n"
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub(crate) fn run(arguments: &InspectArguments) -> Result<Outcome, Failure> {
         Opened::Unsupported(kind) => {
             let refusal = unsupported("file", &kind);
             output::print(&match arguments.format {
-                Format::Text => render::diff::refusal_list(&[refusal]),
+                Format::Text => render::diff::refusal_list(&[refusal], output::width(None)),
                 Format::Json => render::json(&refusal),
             })?;
             return Ok(Outcome::Refused);

@@ -1,7 +1,7 @@
 //! The report of `diff` for people: a summary to be read in ten seconds, then the details.
 //!
-//! On a terminal, lines are cut to its width; in files and pipes, and with `--verbose`, nothing is.
-//! Names come from the images and can hold anything: see [`plain`].
+//! On a terminal, lines are folded to its width, and what is long beyond use is shortened; in files and
+//! pipes neither is done, and with `--verbose` nothing is shortened. Names come from the images and can hold anything: see [`plain`].
 
 use std::fmt::Write;
 
@@ -10,6 +10,7 @@ use hpbuild_differ::explain::{Contents, DiffLine, Differences, Tag};
 use hpbuild_differ::judge::{Refusal, Severity};
 use hpbuild_differ::report::{FunctionReport, ImageReport, Report, Verdict};
 
+use super::fold::{folded, visible};
 use super::{cut, plain, short_name};
 
 /// Lines of an instruction diff that are shown of each function unless all are asked for.
@@ -20,8 +21,10 @@ const NUMBERS: usize = 4;
 const FUNCTIONS: usize = 12;
 /// Inlined functions that are named of each function unless all are asked for.
 const INLINED: usize = 6;
-/// Lines of a terminal that one finding may take.
-const FINDING: usize = 6;
+/// Columns of a terminal that names of two lines are measured by, if it has no more.
+const USUAL: usize = 80;
+/// Columns that the words of a finding stand behind, and those of an instruction.
+const WORDS: (usize, usize) = (16, 23);
 /// Findings of one rule that are shown unless all are asked for: those that refuse, and others.
 const FINDINGS: (usize, usize) = (12, 4);
 
@@ -38,14 +41,30 @@ pub(crate) struct Detail {
     pub(crate) verbose: bool,
     /// Columns of a line.
     pub(crate) width: usize,
+    /// Characters of a name.
+    pub(crate) room: usize,
 }
 
 impl Detail {
-    /// Everything, or what is useful in lines of this many columns.
+    /// Everything, or what is useful, in lines of this many columns.
     pub(crate) fn new(verbose: bool, width: Option<usize>) -> Self {
-        let width = width.filter(|_| !verbose).unwrap_or(usize::MAX);
-        Self { verbose, width }
+        let room = width.filter(|_| !verbose);
+        Self {
+            verbose,
+            width: width.unwrap_or(usize::MAX),
+            room: room.map_or(usize::MAX, |width| 2 * width.max(USUAL)),
+        }
     }
+
+    /// Characters of a finding or of a list in one line.
+    fn words(self) -> usize {
+        self.room.saturating_mul(3)
+    }
+}
+
+/// Writes a line, folded where it is too long.
+fn line(out: &mut String, hang: usize, detail: Detail, text: &str) -> std::fmt::Result {
+    writeln!(out, "{}", folded(text, hang, detail.width))
 }
 
 /// The report as text.
@@ -88,8 +107,13 @@ fn write(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Result 
     if !report.data.is_empty() {
         writeln!(out, "\n{BOLD}data changed{BOLD:#}")?;
         for data in &report.data {
-            let name = short_name(&plain(&data.name), detail.width.saturating_sub(20));
-            writeln!(out, "  {name}  {} bytes", data.fixed_size)?;
+            let name = short_name(&plain(&data.display), detail.room);
+            line(
+                out,
+                4,
+                detail,
+                &format!("  {name}  {} bytes", data.fixed_size),
+            )?;
             differences(out, "", &data.differences, detail)?;
         }
     }
@@ -103,19 +127,19 @@ fn summary(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Resul
         Verdict::Refused => (RED.bold(), "refused"),
     };
     let functions = &report.functions;
-    write!(out, "{style}{verdict}{style:#}")?;
+    let mut first_line = format!("{style}{verdict}{style:#}");
     let mut codes: Vec<_> = report.refusals.iter().filter(|r| r.refuses()).collect();
     codes.dedup_by_key(|refusal| refusal.code);
     if let Some((first, rest)) = codes.split_first() {
-        write!(out, " by {}", first.code)?;
+        write!(first_line, " by {}", first.code)?;
         for refusal in rest {
-            write!(out, ", {}", refusal.code)?;
+            write!(first_line, ", {}", refusal.code)?;
         }
     }
-    writeln!(out)?;
+    line(out, 4, detail, &first_line)?;
     for (side, image) in [("base ", &report.base), ("fixed", &report.fixed)] {
         if let Some(image) = image {
-            writeln!(out, "  {side}  {}", describe(image, detail))?;
+            line(out, 9, detail, &format!("  {side}  {}", describe(image)))?;
         }
     }
     if report.base.is_none() {
@@ -127,57 +151,45 @@ fn summary(out: &mut String, report: &Report, detail: Detail) -> std::fmt::Resul
         .filter(|function| function.in_patch)
         .count();
     let lines = functions.changed.len() - patched;
-    write!(
-        out,
+    let mut counts = format!(
         "  {} changed, {} added, {} removed, {} same ({} moved)",
         patched,
         functions.added.len(),
         functions.removed.len(),
         functions.same,
         functions.moved
-    )?;
+    );
     if lines > 0 {
-        write!(out, ", {lines} by line numbers only")?;
+        write!(counts, ", {lines} by line numbers only")?;
     }
     if !functions.unmatched.is_empty() {
-        write!(out, ", {} not told apart", functions.unmatched.len())?;
+        write!(counts, ", {} not told apart", functions.unmatched.len())?;
     }
     if !report.unknown.is_empty() {
-        write!(out, ", {} references not understood", report.unknown.len())?;
+        write!(
+            counts,
+            ", {} references not understood",
+            report.unknown.len()
+        )?;
     }
-    writeln!(out)
+    line(out, 4, detail, &counts)
 }
 
-fn describe(image: &ImageReport, detail: Detail) -> String {
+fn describe(image: &ImageReport) -> String {
     let symbols = match image.symbols {
         // What everybody expects needs no words.
         "pdb" => String::new(),
         other => format!(", symbols from {other}"),
     };
-    let facts = format!(
-        "  {}, time stamp {:#010x}, checksum {:#010x}{symbols}",
-        image.machine, image.time_stamp, image.checksum
-    );
-    // The end of a path tells more than its start.
-    let path = plain(&image.path);
-    let room = detail
-        .width
-        .saturating_sub(facts.chars().count() + 9)
-        .max(20);
-    let hidden = path.chars().count().saturating_sub(room);
-    let path: String = match hidden {
-        0 => path.into_owned(),
-        _ => std::iter::once('\u{2026}')
-            .chain(path.chars().skip(hidden + 1))
-            .collect(),
-    };
-    path + &facts
+    let (path, machine) = (plain(&image.path), image.machine);
+    let (time, checksum) = (image.time_stamp, image.checksum);
+    format!("{path}  {machine}, time stamp {time:#010x}, checksum {checksum:#010x}{symbols}")
 }
 
-/// Findings, the weightiest first, each on a line.
-pub(crate) fn refusal_list(refusals: &[Refusal]) -> String {
+/// Findings, the weightiest first, each on a line of this many columns.
+pub(crate) fn refusal_list(refusals: &[Refusal], width: Option<usize>) -> String {
     let mut out = String::new();
-    list_refusals(&mut out, refusals, Detail::new(true, None))
+    list_refusals(&mut out, refusals, Detail::new(true, width))
         .expect("writing to a string does not fail");
     out
 }
@@ -201,10 +213,8 @@ fn list_refusals(out: &mut String, refusals: &[Refusal], detail: Detail) -> std:
         let hidden = of_rule.len().saturating_sub(limit);
         if hidden > 0 {
             let code = of_rule[0].code;
-            writeln!(
-                out,
-                "         {code}  {DIM}... {hidden} more, see --verbose{DIM:#}"
-            )?;
+            let text = format!("         {code}  {DIM}... {hidden} more, see --verbose{DIM:#}");
+            line(out, WORDS.0, detail, &text)?;
         }
     }
     Ok(())
@@ -230,8 +240,9 @@ fn write_refusal(out: &mut String, refusal: &Refusal, detail: Detail) -> std::fm
         write!(text, "; allowed: {}", plain(reason))?;
     }
     // Findings are to be read whole, and names in them may be long beyond use.
-    let text = cut(&text, detail.width.saturating_mul(FINDING));
-    writeln!(out, "  {style}{word:6}{style:#} {}  {text}", refusal.code)
+    let text = cut(&text, detail.words());
+    let text = format!("  {style}{word:6}{style:#} {}  {text}", refusal.code);
+    line(out, WORDS.0, detail, &text)
 }
 
 fn changed_function(
@@ -247,26 +258,25 @@ fn changed_function(
     write!(facts, "  {}", kinds.join(", "))?;
     let compiland = function.compiland.as_deref().map(plain);
     let compiland = compiland.unwrap_or_default();
-    let name = short_name(&plain(&function.display), detail.width);
-    write!(out, "\n{BOLD}{name}{BOLD:#}")?;
-    // What does not fit beside the name goes below it.
-    let length = [&*name, &*facts, &*compiland]
-        .iter()
-        .map(|part| part.chars().count())
-        .sum::<usize>();
-    if length.saturating_add(2) > detail.width {
-        writeln!(out)?;
-    }
-    write!(out, "{facts}")?;
     if !compiland.is_empty() {
-        write!(out, "  {DIM}{compiland}{DIM:#}")?;
+        write!(facts, "  {DIM}{compiland}{DIM:#}")?;
     }
+    let name = short_name(&plain(&function.display), detail.room);
+    let name = format!("{BOLD}{name}{BOLD:#}");
     writeln!(out)?;
+    // What does not fit beside the name goes below it.
+    if visible(&name) + visible(&facts) > detail.width {
+        line(out, 4, detail, &name)?;
+        line(out, 4, detail, &facts)?;
+    } else {
+        writeln!(out, "{name}{facts}")?;
+    }
     also_called(out, function, detail)?;
     let limit = if detail.verbose { usize::MAX } else { INLINED };
     for part in function.parts.iter().take(limit) {
-        let name = short_name(&plain(part), detail.width.saturating_sub(30));
-        writeln!(out, "  its part {BOLD}{name}{BOLD:#} changed, see there")?;
+        let name = short_name(&plain(part), detail.room);
+        let text = format!("  its part {BOLD}{name}{BOLD:#} changed, see there");
+        line(out, 4, detail, &text)?;
     }
     let hidden = function.parts.len().saturating_sub(limit);
     if hidden > 0 {
@@ -275,11 +285,11 @@ fn changed_function(
     let changed = changed_lines(function);
     for inlined in function.inlined.iter().take(limit) {
         let (name, count) = (plain(&inlined.name), inlined.removed + inlined.added);
-        let name = short_name(&name, detail.width.saturating_sub(50));
-        writeln!(
-            out,
+        let name = short_name(&name, detail.room);
+        let text = format!(
             "  inlined {BOLD}{name}{BOLD:#}: {count} of {changed} changed instructions are its"
-        )?;
+        );
+        line(out, 4, detail, &text)?;
     }
     let hidden = function.inlined.len().saturating_sub(limit);
     if hidden > 0 {
@@ -290,7 +300,7 @@ fn changed_function(
     }
     let limit = if detail.verbose { usize::MAX } else { LINES };
     for line in function.diff.iter().take(limit) {
-        diff_line(out, line, detail.width)?;
+        diff_line(out, line, detail)?;
     }
     let hidden = function.diff.len().saturating_sub(limit);
     if hidden > 0 {
@@ -302,19 +312,17 @@ fn changed_function(
 /// What differs in the data that a function reaches.
 fn contents(out: &mut String, function: &FunctionReport, detail: Detail) -> std::fmt::Result {
     for Contents {
-        name,
+        display: name,
         differences: of,
         ..
     } in &function.contents
     {
-        differences(out, &short_name(&plain(name), detail.width / 2), of, detail)?;
+        differences(out, &short_name(&plain(name), detail.room / 2), of, detail)?;
     }
     if function.more_contents > 0 {
         let more = function.more_contents;
-        writeln!(
-            out,
-            "    {DIM}... {more} more references to data that differs{DIM:#}"
-        )?;
+        let text = format!("    {DIM}... {more} more references to data that differs{DIM:#}");
+        line(out, 6, detail, &text)?;
     }
     Ok(())
 }
@@ -329,7 +337,7 @@ fn differences(
     for entry in &differences.entries {
         let place = format!("{name}{}", plain(&entry.place));
         let (base, fixed) = (plain(&entry.base), plain(&entry.fixed));
-        let place = cut(place.trim_start(), detail.width.saturating_sub(5));
+        let place = cut(place.trim_start(), detail.room);
         let parts = [&*place, &*base, &*fixed];
         let length = parts.iter().map(|part| part.chars().count()).sum::<usize>();
         if length.saturating_add(10) <= detail.width {
@@ -339,11 +347,10 @@ fn differences(
                 "    {place}{colon}{RED}{base}{RED:#} -> {GREEN}{fixed}{GREEN:#}"
             )?;
         } else {
-            let width = detail.width.saturating_sub(8);
-            let (base, fixed) = (cut(&base, width), cut(&fixed, width));
-            writeln!(out, "    {place}:")?;
-            writeln!(out, "      {RED}- {base}{RED:#}")?;
-            writeln!(out, "      {GREEN}+ {fixed}{GREEN:#}")?;
+            let (base, fixed) = (cut(&base, detail.room), cut(&fixed, detail.room));
+            line(out, 6, detail, &format!("    {place}:"))?;
+            line(out, 8, detail, &format!("      {RED}- {base}{RED:#}"))?;
+            line(out, 8, detail, &format!("      {GREEN}+ {fixed}{GREEN:#}"))?;
         }
     }
     if let Some(more) = more(differences) {
@@ -375,10 +382,10 @@ fn also_called(out: &mut String, function: &FunctionReport, detail: Detail) -> s
     }
     let names = function.aliases.iter().map(|name| plain(name));
     let names: Vec<String> = names
-        .map(|name| short_name(&name, detail.width / 2))
+        .map(|name| short_name(&name, detail.room / 2))
         .collect();
     let aliases = format!("  also called {}", names.join(", "));
-    writeln!(out, "{}", cut(&aliases, detail.width))
+    line(out, 4, detail, &cut(&aliases, detail.words()))
 }
 
 /// How many instructions of either side changed.
@@ -393,18 +400,18 @@ pub(crate) fn kind_name(kind: &hpbuild_differ::compare::Kind) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn diff_line(out: &mut String, line: &DiffLine, width: usize) -> std::fmt::Result {
+fn diff_line(out: &mut String, of: &DiffLine, detail: Detail) -> std::fmt::Result {
     let offset = |offset: Option<u32>| offset.map_or(String::new(), |at| format!("+{at:#x}"));
-    let (base, fixed) = (offset(line.base_offset), offset(line.fixed_offset));
-    // 23 columns stand before the instruction.
-    let text = plain(&line.text);
-    let text = cut(&text, width.saturating_sub(23));
-    match line.tag {
-        Tag::Same => writeln!(out, "    {base:>8} {fixed:>8}  {text}"),
-        Tag::Removed => writeln!(out, "  {RED}- {base:>8} {:>8}  {text}{RED:#}", ""),
-        Tag::Added => writeln!(out, "  {GREEN}+ {:>8} {fixed:>8}  {text}{GREEN:#}", ""),
-        Tag::Gap => writeln!(out, "  {DIM}...{DIM:#}"),
-    }
+    let (base, fixed) = (offset(of.base_offset), offset(of.fixed_offset));
+    let text = plain(&of.text);
+    let text = cut(&text, detail.room);
+    let text = match of.tag {
+        Tag::Same => format!("    {base:>8} {fixed:>8}  {text}"),
+        Tag::Removed => format!("  {RED}- {base:>8} {:>8}  {text}{RED:#}", ""),
+        Tag::Added => format!("  {GREEN}+ {:>8} {fixed:>8}  {text}{GREEN:#}", ""),
+        Tag::Gap => format!("  {DIM}...{DIM:#}"),
+    };
+    line(out, WORDS.1, detail, &text)
 }
 
 /// Functions in which a number equals the line it stands in, before and after: what is written as a
@@ -421,15 +428,12 @@ fn line_numbers(
         FUNCTIONS
     };
     let limit = if detail.verbose { usize::MAX } else { NUMBERS };
-    for (index, function) in functions.iter().take(shown).enumerate() {
-        if index == 0 {
-            list(out, title, &[function], detail)?;
-        } else {
-            item(out, function, detail)?;
-        }
+    heading(out, title, functions, detail)?;
+    for function in functions.iter().take(shown) {
+        item(out, function, detail)?;
         let is_changed = |line: &&DiffLine| matches!(line.tag, Tag::Removed | Tag::Added);
         for line in function.diff.iter().filter(is_changed).take(limit) {
-            diff_line(out, line, detail.width)?;
+            diff_line(out, line, detail)?;
         }
         let hidden = changed_lines(function).saturating_sub(limit);
         if hidden > 0 {
@@ -440,11 +444,24 @@ fn line_numbers(
     more_functions(out, functions.len().saturating_sub(shown))
 }
 
+fn heading(
+    out: &mut String,
+    title: &str,
+    functions: &[&FunctionReport],
+    detail: Detail,
+) -> std::fmt::Result {
+    if functions.is_empty() {
+        return Ok(());
+    }
+    writeln!(out)?;
+    line(out, 2, detail, &format!("{BOLD}{title}{BOLD:#}"))
+}
+
 fn item(out: &mut String, function: &FunctionReport, detail: Detail) -> std::fmt::Result {
     let size = function.fixed_size.or(function.base_size).unwrap_or(0);
     let name = plain(&function.display);
-    let name = short_name(&name, detail.width.saturating_sub(20));
-    writeln!(out, "  {name}  {size} bytes")
+    let name = short_name(&name, detail.room);
+    line(out, 4, detail, &format!("  {name}  {size} bytes"))
 }
 
 fn more_functions(out: &mut String, hidden: usize) -> std::fmt::Result {
@@ -460,10 +477,7 @@ fn list(
     functions: &[&FunctionReport],
     detail: Detail,
 ) -> std::fmt::Result {
-    if functions.is_empty() {
-        return Ok(());
-    }
-    writeln!(out, "\n{BOLD}{title}{BOLD:#}")?;
+    heading(out, title, functions, detail)?;
     let limit = if detail.verbose {
         usize::MAX
     } else {
@@ -474,3 +488,6 @@ fn list(
     }
     more_functions(out, functions.len().saturating_sub(limit))
 }
+
+#[cfg(test)]
+mod tests;

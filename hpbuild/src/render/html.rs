@@ -109,7 +109,7 @@ impl<'a> Opened<'a> {
         for contents in &function.contents {
             let entries = contents.differences.entries.iter();
             data.extend(entries.map(|entry| {
-                let place = format!("{}{}", contents.name, entry.place);
+                let place = format!("{}{}", contents.display, entry.place);
                 vec![place, entry.base.clone(), entry.fixed.clone()]
             }));
             data.extend(more(&contents.differences).map(|more| vec![more]));
@@ -406,8 +406,8 @@ fn data(out: &mut String, data: &[DataReport]) -> std::fmt::Result {
     section(out, "data", "Changed read-only data", data.len())?;
     for data in data {
         let sizes = format!("{} \u{2192} {} bytes", data.base_size, data.fixed_size);
-        let name = data.decorated.as_deref();
-        item(out, &data.name, name, &sizes, &data.differences)?;
+        let name = data.decorated.as_deref().unwrap_or(&data.name);
+        item(out, &data.display, Some(name), &sizes, &data.differences)?;
     }
     writeln!(out, "</ul></details>\n</section>")
 }

@@ -47,12 +47,16 @@ pub(crate) fn text(report: &Report, rules: &[Rule], source_root: Option<&str>) -
 
 /// A log of one run with these results.
 pub(crate) fn log(rules: &[Rule], results: Vec<Value>) -> Value {
-    let driver = json!({
+    let mut driver = json!({
         "name": "hpbuild",
         "version": env!("CARGO_PKG_VERSION"),
         "semanticVersion": env!("CARGO_PKG_VERSION"),
         "rules": descriptors(rules),
     });
+    // Where the sources are published, once they are: `repository` of the workspace.
+    if let Some(uri) = option_env!("CARGO_PKG_REPOSITORY").filter(|uri| uri.contains("://")) {
+        driver["informationUri"] = uri.into();
+    }
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -143,7 +147,7 @@ fn changed_message(function: &FunctionReport) -> String {
     let entries =
         entries.flat_map(|it| it.differences.entries.iter().map(move |entry| (it, entry)));
     for (contents, entry) in entries.take(ENTRIES) {
-        let (name, place) = (&contents.name, &entry.place);
+        let (name, place) = (&contents.display, &entry.place);
         message.push_str(&format!(
             "; {name}{place}: {} -> {}",
             entry.base, entry.fixed

@@ -45,16 +45,19 @@ fn name(text: &str, place: &str) -> Result<(), ManifestError> {
     )
 }
 
+/// What [`is_line`] holds, in words.
+pub const LINE: &str = "one line of 1 to 4096 bytes";
+
+/// Whether a manifest can hold a text for people or a name: one line that is not blank, of at most
+/// 4096 bytes and without control characters. Whoever takes such a text from a user asks this before
+/// the work is done that the manifest is to tell of.
+pub fn is_line(text: &str) -> bool {
+    !text.trim().is_empty() && text.len() <= MAX_TEXT && !text.chars().any(char::is_control)
+}
+
 /// One line of text for people.
 fn line(text: &str, place: &str) -> Result<(), ManifestError> {
-    let holds =
-        !text.trim().is_empty() && text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
-    expect(
-        holds,
-        place,
-        "one line of 1 to 4096 bytes",
-        format!("{text:?}"),
-    )
+    expect(is_line(text), place, LINE, format!("{text:?}"))
 }
 
 /// A list of at most `most` entries in ascending order, none twice.

@@ -1,6 +1,9 @@
 //! Operands of instructions: what each should reach.
 
-use hpbuild_differ::decode::{Field, Reference as Decoded, ReferenceKind};
+use hpbuild_differ::decode::{
+    Field, Reference as Decoded, ReferenceKind, alignment_at, alignment_by_register,
+};
+use hpbuild_differ::image::Contribution;
 use hpbuild_differ::meaning::{
     Target as Meaning, anonymous_extent, counted_from, is_read_only, resolve,
 };
@@ -57,7 +60,9 @@ impl Extraction<'_> {
             ReferenceKind::Address => self.address(walk, operand),
             _ => self.target(target, kind, operand),
         };
-        let found = found.and_then(|found| self.check_index(walk, operand, found));
+        let found = found
+            .and_then(|found| self.check_index(walk, operand, found))
+            .and_then(|found| self.check_alignment(walk, operand, found));
         match found {
             // A pointer of a new function to itself.
             Ok(Target::Piece(place)) if place.piece == walk.piece && is_distance => None,
@@ -89,11 +94,37 @@ impl Extraction<'_> {
         match tables.find(|table| !is_there(*table)) {
             None => Ok(found),
             Some(table) => {
-                let name = &image.data_symbol(table).name;
+                let name = image.data_symbol(table).display();
                 let message = format!("an index that may count into {name}, which lies behind");
                 Err((Code::Neighbour, message))
             }
         }
+    }
+
+    /// Refuses an operand that must be aligned, or an address from which the function may reach one that
+    /// must, where the base has it less aligned than the fixed image.
+    fn check_alignment(&self, walk: &FunctionWalk<'_>, operand: &Operand, found: Target) -> Found {
+        let Target::Base(place) = found else {
+            return Ok(found);
+        };
+        let image = &self.diff.fixed;
+        let rva = operand.reference.target;
+        let code = image.code_of(walk.id);
+        let most = match operand.reference.kind {
+            ReferenceKind::Memory(_) => alignment_at(image.pe.machine, code, operand.offset),
+            ReferenceKind::Address => alignment_by_register(image.pe.machine, code),
+            _ => 1,
+        };
+        // Code relies on what the section asks for, and not on where the datum happens to lie.
+        let section = image.contribution_at(rva).and_then(Contribution::alignment);
+        let most = section.map_or(most, |asked| most.min(asked));
+        if !rva.get().is_multiple_of(most) || place.get().is_multiple_of(most) {
+            return Ok(found);
+        }
+        let message = format!(
+            "what is aligned to {most} bytes in the fixed image lies at rva {place} of the base"
+        );
+        Err((Code::Alignment, message))
     }
 
     /// What an address means by itself: a place in the constants that the function reaches, or else
@@ -143,6 +174,7 @@ impl Extraction<'_> {
                     Code::NotUnderstood,
                     format!("data inside {}", image.display_name(id)),
                 )),
+                ReferenceKind::Address => self.pointer_to_function(id, offset),
                 _ => self.function_target(id, offset, kind),
             },
             Meaning::Data { id, offset } => {
@@ -204,7 +236,7 @@ impl Extraction<'_> {
         if symbol.thread_local {
             return Err((
                 Code::ThreadLocal,
-                format!("the thread-local variable {}", symbol.name),
+                format!("the thread-local variable {}", symbol.display()),
             ));
         }
         let constant = is_read_only(image, symbol.rva);
@@ -243,7 +275,10 @@ impl Extraction<'_> {
         if offset >= counterpart.size.max(1) {
             return Err((
                 Code::Neighbour,
-                format!("{}+{offset:#x} lies outside it in the base", symbol.name),
+                format!(
+                    "{}+{offset:#x} lies outside it in the base",
+                    symbol.display()
+                ),
             ));
         }
         place_in_base(counterpart.rva, offset)
@@ -302,7 +337,8 @@ impl Extraction<'_> {
                     Code::Neighbour,
                     format!(
                         "{} and {} lie differently in the base",
-                        symbol.name, neighbour.name
+                        symbol.display(),
+                        neighbour.display()
                     ),
                 ));
             }

@@ -8,6 +8,7 @@
 //! whichever is meant. What need not be copied stays in the base, for programs compare addresses.
 
 use hpbuild_differ::decode::{Body, ReferenceKind, is_compared};
+use hpbuild_differ::image::{Contribution, Image};
 use hpbuild_differ::meaning::{Target as Meaning, ends_at, is_read_only, resolve, whole_constants};
 use hpbuild_metadata::{DataId, Fixed, FunctionId, Rva};
 
@@ -17,8 +18,6 @@ use super::{Extraction, Source};
 use crate::piece::{How, Piece, PieceId, Place, Target};
 use crate::refusal::Code;
 
-/// The strictest alignment that vector instructions ask for.
-const MAX_ALIGN: u32 = 64;
 /// More bytes than constants have of which a function takes an address.
 const MAX_SPAN: u32 = 1 << 24;
 
@@ -41,6 +40,10 @@ impl Span {
         u64::from(self.start.get()) + u64::from(self.size)
     }
 
+    pub(super) fn ends_at(&self, rva: Rva<Fixed>) -> bool {
+        u64::from(rva.get()) == self.end()
+    }
+
     pub(super) fn holds(&self, rva: Rva<Fixed>) -> bool {
         self.start <= rva && u64::from(rva.get()) < self.end()
     }
@@ -57,8 +60,15 @@ impl Span {
     }
 }
 
-fn alignment(rva: Rva<Fixed>) -> u32 {
-    1 << rva.get().trailing_zeros().min(MAX_ALIGN.trailing_zeros())
+/// How data at `rva` must be aligned in a copy: as much as it happens to be, up to what its section asked
+/// for, or what vector instructions ask for where that is not known. Sections of a patch begin at pages.
+pub(super) fn alignment(image: &Image<Fixed>, rva: Rva<Fixed>) -> u32 {
+    const VECTOR: u32 = 64;
+    const PAGE: u32 = 4096;
+    let contribution = image.contribution_at(rva);
+    let section = contribution.and_then(Contribution::alignment);
+    let most = section.unwrap_or(VECTOR).min(PAGE);
+    1 << rva.get().trailing_zeros().min(most.trailing_zeros())
 }
 
 impl Extraction<'_> {
@@ -77,7 +87,8 @@ impl Extraction<'_> {
             let offset = instruction.offset;
             let whole = self.comparer.constants_reached(id, offset, reference);
             if let Some(whole) = whole {
-                let align = alignment(rva).max(alignment(whole.rva));
+                let image = &self.diff.fixed;
+                let align = alignment(image, rva).max(alignment(image, whole.rva));
                 spans.push(Span::new(whole.rva, whole.size, align));
             }
             spans.extend(self.arrays_that_meet(id, rva, whole.is_some()));
@@ -111,7 +122,7 @@ impl Extraction<'_> {
             let symbol = image.data_symbol(id);
             let is_whole = symbol.sized_by_type && symbol.type_index != 0;
             let is_constant = is_whole && is_read_only(image, symbol.rva);
-            is_constant.then(|| Span::new(symbol.rva, symbol.size, alignment(symbol.rva)))
+            is_constant.then(|| Span::new(symbol.rva, symbol.size, alignment(image, symbol.rva)))
         };
         let is_copied = |id: DataId<Fixed>| {
             let base = self.comparer.base_data_of(id);
@@ -155,11 +166,14 @@ impl Extraction<'_> {
             return None;
         }
         let holds = |span: &&Span| span.holds(rva);
-        let ends = |span: &&Span| u64::from(rva.get()) == span.end();
+        let ending = walk.spans.iter().find(|span| span.ends_at(rva)).copied();
+        if self.comparer.ends_constants(walk.id, operand.reference) {
+            return ending.map(|span| self.place_in_span(span, rva));
+        }
         if let Some(span) = walk.spans.iter().find(holds).copied() {
             return Some(self.place_in_span(span, rva));
         }
-        let span = *walk.spans.iter().find(ends)?;
+        let span = ending?;
         let image = &self.diff.fixed;
         let code = image.code_of(walk.id);
         if !is_compared(image.pe.machine, code, operand.offset) {
@@ -194,7 +208,8 @@ impl Extraction<'_> {
             let message = "a constant of unknown extent".to_string();
             (Code::NotUnderstood, message)
         })?;
-        let align = alignment(rva).max(alignment(whole.rva));
+        let image = &self.diff.fixed;
+        let align = alignment(image, rva).max(alignment(image, whole.rva));
         self.place_in_span(Span::new(whole.rva, whole.size, align), rva)
     }
 

@@ -5,12 +5,11 @@ use hpbuild_differ::image::SwitchTable;
 use hpbuild_differ::meaning::{Target as Meaning, is_read_only, relative_entries, resolve};
 use hpbuild_metadata::{Fixed, Rva};
 
+use super::constants::alignment;
 use super::{Extraction, Source};
 use crate::piece::{How, Piece, PieceId, Place, Reference, Room, Target};
 use crate::refusal::Code;
 
-/// The strictest alignment that vector instructions ask for.
-const MAX_ALIGN: u32 = 64;
 /// More entries than a switch has; a record that claims them is not believed.
 const MAX_ENTRIES: u32 = 1 << 16;
 /// More bytes than any piece of data a patch should carry.
@@ -46,7 +45,7 @@ impl Extraction<'_> {
             bytes.clear();
         }
         let zeros = size.saturating_sub(bytes.len() as u32);
-        let align = 1_u32 << rva.get().trailing_zeros().min(MAX_ALIGN.trailing_zeros());
+        let align = alignment(image, rva);
         // A slot that the base fills must be aligned even where the compiler packed it.
         let holds_slots = references
             .iter()
@@ -120,9 +119,7 @@ impl Extraction<'_> {
     fn distance_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
         let image = &self.diff.fixed;
         match resolve(image, rva) {
-            Meaning::Function { id, offset } => {
-                self.function_target(id, offset, ReferenceKind::Address)
-            }
+            Meaning::Function { id, offset } => self.pointer_to_function(id, offset),
             Meaning::Data { id, offset } if is_read_only(image, rva) => {
                 let symbol = image.data_symbol(id);
                 let piece = self.piece_of(Source::Data(symbol.rva, symbol.size.max(1)));
@@ -241,9 +238,7 @@ impl Extraction<'_> {
     pub(super) fn pointer_target(&mut self, rva: Rva<Fixed>) -> Result<Target, (Code, String)> {
         let image = &self.diff.fixed;
         match resolve(image, rva) {
-            Meaning::Function { id, offset } => {
-                self.function_target(id, offset, ReferenceKind::Address)
-            }
+            Meaning::Function { id, offset } => self.pointer_to_function(id, offset),
             Meaning::Data { id, offset } => {
                 self.data_target(id, offset, ReferenceKind::Address, false)
             }

@@ -1,9 +1,9 @@
 //! Addresses at which an array ends and something else may begin: which of the two is meant.
 
 use hpbuild_differ::decode::{Back, ReferenceKind, reaches_back};
-use hpbuild_differ::image::Image;
 use hpbuild_differ::meaning::{
-    Target as Meaning, anonymous_extent, array_before, ends_at, holds_text, is_read_only, resolve,
+    Target as Meaning, anonymous_extent, data_before, ends_at, holds_text, is_read_only, resolve,
+    starts_with_text,
 };
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva};
 
@@ -23,8 +23,15 @@ impl Extraction<'_> {
             return found;
         }
         let image = &self.diff.fixed;
+        let is_own = walk.spans.iter().any(|span| span.ends_at(rva));
+        if is_own && self.comparer.ends_constants(walk.id, operand.reference) {
+            return self.place(walk, operand);
+        }
         let is_start = match resolve(image, rva) {
-            Meaning::Data { offset: 0, .. } => true,
+            Meaning::Data { id, offset: 0 } => {
+                self.check_before(walk, operand, id)?;
+                true
+            }
             Meaning::Anonymous(_) | Meaning::Outside => false,
             _ => return self.place(walk, operand),
         };
@@ -66,6 +73,28 @@ impl Extraction<'_> {
         }
     }
 
+    /// Refuses where code reaches back, from the address that data have, to constants without a name which
+    /// do not stand before them in the base, or do not stay there.
+    fn check_before(
+        &self,
+        walk: &FunctionWalk<'_>,
+        operand: &Operand,
+        id: DataId<Fixed>,
+    ) -> Result<(), (Code, String)> {
+        let base = self.comparer.base_data_of(id);
+        let kept = base.filter(|base| self.comparer.data_same(*base));
+        // What is copied has nothing before it.
+        let place = kept.map_or(Rva::new(0), |base| self.diff.base.data_symbol(base).rva);
+        let (offset, reference) = (operand.offset, operand.reference);
+        match self.comparer.same_before(walk.id, offset, reference, place) {
+            true => Ok(()),
+            false => {
+                let name = &self.diff.fixed.data_symbol(id).name;
+                Err(end_of_array("a constant without a name", name))
+            }
+        }
+    }
+
     /// The array of constants that a function may reach from its end alone: it, or whom it hands the
     /// address to, may reach back from there.
     fn array_reached_by_end(
@@ -91,30 +120,28 @@ impl Extraction<'_> {
             }
             (Some(_), None) => {}
         }
-        let is_constant = |id: &DataId<Fixed>| {
-            let symbol = image.data_symbol(*id);
-            image.types.is_array(symbol.type_index) && is_read_only(image, symbol.rva)
-        };
         let is_reached = |id: &DataId<Fixed>| {
             let base = self.comparer.base_data_of(*id);
             base.is_none_or(|base| self.comparer.is_reached(base))
         };
-        let is_text = back == Some(Back::Callee) && is_text_at(image, rva);
-        let array = array_before(image, rva).filter(is_constant);
+        let is_text = back == Some(Back::Callee) && starts_with_text(image.pe.bytes_from(rva));
+        let array = self.constants_before(rva);
         Ok(array.filter(|id| !is_text || !is_reached(id)))
     }
 
-    /// The base's array of constants of which another one ends at `rva`. Code may walk it
-    /// from its end.
-    fn changed_array_before(&self, rva: Rva<Fixed>) -> Option<DataId<Base>> {
+    /// The array of constants that ends at `rva`.
+    fn constants_before(&self, rva: Rva<Fixed>) -> Option<DataId<Fixed>> {
         let image = &self.diff.fixed;
-        let before = image.data.partition_point(|symbol| symbol.rva < rva);
-        let id = DataId::new(before.checked_sub(1)?);
-        let symbol = image.data_symbol(id);
-        let ends_here = symbol.sized_by_type && symbol.rva.checked_add(symbol.size) == Some(rva);
-        let is_array = image.types.is_array(symbol.type_index) && is_read_only(image, symbol.rva);
-        let base = self.comparer.base_data_of(id)?;
-        (ends_here && is_array && !self.comparer.data_same(base)).then_some(base)
+        data_before(image, rva).filter(|id| {
+            let symbol = image.data_symbol(*id);
+            image.types.is_array(symbol.type_index) && is_read_only(image, symbol.rva)
+        })
+    }
+
+    /// The base's array of constants of which another one ends at `rva`. Code may walk it from its end.
+    fn changed_array_before(&self, rva: Rva<Fixed>) -> Option<DataId<Base>> {
+        let base = self.comparer.base_data_of(self.constants_before(rva)?)?;
+        (!self.comparer.data_same(base)).then_some(base)
     }
 
     /// Whether what the fixed image has at `rva` without a name stands in the base at `place`.
@@ -161,17 +188,8 @@ impl Extraction<'_> {
     }
 }
 
-/// Whether a text that a zero ends stands at `rva`.
-fn is_text_at(image: &Image<Fixed>, rva: Rva<Fixed>) -> bool {
-    let bytes = image.pe.bytes_from(rva);
-    let end = bytes.iter().position(|byte| *byte == 0);
-    end.filter(|end| *end > 0).is_some_and(|end| {
-        let text = std::str::from_utf8(&bytes[..end]);
-        text.is_ok_and(|text| !text.contains(|it: char| it.is_control() && !it.is_whitespace()))
-    })
-}
-
 fn end_of_array(name: &str, other: &str) -> (Code, String) {
+    let name = hpbuild_differ::display_data(name);
     let message = format!("the end of {name} or {other}, which lie apart in the patch or the base");
     (Code::Neighbour, message)
 }

@@ -6,13 +6,17 @@ use hpbuild_differ::decode::{
 };
 use hpbuild_differ::image::{FunctionKind, Image};
 use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
-use hpbuild_metadata::{Fixed, FunctionId, Machine, Rva};
+use hpbuild_differ::pe::Pe;
+use hpbuild_metadata::{Base, Fixed, FunctionId, Machine, Rva, Side};
 
 use super::code::Operand;
 use super::constants::Span;
 use super::{Extraction, Source};
 use crate::piece::{How, Piece, PieceId, Place, Reference, Room, Target};
 use crate::refusal::Code;
+
+/// `winnt.h`.
+const IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT: u32 = 0x400;
 
 /// Code starts at multiples of this, as compilers align it.
 const CODE_ALIGN: u32 = 16;
@@ -304,4 +308,34 @@ impl Extraction<'_> {
             format!("{} has no counterpart in the base", image.display_name(id)),
         ))
     }
+
+    /// As [`Self::function_target`], where the address may be called through a pointer: where the base
+    /// checks such calls, it must allow this one.
+    pub(super) fn pointer_to_function(
+        &mut self,
+        id: FunctionId<Fixed>,
+        offset: u32,
+    ) -> Result<Target, (Code, String)> {
+        let found = self.function_target(id, offset, ReferenceKind::Address)?;
+        let image = &self.diff.fixed;
+        let is_new = |place: Rva<Base>| {
+            is_guarded(&image.pe, image.function(id).rva) == Some(true)
+                && is_guarded(&self.diff.base.pe, place) == Some(false)
+        };
+        match found {
+            Target::Base(place) if is_new(place) => {
+                let name = image.display_name(id);
+                let message = format!("{name} is in no guard table of the base");
+                Err((Code::GuardTarget, message))
+            }
+            _ => Ok(found),
+        }
+    }
+}
+
+/// Whether an image's guard table allows calls to `rva` through pointers; `None` where it has no table.
+fn is_guarded<S: Side>(pe: &Pe<S>, rva: Rva<S>) -> Option<bool> {
+    let config = pe.load_config.as_ref()?;
+    let has_table = config.guard_flags & IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT != 0;
+    has_table.then(|| config.guard_functions.binary_search(&rva).is_ok())
 }

@@ -70,6 +70,7 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
         for f in after {
             let is_same = |b: &&Rva<Base>| {
                 is_unnamed(comparer, **b, f)
+                    && comparer.is_only_unnamed(**b, f)
                     && comparer.compare(**b, f, ReferenceKind::Memory(0)) == Meaning::Same
             };
             let mut same = before.iter().filter(is_same);

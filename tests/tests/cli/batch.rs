@@ -10,12 +10,12 @@ use crate::program::{Run, program, run};
 use crate::reports::assert_sarif;
 
 /// Two trees, and a place for results.
-struct Trees {
+pub(crate) struct Trees {
     folder: tempfile::TempDir,
 }
 
 impl Trees {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for side in ["base", "fixed"] {
             std::fs::create_dir(folder.path().join(side)).expect("a folder");
@@ -28,7 +28,7 @@ impl Trees {
     }
 
     /// Puts a prebuilt pair into both trees.
-    fn pair(&self, at: &str, fixed: &str) -> &Self {
+    pub(crate) fn pair(&self, at: &str, fixed: &str) -> &Self {
         for (side, variant) in [("base", "base"), ("fixed", fixed)] {
             for file in ["hp_edits.dll", "hp_edits.pdb"] {
                 self.file(&format!("{side}/{at}/{file}"), &prebuilt(variant, file));
@@ -37,7 +37,7 @@ impl Trees {
         self
     }
 
-    fn file(&self, name: &str, bytes: &[u8]) -> &Self {
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> &Self {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         std::fs::write(path, bytes).expect("a written file");
@@ -45,14 +45,14 @@ impl Trees {
     }
 
     /// `hpbuild batch` in the folder.
-    fn batch<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
+    pub(crate) fn batch<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
         let mut command = Command::new(program());
         command.current_dir(self.folder.path());
         command.arg("batch").args(arguments);
         run(command)
     }
 
-    fn json(&self, name: &str) -> Value {
+    pub(crate) fn json(&self, name: &str) -> Value {
         let text = std::fs::read_to_string(self.path(name)).expect("a report");
         serde_json::from_str(&text).expect("JSON")
     }

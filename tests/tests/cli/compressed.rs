@@ -116,6 +116,33 @@ fn report_is_that_of_the_plain_pdb() {
     assert!(compared > 2 * SHAPES.len());
 }
 
+/// Where the plain PDB would be looked for, its compressed form is found, too, unless that of another
+/// build lies there.
+#[test]
+fn found_beside_the_image() {
+    let files = Workspace::new();
+    let diff = || {
+        let images = ["base/hp_demo.dll", "fixed/hp_demo.dll"].map(|it| files.path(it));
+        hpbuild([OsStr::new("diff"), images[0].as_ref(), images[1].as_ref()])
+    };
+    let plain = diff();
+    plain.ends_with(0);
+    let compressed = ["base", "fixed"].map(|side| {
+        let pdb = files.path(&format!("{side}/hp_demo.pdb"));
+        let bytes = compress(&pdb, SHAPES[0]);
+        std::fs::remove_file(&pdb).expect("a file to remove");
+        files.write(&format!("{side}/hp_demo.pdz"), &bytes);
+        bytes
+    });
+    let found = diff();
+    assert_eq!((found.code, &found.stdout), (Some(0), &plain.stdout));
+    // One of another build hides nothing, and is taken for none.
+    files.write("base/hp_demo.pdb", &compressed[1]);
+    assert_eq!(diff().stdout, plain.stdout);
+    files.write("base/hp_demo.pdz", &compressed[1]);
+    diff().is_error(&["base/hp_demo.pdb"]);
+}
+
 /// The patch image does not depend on how the PDBs are stored either.
 #[test]
 fn patch_is_that_of_the_plain_pdb() {

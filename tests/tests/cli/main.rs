@@ -10,4 +10,6 @@ mod outcomes;
 mod program;
 mod release;
 mod reports;
+mod schemas;
 mod symbol_places;
+mod wording;

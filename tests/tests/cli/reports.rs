@@ -19,13 +19,13 @@ const PINNED: [(&str, [&str; 2], &str); 6] = [
     ("demo/x64", ["base", "fixed"], "hp_demo.dll"),
 ];
 
-fn prebuilt(folder: &str) -> PathBuf {
+pub(crate) fn prebuilt(folder: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/prebuilt");
     root.join(folder)
 }
 
 /// `hpbuild diff` of two images, as the folder they stand in sees them: paths are part of reports.
-fn diff(folder: &Path, [base, fixed]: [&str; 2], image: &str, rest: &[&str]) -> String {
+pub(crate) fn diff(folder: &Path, [base, fixed]: [&str; 2], image: &str, rest: &[&str]) -> String {
     let mut command = Command::new(program());
     command
         .current_dir(folder)
@@ -225,6 +225,12 @@ pub(crate) fn assert_sarif(text: &str) -> Value {
     let mut broken = log.clone();
     broken["runs"][0]["tool"]["driver"]["name"] = Value::Null;
     assert!(!sarif_schema().is_valid(&broken), "the schema says nothing");
+    // Nothing is pointed to that is published nowhere.
+    let driver = &log["runs"][0]["tool"]["driver"];
+    let workspace = include_str!("../../../Cargo.toml").lines();
+    let mut repository = workspace.filter_map(|line| line.strip_prefix("repository = "));
+    let repository = repository.next().map(|uri| uri.trim_matches('"'));
+    assert_eq!(driver["informationUri"].as_str(), repository);
     // What the schema cannot say: indexes lead to the rule that is named.
     let run = &log["runs"][0];
     for result in run["results"].as_array().expect("results") {

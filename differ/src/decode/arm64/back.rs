@@ -6,7 +6,8 @@ use super::effects::{self, Flow, Registers};
 use super::listing::words_from;
 use crate::decode::Back;
 
-/// How many instructions behind an address its registers are followed.
+/// How many instructions behind an address its registers are followed, counted anew where others of
+/// them hold it.
 const WINDOW: usize = 128;
 
 /// `x0` to `x7`: the arguments of a callee.
@@ -21,7 +22,7 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> Option<Back>
     let mut seen = FxHashSet::default();
     let mut found = None;
     while let Some((at, mut held)) = open.pop() {
-        if held == 0 || seen.len() == WINDOW || !seen.insert(at) {
+        if held == 0 || seen.len() == WINDOW || !seen.insert((at, held)) {
             continue;
         }
         let Some(word) = word_at(at) else { continue };

@@ -41,26 +41,32 @@ pub fn text<S: Side>(
 
 /// If two instruction words differ in nothing but a constant, its two values.
 ///
-/// Constants are told for the groups that hold numbers of the source: moves of wide immediates,
-/// additions and comparisons, and offsets of loads and stores.
+/// Constants are told for the groups that hold numbers of the source: moves of immediates, to vector
+/// and floating-point registers too, additions and comparisons, and offsets of loads and stores.
 pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Option<Constants> {
     let word = |bytes: &[u8]| bytes.first_chunk().map(|word| u32::from_le_bytes(*word));
     let (base, fixed) = (word(base)?, word(fixed)?);
-    // Group mask and value, then the field's lowest bit and its width.
-    const GROUPS: [(u32, u32, u32, u32); 4] = [
-        (0x1f80_0000, 0x1280_0000, 5, 16),
-        (0x1f80_0000, 0x1100_0000, 10, 12),
-        (0x3b00_0000, 0x3900_0000, 10, 12),
-        (0x1f80_0000, 0x1200_0000, 10, 13),
+    // Mask and value of the group, then the bits of the field, which need not lie together.
+    const GROUPS: [(u32, u32, u32); 9] = [
+        // movz, movn, movk; add, sub; ldr, str; and, orr, eor.
+        (0x1f80_0000, 0x1280_0000, 0x001f_ffe0),
+        (0x1f80_0000, 0x1100_0000, 0x003f_fc00),
+        (0x3b00_0000, 0x3900_0000, 0x003f_fc00),
+        (0x1f80_0000, 0x1200_0000, 0x007f_fc00),
+        // ldr, str with an offset in bytes; ldp, stp; ccmp.
+        (0x3b20_0000, 0x3800_0000, 0x001f_f000),
+        (0x3a00_0000, 0x2800_0000, 0x003f_8000),
+        (0x3fe0_0810, 0x3a40_0800, 0x001f_0000),
+        // fmov of one number; movi, mvni, fmov of several.
+        (0xff20_1fe0, 0x1e20_1000, 0x001f_e000),
+        (0x9ff8_0400, 0x0f00_0400, 0x0007_03e0),
     ];
-    let group = GROUPS
-        .iter()
-        .find(|(mask, value, ..)| base & mask == *value)?;
-    let field = ((1 << group.3) - 1) << group.2;
+    let is_in = |(mask, value, _): &&(u32, u32, u32)| base & mask == *value;
+    let (.., field) = *GROUPS.iter().find(is_in)?;
     if base & !field != fixed & !field {
         return None;
     }
-    let value = |word: u32| u64::from((word & field) >> group.2);
+    let value = |word: u32| u64::from((word & field) >> field.trailing_zeros());
     Some(Constants {
         base: value(base),
         fixed: value(fixed),
@@ -155,6 +161,19 @@ mod tests {
         assert_eq!(differing(0x7100_181f, 0x7100_141f), Some((6, 5, false)));
         // ldr x0, [x1, #8] and [x1, #16]: the field counts words of the access.
         assert_eq!(differing(0xf940_0420, 0xf940_0820), Some((1, 2, false)));
+        // fmov d0, #1.0 and #2.0, and s0; fmov d0, x1 and d0, d1 hold no constant.
+        assert_eq!(differing(0x1e6e_1000, 0x1e60_1000), Some((0x70, 0, false)));
+        assert_eq!(differing(0x1e6e_1000, 0x1e20_1000), None);
+        assert_eq!(differing(0x9e67_0020, 0x9e67_0040), None);
+        assert_eq!(differing(0x1e60_4020, 0x1e60_4040), None);
+        // fmov v0.2d, #1.0 and #2.0; movi v0.4s, #1 and #3; to another register.
+        assert!(differing(0x6f03_f600, 0x6f00_f400).is_some());
+        assert!(differing(0x4f00_0420, 0x4f00_0460).is_some());
+        assert_eq!(differing(0x4f00_0420, 0x4f00_0421), None);
+        // ccmp w0, #1, #0, eq and #2; ldp x0, x1, [sp, #16] and #32; ldur x0, [x1, #-8] and #-16.
+        assert_eq!(differing(0x7a41_0800, 0x7a42_0800), Some((1, 2, false)));
+        assert_eq!(differing(0xa941_07e0, 0xa942_07e0), Some((2, 4, false)));
+        assert!(differing(0xf85f_8020, 0xf85f_0020).is_some());
         // add x0, x1, x2 holds no constant.
         assert_eq!(differing(0x8b02_0020, 0x8b03_0020), None);
     }

@@ -4,14 +4,14 @@ use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction as Iced, InstructionInfoFactory, Mnemonic,
     OpAccess, OpKind, Register, UsedRegister,
 };
-
 use rustc_hash::FxHashSet;
 
 use super::registers::RegisterSet;
 use super::uses::VOLATILE;
 use crate::decode::Back;
 
-/// How many instructions behind an address its registers are followed.
+/// How many instructions behind an address its registers are followed, counted anew where others of
+/// them hold it.
 const WINDOW: usize = 128;
 
 /// Registers that hold the arguments of a callee.
@@ -32,7 +32,7 @@ pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> Option<Back>
     let mut info = InstructionInfoFactory::new();
     let mut found = None;
     while let Some((at, mut held)) = open.pop() {
-        if held.is_empty() || seen.len() == WINDOW || !seen.insert(at) {
+        if held.is_empty() || seen.len() == WINDOW || !seen.insert((at, held)) {
             continue;
         }
         let Some(iced) = decode(at) else { continue };

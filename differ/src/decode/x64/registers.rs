@@ -24,7 +24,7 @@ pub(super) fn note_image_base<S: Side>(
 }
 
 /// A set of the sixteen general registers.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct RegisterSet(u16);
 
 impl RegisterSet {

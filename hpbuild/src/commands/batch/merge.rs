@@ -25,7 +25,7 @@ pub(super) fn run(
     let merged = Merged::new(plan, pairs);
     let path = arguments.output.as_deref();
     let text = match arguments.format {
-        ReportFormat::Text => merged::text(&merged),
+        ReportFormat::Text => merged::text(&merged, output::width(path)),
         ReportFormat::Json => render::json(&merged),
         ReportFormat::Sarif => sarif(plan, &merged, results)?,
         ReportFormat::Html => {

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::exec::{Ending, PairResult};
 use super::plan::{Plan, Problem};
+use crate::render::fold::folded;
 use crate::render::html::{document, escaped};
 use crate::render::plain;
 
@@ -143,15 +144,17 @@ impl Merged {
 const SHOWN: [Ending; 3] = [Ending::Error, Ending::Refused, Ending::Hotpatchable];
 
 /// The report for people.
-pub(super) fn text(merged: &Merged) -> String {
+pub(super) fn text(merged: &Merged, width: Option<usize>) -> String {
     let mut out = String::new();
-    write_text(&mut out, merged).expect("writing to a string does not fail");
+    write_text(&mut out, merged, width.unwrap_or(usize::MAX))
+        .expect("writing to a string does not fail");
     out
 }
 
-fn write_text(out: &mut String, merged: &Merged) -> std::fmt::Result {
+fn write_text(out: &mut String, merged: &Merged, width: usize) -> std::fmt::Result {
     const BOLD: Style = Style::new().bold();
-    writeln!(out, "{BOLD}{}{BOLD:#}", merged.counts())?;
+    let mut line = |hang: usize, text: String| writeln!(out, "{}", folded(&text, hang, width));
+    line(2, format!("{BOLD}{}{BOLD:#}", merged.counts()))?;
     for ending in SHOWN {
         let style = match ending {
             Ending::Error | Ending::Refused => AnsiColor::Red.on_default().bold(),
@@ -160,19 +163,22 @@ fn write_text(out: &mut String, merged: &Merged) -> std::fmt::Result {
         for (_, pair) in merged.with(ending) {
             let (path, facts) = (plain(&pair.path), pair.facts());
             let facts = plain(&facts);
-            writeln!(
-                out,
-                "  {style}{:12}{style:#}  {path}  {facts}",
-                ending.name()
+            let ending = ending.name();
+            line(
+                16,
+                format!("  {style}{ending:12}{style:#}  {path}  {facts}"),
             )?;
             for (code, message) in pair.refusing() {
-                writeln!(out, "                  {code}  {}", plain(message))?;
+                line(25, format!("                  {code}  {}", plain(message)))?;
             }
         }
         if ending == Ending::Error {
             for problem in &merged.problems {
                 let (path, reason) = (plain(&problem.path), plain(&problem.reason));
-                writeln!(out, "  {style}{:12}{style:#}  {path}  {reason}", "error")?;
+                line(
+                    16,
+                    format!("  {style}{:12}{style:#}  {path}  {reason}", "error"),
+                )?;
             }
         }
     }
@@ -181,7 +187,7 @@ fn write_text(out: &mut String, merged: &Merged) -> std::fmt::Result {
         ("only in fixed", &merged.only_fixed),
     ] {
         for path in paths {
-            writeln!(out, "  {side:13} {}", plain(path))?;
+            line(16, format!("  {side:13} {}", plain(path)))?;
         }
     }
     Ok(())

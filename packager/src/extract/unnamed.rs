@@ -54,7 +54,10 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
         }
         for (b, f) in b.iter().zip(f) {
             let (b, f) = (b.reference.target, f.reference.target);
-            if is_unnamed(comparer, b, f) {
+            // A function that differs in a number may reach another variable as well, where one of them
+            // came or went: what is not known to be the same says nothing.
+            let is_same = || comparer.compare(b, f, ReferenceKind::Memory(0)) == Meaning::Same;
+            if is_unnamed(comparer, b, f) && is_same() {
                 note(&mut found, b, f);
             }
         }

@@ -10,6 +10,7 @@ mod image;
 mod initialisers;
 mod lists;
 mod nameless;
+mod once;
 mod order;
 mod outside;
 mod padding;

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Case, Refusal, initialisers};
+use super::{Case, Refusal, initialisers, once};
 use crate::compare::Doubt;
 use crate::types::difference;
 
@@ -14,6 +14,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     folded(case, &mut refusals);
     signatures(case, &mut refusals);
     initialisers::judge(case, &mut refusals);
+    once::judge(case, &mut refusals);
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     for id in &case.comparison.removed {
         let name = base.display_name(*id);

@@ -6,28 +6,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
 use super::order::{INITIALISERS, Origin, origin, swapped};
-use super::{Case, Refusal};
+use super::{Case, Refusal, Severity, once};
 use crate::image::Image;
 
-/// The first and the last symbol of each list of functions that the start of the C runtime calls:
-/// the linker puts the sections `.CRT$XIA` to `.CRT$XIZ` and so on between them. Last the list of
-/// GNU's runtime.
-const LISTS: [(&str, &str); 5] = [
-    ("__xi_a", "__xi_z"),
-    ("__xc_a", "__xc_z"),
-    ("__xl_a", "__xl_z"),
-    ("__xd_a", "__xd_z"),
-    ("__CTOR_LIST__", "__DTOR_LIST__"),
+/// The first and the last symbol of each list of functions that the start of the C runtime calls, and
+/// whether it does so for each thread again: the linker puts the sections `.CRT$XIA` to `.CRT$XIZ` and
+/// so on between them. Last the list of GNU's runtime.
+const LISTS: [(&str, &str, bool); 5] = [
+    ("__xi_a", "__xi_z", false),
+    ("__xc_a", "__xc_z", false),
+    ("__xl_a", "__xl_z", true),
+    ("__xd_a", "__xd_z", true),
+    ("__CTOR_LIST__", "__DTOR_LIST__", false),
 ];
+
+/// The object sections of such lists that are called for each thread.
+const OF_THREADS: [&str; 2] = [".CRT$XD", ".CRT$XL"];
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     let pairing = case.comparer.pairing;
     let (lists, fixed_lists) = (lists(base), lists(fixed));
     let (before, after) = (members(&lists), members(&fixed_lists));
-    let mut refuse = |name: String, what: &str, evidence: String| {
+    let finding = |name: String, what: &str, evidence: String| {
         let message = format!("{name} {what}");
-        refusals.push(Refusal::new("HP026", name, message, evidence));
+        Refusal::new("HP026", name, message, evidence)
     };
     let mut last = None;
     for (id, _) in &case.redirected {
@@ -35,7 +38,12 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if !is_again && (before.contains(id) || is_named_so(base, *id)) {
             let evidence = format!("rva {} of the base", base.function(*id).rva);
             let what = "is a static initialiser, which has run";
-            refuse(base.display_name(*id), what, evidence);
+            let mut finding = finding(base.display_name(*id), what, evidence);
+            // Of a runtime that is linked in, each version starts in its own way.
+            if once::is_of_runtime(base, *id) {
+                finding.severity = Severity::Warn;
+            }
+            refusals.push(finding);
         }
     }
     for id in fixed.function_ids() {
@@ -47,7 +55,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if is_new {
             let evidence = format!("rva {} of the fixed image", fixed.function(id).rva);
             let what = "is a new static initialiser, which would not run";
-            refuse(fixed.display_name(id), what, evidence);
+            refusals.push(finding(fixed.display_name(id), what, evidence));
         }
     }
     for id in &before {
@@ -57,14 +65,14 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if !stays {
             let evidence = format!("rva {} of the base", base.function(*id).rva);
             let what = "is a static initialiser no more, and has run";
-            refuse(base.display_name(*id), what, evidence);
+            refusals.push(finding(base.display_name(*id), what, evidence));
         }
     }
     order(case, &lists, &fixed_lists, refusals);
 }
 
 /// Whether a compiler's name for initialisers stands for the function.
-fn is_named_so<S: Side>(image: &Image<S>, id: FunctionId<S>) -> bool {
+pub(super) fn is_named_so<S: Side>(image: &Image<S>, id: FunctionId<S>) -> bool {
     image.procedures_of(id).iter().any(|procedure| {
         let name = procedure.decorated.as_deref().unwrap_or(&procedure.name);
         name.starts_with("??__E")
@@ -74,27 +82,60 @@ fn is_named_so<S: Side>(image: &Image<S>, id: FunctionId<S>) -> bool {
 }
 
 /// A list of functions in the order in which they are called, with where its entries came from.
-type List<'a, S> = Vec<(FunctionId<S>, Origin<'a>)>;
+pub(super) type List<'a, S> = Vec<(FunctionId<S>, Origin<'a>)>;
 
-/// The lists of an image, as many for each.
-fn lists<S: Side>(image: &Image<S>) -> Vec<List<'_, S>> {
+/// Where a list stands.
+#[derive(Clone, Copy)]
+pub(super) struct Stretch<S: Side> {
+    pub(super) start: Rva<S>,
+    pub(super) size: u32,
+    /// Whether its functions run for each thread again.
+    pub(super) is_of_threads: bool,
+}
+
+/// The lists between symbols, as many for each image.
+fn between<S: Side>(image: &Image<S>) -> impl Iterator<Item = Option<Stretch<S>>> {
     let place = |name: &str| {
         let is_it = |symbol: &&crate::image::DataSymbol<S>| {
             &*symbol.name == name || symbol.decorated.as_deref() == Some(name)
         };
         image.data.iter().find(is_it).map(|symbol| symbol.rva)
     };
-    let between = LISTS.iter().map(|(first, last)| {
-        let (Some(first), Some(last)) = (place(first), place(last)) else {
-            return Vec::new();
-        };
-        functions(image, first, last.checked_sub(first).unwrap_or(0))
-    });
-    let grouped = INITIALISERS.iter().map(|list| {
-        let groups = image.groups.iter().filter(|it| it.name.starts_with(list));
-        let functions = groups.flat_map(|it| functions(image, it.rva, it.size));
-        functions.collect()
-    });
+    LISTS.iter().map(move |(first, last, is_of_threads)| {
+        let (start, last) = (place(first)?, place(last)?);
+        Some(Stretch {
+            start,
+            size: last.checked_sub(start).unwrap_or(0),
+            is_of_threads: *is_of_threads,
+        })
+    })
+}
+
+/// The parts of the lists that are gathered from object sections of these names.
+fn grouped<S: Side>(image: &Image<S>, list: &str) -> impl Iterator<Item = Stretch<S>> {
+    let groups = image
+        .groups
+        .iter()
+        .filter(move |it| it.name.starts_with(list));
+    groups.map(move |it| Stretch {
+        start: it.rva,
+        size: it.size,
+        is_of_threads: OF_THREADS.contains(&list),
+    })
+}
+
+/// Where the lists of an image stand.
+pub(super) fn stretches<S: Side>(image: &Image<S>) -> Vec<Stretch<S>> {
+    let grouped = INITIALISERS.iter().flat_map(|list| grouped(image, list));
+    between(image).flatten().chain(grouped).collect()
+}
+
+/// The lists of an image, as many for each.
+fn lists<S: Side>(image: &Image<S>) -> Vec<List<'_, S>> {
+    let listed = |it: Stretch<S>| functions(image, it.start, it.size);
+    let between = between(image).map(|it| it.map_or_else(Vec::new, listed));
+    let of_groups = |list| grouped(image, list).flat_map(listed).collect();
+    let grouped = INITIALISERS.iter().copied().map(of_groups);
     let callbacks = image.pe.tls.iter().flat_map(|tls| &tls.callbacks);
     let callbacks = callbacks.filter_map(|rva| {
         let id = image.function_at(*rva)?;
@@ -105,7 +146,7 @@ fn lists<S: Side>(image: &Image<S>) -> Vec<List<'_, S>> {
 }
 
 /// The functions that the pointers in a stretch of data lead to.
-fn functions<S: Side>(image: &Image<S>, start: Rva<S>, size: u32) -> List<'_, S> {
+pub(super) fn functions<S: Side>(image: &Image<S>, start: Rva<S>, size: u32) -> List<'_, S> {
     let pointers = image.pe.relocations_in(start, size).iter();
     let target = |pointer: &Rva<S>| {
         let word = image.pe.bytes(*pointer, 8)?.first_chunk()?;

@@ -217,9 +217,12 @@ rules! {
              which stayed as they are can be patched."
         do "Leave the thread-local variables as they are, and put what is new elsewhere."
         example "A second __declspec(thread) variable, which moves the first."
-    "HP026" Refuse "initialiser changed"
+    "HP026" Refuse "initialiser changed, or a function that runs once"
         why "Static initialisers and callbacks of the loader have run in the base. A patched one \
-             would not run again, a new one not at all, and the effect would be missing."
+             would not run again, a new one not at all, and the effect would be missing. The same \
+             holds for functions that nothing but initialisers call, for main, which has been \
+             entered, and for what leads to it. What runs again for each thread or at the end, and \
+             the start of a C runtime that is linked in, is a warning."
         do "Make the change where it takes effect later."
         example "static Table table = build(5); becomes build(6): build has run with 5."
     "HP027" Refuse "vtable changed"

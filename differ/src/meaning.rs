@@ -16,6 +16,7 @@ mod readers;
 mod table;
 mod thread_local;
 mod unwind_labels;
+mod vtables;
 mod writable;
 
 use std::ops::Range;

@@ -10,13 +10,13 @@ use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
-use super::extent::{SHORT_TEXT, anonymous_extent, comdat, is_text, open_size};
+use super::extent::{SHORT_TEXT, anonymous_extent, is_text, open_size};
 use super::table::relative_entries;
 use super::unwind_labels::UnwindRecords;
+use super::vtables::{locator, reached_back};
 use super::{Comparer, Difference, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::ReferenceKind;
 use crate::image::{Contribution, Image};
-use crate::read::is_locator;
 
 /// Unnamed data that leads to unnamed data is followed this far; deeper is not understood.
 const MAX_DEPTH: u32 = 32;
@@ -24,9 +24,8 @@ const MAX_DEPTH: u32 = 32;
 /// The largest vector's alignment.
 const MOST_ALIGNED: u32 = 64;
 
-/// How the linkage names of vtables begin, and those of what tells the class of their objects.
+/// How the linkage names of vtables begin.
 const VTABLE: &str = "??_7";
-const LOCATOR: &str = "??_R4";
 
 /// A comparison under way.
 pub(super) struct Visit {
@@ -187,11 +186,12 @@ impl Comparer<'_> {
         let (Some(mut b), Some(mut f)) = (b, f) else {
             return Meaning::Unknown;
         };
-        // From the middle of what has a section of its own code reaches back, too.
+        // From the middle of what has a section of its own code reaches back, too, and from where
+        // the functions of a vtable begin to what stands in front of them.
         if is_address
             && let (Some(whole), Some(other)) = (
-                nameless_comdat(self.base, base),
-                nameless_comdat(self.fixed, fixed),
+                reached_back(self.base, base),
+                reached_back(self.fixed, fixed),
             )
         {
             if base.get() - whole.rva.get() != fixed.get() - other.rva.get() {
@@ -497,7 +497,7 @@ impl Comparer<'_> {
     }
 
     /// Whether what stands before two vtables leads to the same; where nothing does, they are none,
-    /// or have no run-time type information.
+    /// or have no run-time type information. It is in the same place in both C++ ABIs.
     fn same_locators(&self, base: Rva<Base>, fixed: Rva<Fixed>, visit: &mut Visit) -> bool {
         match (locator(self.base, base), locator(self.fixed, fixed)) {
             (None, None) => true,
@@ -529,12 +529,6 @@ impl Comparer<'_> {
             Difference::DataContent
         }
     }
-}
-
-/// The whole of what has a section of its own and no name.
-fn nameless_comdat<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Extent<S>> {
-    let is_nameless = matches!(resolve(image, rva), Target::Anonymous(_));
-    is_nameless.then(|| comdat(image, rva)).flatten()
 }
 
 /// Whether data without a known type holds nothing but distances from its start to where other things
@@ -574,23 +568,6 @@ fn behind_entries<S: Side>(image: &Image<S>, extent: Extent<S>) -> Option<Extent
         size: extent.size.checked_sub(size).filter(|left| *left > 0)?,
         ..extent
     })
-}
-
-/// The run-time type information that the pointer before a vtable leads to.
-fn locator<S: Side>(image: &Image<S>, vtable: Rva<S>) -> Option<Rva<S>> {
-    let place = Rva::new(vtable.get().checked_sub(8)?);
-    if !image.pe.relocations_in(place, 8).contains(&place) {
-        return None;
-    }
-    let target = pointer_at(image, place, true)?;
-    let is_named = image.data_at(target).is_some_and(|id| {
-        image.data_aliases(id).any(|id| {
-            let symbol = image.data_symbol(id);
-            let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-            symbol.rva == target && linkage.starts_with(LOCATOR)
-        })
-    });
-    (is_named || is_locator(&image.pe, target)).then_some(target)
 }
 
 /// The jump table at an address, whatever else may have it.

@@ -92,7 +92,11 @@ impl<S: Side> Unscanned<S> {
             &modules,
             (&globals, &publics),
             (&carved.functions, &carved.procedures),
-            (&contributions, &starts),
+            reach::Known {
+                contributions: &contributions,
+                starts: &starts,
+                constants: &constants,
+            },
             &types,
         );
         let cold_parts = carve::cold_parts(&pe, &modules);

@@ -1,11 +1,11 @@
 //! Named data, and the boundaries that tell unnamed data apart.
 
-use hpbuild_metadata::{Rva, Side};
+use hpbuild_metadata::{CompilandId, Rva, Side};
 use rustc_hash::FxHashSet;
 
 use super::carve::find;
 use super::image_relative::is_locator;
-use super::reach::size_the_rest;
+use super::reach::{Known, size_the_rest};
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
@@ -21,7 +21,7 @@ pub(super) fn data_symbols<S: Side>(
     modules: &[ModuleSymbols],
     (globals, publics): (&[RawData], &[RawPublic]),
     code: (&[Function<S>], &[Procedure]),
-    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
+    known: Known<'_, S>,
     types: &Types,
 ) -> Vec<DataSymbol<S>> {
     let mut symbols = Vec::new();
@@ -29,6 +29,8 @@ pub(super) fn data_symbols<S: Side>(
         let Some(rva) = pe.rva_of_place(raw.place) else {
             return;
         };
+        let told = raw.compiland.map(|index| CompilandId::new(index as usize));
+        let given = || find(known.contributions, rva).map(|contribution| contribution.compiland);
         let size = types
             .size(raw.type_index)
             .filter(|_| !types.is_open_ended(raw.type_index));
@@ -38,7 +40,7 @@ pub(super) fn data_symbols<S: Side>(
             sized_by_type: size.is_some(),
             name: raw.name.clone(),
             decorated: None,
-            compiland: find(contributions, rva).map(|contribution| contribution.compiland),
+            compiland: told.or_else(given),
             parent,
             global: raw.global,
             thread_local: raw.thread_local,
@@ -66,12 +68,12 @@ pub(super) fn data_symbols<S: Side>(
         }
         same
     });
-    add_publics(pe, publics, contributions, &mut symbols);
+    add_publics(pe, publics, known.contributions, &mut symbols);
     name_delay_descriptors(pe, &mut symbols);
     symbols.sort_by(|a, b| {
         (a.rva, !a.sized_by_type, &a.name).cmp(&(b.rva, !b.sized_by_type, &b.name))
     });
-    size_the_rest(pe, (contributions, starts), &mut symbols);
+    size_the_rest(pe, known, &mut symbols);
     symbols
 }
 

@@ -15,6 +15,7 @@
 mod budget;
 mod contributions;
 mod info;
+mod places;
 mod sections;
 mod units;
 
@@ -29,14 +30,13 @@ use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::types::dwarf::DwarfTypes;
 use contributions::contributions;
-use sections::{CoffSymbol, CoffTables, POINTER};
+use places::{constants, is_linker_made, own_vtables, starts};
+use sections::{CoffSymbol, CoffTables};
 use units::{Address, Named, UnitFacts};
 
 /// Entries that take their name from another which takes it from another: declaration, abstract
 /// instance, and a few that only partial units add.
 const MAX_ORIGINS: usize = 8;
-/// How names of tables of exceptions begin.
-const EXCEPTIONS: &str = "GCC_except_table";
 /// `CV_CFL_LANG` of Rust, C++ and C, as compile records of CodeView have them.
 const LANGUAGES: [(&[u16], u8); 2] = [(&[0x1c], 0x15), (&[0x04, 0x1a, 0x21, 0x2b, 0x3a], 0x01)];
 
@@ -65,13 +65,17 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
     let mut publics = Publics::default();
     let modules: Vec<_> = units
         .iter()
+        .enumerate()
         .map(|unit| module(pe, unit, &entries, &mut publics))
         .collect();
     let mut coff = tables.symbols();
+    let mut compilands: Vec<_> = units.iter().map(compiland).collect();
+    let contributions = contributions(pe, &units, coff.definitions, &mut compilands);
     let starts = starts(pe, &coff.starts);
-    let constants = constants(pe, &coff.symbols);
+    let vtables = own_vtables(pe, &coff.symbols, &contributions);
+    let constants = constants(pe, &coff.symbols, &vtables);
     coff.symbols.retain(|symbol| !is_linker_made(pe, symbol));
-    let globals = add_coff_symbols(pe, coff.symbols, &modules, &mut publics);
+    let globals = add_coff_symbols(pe, coff.symbols, &modules, (&mut publics, &vtables));
     let mut modules = modules;
     let mut data = Vec::new();
     for symbol in globals {
@@ -83,8 +87,6 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
             }),
         }
     }
-    let mut compilands: Vec<_> = units.iter().map(compiland).collect();
-    let contributions = contributions(pe, &units, coff.definitions, &mut compilands);
     Ok(Some(Symbols {
         source: SymbolSource::Dwarf,
         publics: publics.list,
@@ -170,7 +172,7 @@ impl Publics {
 /// The symbols of one unit, without what the linker dropped: that has no address in the image.
 fn module<S: Side>(
     pe: &Pe<S>,
-    unit: &UnitFacts,
+    (index, unit): (usize, &UnitFacts),
     entries: &Entries,
     publics: &mut Publics,
 ) -> ModuleSymbols {
@@ -194,9 +196,9 @@ fn module<S: Side>(
             None if found.external => publics.add(at, &name),
             None => {}
         }
-        let index = u32::try_from(module.procedures.len()).unwrap_or(u32::MAX);
-        owners.insert(function.offset, index);
-        owners.insert(found.last, index);
+        let own = u32::try_from(module.procedures.len()).unwrap_or(u32::MAX);
+        owners.insert(function.offset, own);
+        owners.insert(found.last, own);
         module.procedures.push(RawProcedure {
             place: at,
             size,
@@ -251,6 +253,8 @@ fn module<S: Side>(
             thread_local: matches!(variable.address, Address::Thread(_)),
             type_index,
             parent,
+            // The section that it is in may be that of many objects.
+            compiland: u32::try_from(index).ok(),
         });
     }
     module
@@ -324,7 +328,7 @@ fn add_coff_symbols<S: Side>(
     pe: &Pe<S>,
     symbols: Vec<CoffSymbol>,
     modules: &[ModuleSymbols],
-    publics: &mut Publics,
+    (publics, vtables): (&mut Publics, &FxHashSet<SectionOffset>),
 ) -> Vec<Unknown> {
     for symbol in symbols.iter().filter(|symbol| symbol.global) {
         publics.add(symbol.place, &symbol.name);
@@ -355,7 +359,7 @@ fn add_coff_symbols<S: Side>(
         let is_code = section.is_code();
         // Compilers name constants without saying how large they are, which is worse than not
         // knowing them: then only what is used of them counts.
-        if !is_code && !section.is_writable() {
+        if !is_code && !section.is_writable() && !vtables.contains(&symbol.place) {
             return None;
         }
         let name: Box<str> = symbol.name.into();
@@ -378,6 +382,7 @@ fn add_coff_symbols<S: Side>(
                 thread_local: false,
                 type_index: 0,
                 parent: None,
+                compiland: None,
             })
         })
     };
@@ -386,48 +391,6 @@ fn add_coff_symbols<S: Side>(
         .filter(|symbol| !symbol.global && known.insert(symbol.place))
         .filter_map(unknown)
         .collect()
-}
-
-/// Where something starts that has no name: what objects gave, and what the linker made.
-fn starts<S: Side>(pe: &Pe<S>, given: &[SectionOffset]) -> Vec<Rva<S>> {
-    let given = given.iter().filter_map(|place| pe.rva_of_place(*place));
-    let mut found: Vec<Rva<S>> = given.collect();
-    for (start, size) in &pe.linker_tables {
-        found.push(*start);
-        found.extend(start.checked_add(*size));
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// Where constants stand that one object names for itself. Tables of exceptions belong to functions.
-fn constants<S: Side>(pe: &Pe<S>, symbols: &[CoffSymbol]) -> Vec<Rva<S>> {
-    let is_own = |it: &&CoffSymbol| !it.global && !it.name.starts_with(EXCEPTIONS);
-    let own = symbols.iter().filter(is_own);
-    let places = own.filter_map(|symbol| pe.rva_of_place(symbol.place));
-    let is_constant = |rva: &Rva<S>| {
-        let section = pe.section_at(*rva);
-        section.is_some_and(|section| !section.is_code() && !section.is_writable())
-    };
-    let mut found: Vec<Rva<S>> = places.filter(is_constant).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-/// Whether a symbol names a part of what the linker made for the loader, wherever it put that: the
-/// descriptors and lists of imports. Pointers to imports are in the program's use.
-fn is_linker_made<S: Side>(pe: &Pe<S>, symbol: &CoffSymbol) -> bool {
-    let Some(rva) = pe.rva_of_place(symbol.place) else {
-        return false;
-    };
-    let tables = &pe.linker_tables;
-    let next = tables.partition_point(|(start, _)| *start <= rva);
-    let table = next.checked_sub(1).and_then(|last| tables.get(last));
-    let is_inside = table
-        .is_some_and(|(start, size)| rva.checked_sub(*start).is_some_and(|offset| offset < *size));
-    is_inside && !symbol.name.starts_with(POINTER)
 }
 
 fn lines<S: Side>(pe: &Pe<S>, units: &[UnitFacts]) -> Vec<(Rva<S>, u32)> {

@@ -23,19 +23,34 @@ use crate::pe::Pe;
 /// How the linkage names of vtables, tables of vtables, vtables of objects under construction and
 /// type information begin (Itanium C++ ABI, 5.1.4).
 const WORDS: [&str; 4] = ["_ZTV", "_ZTT", "_ZTC", "_ZTI"];
+/// Those of them that end with an address: what follows the last one are numbers of something else.
+const TABLES: [&str; 3] = ["_ZTV", "_ZTT", "_ZTC"];
 /// How those of the names of types begin, which are texts.
 const TEXT: &str = "_ZTS";
 /// Bits of the numbers in what the C++ ABI lays out: distances, flags, and flags with a count of
 /// base classes above them.
 const NUMBER_BITS: u32 = 48;
 
+/// What is known of places in data beside symbols with a name: see [`super::assemble::Symbols`].
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a, S: Side> {
+    pub(super) contributions: &'a [Contribution<S>],
+    pub(super) starts: &'a [Rva<S>],
+    pub(super) constants: &'a [Rva<S>],
+}
+
 /// Data without a type reaches to the next symbol, to the end of its contribution, or to where
 /// something else is known to start.
 pub(super) fn size_the_rest<S: Side>(
     pe: &Pe<S>,
-    (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
+    known: Known<'_, S>,
     symbols: &mut [DataSymbol<S>],
 ) {
+    let Known {
+        contributions,
+        starts,
+        constants,
+    } = known;
     let mut next: Option<Rva<S>> = None;
     let mut here: Option<Rva<S>> = None;
     for symbol in symbols.iter_mut().rev() {
@@ -68,7 +83,16 @@ pub(super) fn size_the_rest<S: Side>(
         let to_next = behind.filter_map(|rva| rva.checked_sub(symbol.rva)).min();
         symbol.size = to_next.map_or(room, |bytes| bytes.min(room));
         if WORDS.iter().any(|prefix| linkage.starts_with(prefix)) {
+            // Type information of classes that one object knows follows, under names of its own.
+            let next = constants.partition_point(|it| *it <= symbol.rva);
+            let to_next = constants
+                .get(next)
+                .and_then(|it| it.checked_sub(symbol.rva));
+            symbol.size = to_next.map_or(symbol.size, |bytes| bytes.min(symbol.size));
             symbol.size = words(pe, symbol.rva, symbol.size);
+        }
+        if TABLES.iter().any(|prefix| linkage.starts_with(prefix)) {
+            symbol.size = to_last_address(pe, symbol.rva, symbol.size);
         }
     }
 }
@@ -152,6 +176,14 @@ fn words<S: Side>(pe: &Pe<S>, rva: Rva<S>, most: u32) -> u32 {
         Some((_, at)) => u32::try_from(at).map_or(most, |at| at.min(most)),
         None => most,
     }
+}
+
+/// The bytes from `rva`, `most` at most, to behind the last address in them. Without any, which only
+/// tables of distances to virtual bases are, it is all of them.
+fn to_last_address<S: Side>(pe: &Pe<S>, rva: Rva<S>, most: u32) -> u32 {
+    let last = pe.relocations_in(rva, most).last();
+    let behind = last.and_then(|last| last.checked_sub(rva)?.checked_add(8));
+    behind.map_or(most, |behind| behind.min(most))
 }
 
 #[cfg(test)]

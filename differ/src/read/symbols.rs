@@ -55,6 +55,8 @@ pub(super) struct RawData {
     pub(super) type_index: u32,
     /// The procedure it is a static local of, as an index of [`ModuleSymbols::procedures`].
     pub(super) parent: Option<u32>,
+    /// The index of its compiland, where the record says it by itself.
+    pub(super) compiland: Option<u32>,
 }
 
 pub(super) struct RawThunk {
@@ -163,6 +165,7 @@ impl ModuleSymbols {
                     thread_local: false,
                     type_index: record.header.type_.get().0,
                     parent,
+                    compiland: None,
                 });
             }
             SymKind::S_GTHREAD32 | SymKind::S_LTHREAD32 => {
@@ -175,6 +178,7 @@ impl ModuleSymbols {
                     thread_local: true,
                     type_index: record.header.type_.get().0,
                     parent,
+                    compiland: None,
                 });
             }
             SymKind::S_THUNK32 => {
@@ -324,6 +328,7 @@ pub(super) fn global_symbols(
                     thread_local: false,
                     type_index: record.header.type_.get().0,
                     parent: None,
+                    compiland: None,
                 });
             }
             _ => {}

@@ -40,10 +40,11 @@ impl DwarfTypes {
             .map(|(index, (offset, _))| (*offset, index))
             .collect();
         let resolve = |offset: Option<usize>| indices.get(&offset?).copied();
-        let records = found
+        let mut records: Vec<_> = found
             .into_iter()
             .map(|(_, record)| record.resolved(&resolve))
             .collect();
+        name_by_typedefs(&mut records);
         let mut types = Self {
             records,
             definitions: BTreeMap::new(),
@@ -255,6 +256,36 @@ impl DwarfTypes {
             };
         }
         None
+    }
+}
+
+/// Gives definitions without a tag name (`typedef struct { .. } T;`) the first other name that leads
+/// to them, as C++ and clang do by themselves: it is what a program knows them by.
+fn name_by_typedefs(records: &mut [DwarfType<u32>]) {
+    for alias in 0..records.len() {
+        let DwarfType::Alias {
+            name: Some(name),
+            target,
+        } = &records[alias]
+        else {
+            continue;
+        };
+        let (name, mut target) = (name.clone(), *target);
+        // Qualifiers stand between them.
+        for _ in 0..MAX_DEPTH {
+            let index = target.and_then(|index| index.checked_sub(1));
+            match index.and_then(|index| records.get_mut(index as usize)) {
+                Some(DwarfType::Alias {
+                    name: None,
+                    target: next,
+                }) => target = *next,
+                Some(DwarfType::Definition(definition)) => {
+                    definition.name.get_or_insert(name);
+                    break;
+                }
+                _ => break,
+            }
+        }
     }
 }
 

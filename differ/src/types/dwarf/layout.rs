@@ -62,14 +62,7 @@ impl Walk<'_> {
                 size,
             } => (1_u8, name, encoding, size).hash(hash),
             DwarfType::Pointer { tag, target, .. } => (2_u8, tag, next(target, true)).hash(hash),
-            // An unnamed structure has no name that would end a walk behind a pointer, but mostly
-            // another name that leads to it.
-            DwarfType::Alias { name, target } => match name {
-                Some(name) if behind_pointer && self.is_unnamed(*target) => {
-                    (3_u8, name).hash(hash);
-                }
-                _ => next(target, behind_pointer).hash(hash),
-            },
+            DwarfType::Alias { target, .. } => next(target, behind_pointer).hash(hash),
             DwarfType::Array {
                 element,
                 counts,
@@ -92,11 +85,6 @@ impl Walk<'_> {
         }
     }
 
-    fn is_unnamed(&self, index: Option<u32>) -> bool {
-        let record = index.and_then(|index| self.types.record(index));
-        matches!(record, Some(DwarfType::Definition(definition)) if definition.name.is_none())
-    }
-
     fn definition(
         &self,
         index: u32,
@@ -112,7 +100,8 @@ impl Walk<'_> {
                 None => (**name).hash(hash),
             }
         }
-        if behind_pointer {
+        // What has no name is nothing but its layout, wherever it is.
+        if behind_pointer && definition.name.is_some() {
             return;
         }
         if definition.declaration {

@@ -92,3 +92,49 @@ fn declarations_lead_to_definitions() {
         types(vec![int(4), structure(2, "S", &[])]).layout_hash(2)
     );
 }
+
+/// Two structures without a tag name, each behind a typedef, the second one const.
+#[test]
+fn typedefs_name_what_has_no_tag() {
+    let unnamed = |at, offset| {
+        let (at, record) = structure(at, "", &[(offset, INT)]);
+        let DwarfType::Definition(definition) = record else {
+            unreachable!("a structure")
+        };
+        let name = None;
+        (at, DwarfType::Definition(Definition { name, ..definition }))
+    };
+    let alias = |at, name: Option<&str>, target| {
+        let (name, target) = (name.map(Into::into), Some(target));
+        (at, DwarfType::Alias { name, target })
+    };
+    let pointer = |at, target| {
+        let (tag, target, size) = (gimli::DW_TAG_pointer_type.0, Some(target), None);
+        (at, DwarfType::Pointer { tag, target, size })
+    };
+    let all = |offset| {
+        types(vec![
+            int(4),
+            unnamed(2, offset),
+            alias(3, Some("First"), 2),
+            unnamed(4, 0),
+            alias(5, None, 4),
+            alias(6, Some("Second"), 5),
+            alias(7, Some("Later"), 2),
+            pointer(8, 3),
+            pointer(9, 6),
+            unnamed(10, offset),
+            pointer(11, 10),
+        ])
+    };
+    let (before, after) = (all(0), all(32));
+    let named = [("First".to_owned(), 2), ("Second".to_owned(), 4)];
+    assert_eq!(before.definitions(), named);
+    assert_eq!(before.udt_of(8), Some(b"First".to_vec()));
+    assert_ne!(before.layout_hash(2), after.layout_hash(2));
+    assert_eq!(before.layout_hash(4), after.layout_hash(4));
+    // Behind a pointer the name counts, which tells the two apart; without one the layout does.
+    assert_eq!(before.layout_hash(8), after.layout_hash(8));
+    assert_ne!(before.layout_hash(8), before.layout_hash(9));
+    assert_ne!(before.layout_hash(11), after.layout_hash(11));
+}

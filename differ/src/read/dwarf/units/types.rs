@@ -27,10 +27,13 @@ impl<'a> Walk<'_, 'a> {
                 target,
                 size,
             },
-            gimli::DW_TAG_typedef => DwarfType::Alias {
-                name: self.string(entry, gimli::DW_AT_name)?,
-                target,
-            },
+            gimli::DW_TAG_typedef => {
+                let name = self.string(entry, gimli::DW_AT_name)?;
+                DwarfType::Alias {
+                    name: name.map(|name| self.qualified(name)).transpose()?,
+                    target,
+                }
+            }
             gimli::DW_TAG_const_type
             | gimli::DW_TAG_volatile_type
             | gimli::DW_TAG_restrict_type

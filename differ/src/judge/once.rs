@@ -7,7 +7,7 @@
 //! a warning.
 //!
 //! A function whose address anything holds, or that is an export, may run at any time, and so may
-//! what it calls. What nothing is known to call counts as such: something may that is not seen.
+//! what it calls.
 
 mod graph;
 

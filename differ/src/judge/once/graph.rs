@@ -197,12 +197,18 @@ impl Graph {
         &self.callees[self.starts[id.index()]..self.starts[id.index() + 1]]
     }
 
-    /// Whether nothing is known to enter a function, though something may: a thunk and a part of
-    /// another function are there for what enters them and nothing else.
+    /// Whether nothing is known to enter a function, though something may: what only an unwind entry
+    /// tells of, and what control flow guard expects to be called through a pointer. Anything else
+    /// that nothing enters is a copy of what was inlined everywhere, which linkers keep.
     pub(super) fn is_lonely(&self, base: &Image<Base>, id: FunctionId<Base>) -> bool {
-        let is_thunk = base.function(id).kind == FunctionKind::Thunk;
+        let function = base.function(id);
+        let config = base.pe.load_config.as_ref();
+        let is_expected =
+            || config.is_some_and(|it| it.guard_functions.binary_search(&function.rva).is_ok());
         let is_entered = self.is_called[id.index()] || self.held(id) != Held::No;
-        !is_entered && !is_thunk && !is_part(base, id)
+        !is_entered
+            && !is_part(base, id)
+            && (function.kind == FunctionKind::Unnamed || is_expected())
     }
 
     /// Whether anything enters a function by naming it.

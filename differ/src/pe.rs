@@ -186,6 +186,10 @@ pub struct LoadConfig<S: Side> {
     pub guard_flags: u32,
     /// The security cookie's place.
     pub security_cookie: Option<Rva<S>>,
+    /// Further fields that count when the image is loaded, by name.
+    pub settings: Vec<(&'static str, u64)>,
+    /// Pointers that say by being there that the image is of some kind, by name.
+    pub promises: Vec<&'static str>,
     /// The pointer through which `/guard:cf` code checks a target.
     pub guard_cf_check: Option<Rva<S>>,
     /// The pointer through which `/guard:cf` code dispatches to a target.

@@ -3,7 +3,7 @@
 //! The loader read them when the base was loaded, and a patch has none of its own that counts for
 //! code of the base.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use hpbuild_metadata::{Base, Fixed, Rva, Side};
@@ -125,6 +125,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     {
         number(name, base.memory[index], fixed.memory[index]);
     }
+    load_config(base, fixed, refusals);
     sections(base, fixed, refusals);
     entry_point(case, refusals);
 }
@@ -144,6 +145,38 @@ fn flags_that_differ(before: u32, after: u32, names: &[(u32, &str)]) -> Option<S
 
 fn guard_flags<S: Side>(pe: &Pe<S>) -> u32 {
     pe.load_config.as_ref().map_or(0, |it| it.guard_flags)
+}
+
+/// What the loader goes by in the load config directory. An image without one has zeros in its place.
+fn load_config(base: &Pe<Base>, fixed: &Pe<Fixed>, refusals: &mut Vec<Refusal>) {
+    let (before, after) = (settings(base), settings(fixed));
+    let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    for name in names {
+        let value = |of: &BTreeMap<_, u64>| of.get(name).copied().unwrap_or(0);
+        let (before, after) = (value(&before), value(&after));
+        if before != after {
+            let message = format!("the {name} of the image changed");
+            let evidence = sides(format_args!("{before:#x}"), format_args!("{after:#x}"));
+            refusals.push(Refusal::new("HP039", *name, message, evidence));
+        }
+    }
+    let (before, after) = (promises(base), promises(fixed));
+    for name in before.symmetric_difference(&after) {
+        let word = |is_there: bool| if is_there { "there" } else { "none" };
+        let evidence = sides(word(before.contains(name)), word(after.contains(name)));
+        let message = format!("the {name} of the image came or went");
+        refusals.push(Refusal::new("HP039", *name, message, evidence));
+    }
+}
+
+fn settings<S: Side>(pe: &Pe<S>) -> BTreeMap<&'static str, u64> {
+    let settings = pe.load_config.iter().flat_map(|it| &it.settings);
+    settings.copied().collect()
+}
+
+fn promises<S: Side>(pe: &Pe<S>) -> BTreeSet<&'static str> {
+    let promises = pe.load_config.iter().flat_map(|it| &it.promises);
+    promises.copied().collect()
 }
 
 fn sides(before: impl Display, after: impl Display) -> String {

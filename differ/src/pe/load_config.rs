@@ -70,6 +70,8 @@ pub(super) fn read<S: Side>(
     Ok(Some(LoadConfig {
         size,
         guard_flags,
+        settings: settings(&bytes),
+        promises: promises(&bytes),
         security_cookie: pointer(0x58, "SecurityCookie")?,
         guard_cf_check: pointer(0x70, "GuardCFCheckFunctionPointer")?,
         guard_cf_dispatch: pointer(0x78, "GuardCFDispatchFunctionPointer")?,
@@ -82,6 +84,40 @@ pub(super) fn read<S: Side>(
         hotpatch_table,
         dynamic_relocations: dynamic_relocations(view, u32_at(&bytes, 0xe0), u16_at(&bytes, 0xe4))?,
     }))
+}
+
+/// Fields that the loader goes by, or that it sets up the process by.
+fn settings(bytes: &[u8; KNOWN]) -> Vec<(&'static str, u64)> {
+    let double = |at| u64::from(u32_at(bytes, at));
+    vec![
+        ("GlobalFlagsClear", double(0x0c)),
+        ("GlobalFlagsSet", double(0x10)),
+        ("CriticalSectionDefaultTimeout", double(0x14)),
+        ("DeCommitFreeBlockThreshold", u64_at(bytes, 0x18)),
+        ("DeCommitTotalFreeThreshold", u64_at(bytes, 0x20)),
+        ("MaximumAllocationSize", u64_at(bytes, 0x30)),
+        ("VirtualMemoryThreshold", u64_at(bytes, 0x38)),
+        ("ProcessAffinityMask", u64_at(bytes, 0x40)),
+        ("ProcessHeapFlags", double(0x48)),
+        ("DependentLoadFlags", u64::from(u16_at(bytes, 0x4e))),
+    ]
+}
+
+/// Pointers that are not zero and by that say what the image is, or what protects it.
+fn promises(bytes: &[u8; KNOWN]) -> Vec<&'static str> {
+    let all = [
+        (0x28, "LockPrefixTable"),
+        (0x50, "EditList"),
+        (0x58, "SecurityCookie"),
+        (0xd0, "GuardRFFailureRoutine"),
+        (0xf8, "EnclaveConfigurationPointer"),
+        (0x118, "GuardXFGCheckFunctionPointer"),
+        (0x120, "GuardXFGDispatchFunctionPointer"),
+        (0x128, "GuardXFGTableDispatchFunctionPointer"),
+        (0x130, "CastGuardOsDeterminedFailureMode"),
+    ];
+    let there = all.into_iter().filter(|(at, _)| u64_at(bytes, *at) != 0);
+    there.map(|(_, name)| name).collect()
 }
 
 /// A guard table: RVAs, each followed by as many bytes of flags as `GuardFlags` says.

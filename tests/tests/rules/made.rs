@@ -25,6 +25,11 @@ const DEMO: demo::Demo = demo::X64;
 const GUARD_FLAGS: u32 = 0x90;
 const XFG_ENABLED: u8 = 0x80;
 
+/// Further fields of the same directory.
+const TIME_STAMP: u32 = 0x04;
+const DEPENDENT_LOAD_FLAGS: u32 = 0x4e;
+const ENCLAVE: u32 = 0xf8;
+
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = kinds();
     cases.extend(symbols());
@@ -239,14 +244,30 @@ fn headers() -> Vec<Case> {
         &[],
         &["HP009"],
     );
-    let guard_flags = |bytes: &[u8]| {
+    let load_config = |bytes: &[u8], field: u32| {
         let file = PeFile64::parse(bytes).expect("a PE image");
         let directory = file
             .data_directories()
             .get(object::pe::IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG);
         let rva = directory.expect("a load config").virtual_address.get(LE);
-        file_offset(bytes, rva + GUARD_FLAGS)
+        file_offset(bytes, rva + field)
     };
+    let guard_flags = |bytes: &[u8]| load_config(bytes, GUARD_FLAGS);
+    for (field, expected, near) in [
+        (
+            DEPENDENT_LOAD_FLAGS,
+            &["HP039 DependentLoadFlags"][..],
+            &[][..],
+        ),
+        (ENCLAVE, &["HP039 EnclaveConfigurationPointer"], &[]),
+        (TIME_STAMP, &[], &["HP039"]),
+    ] {
+        let set = |bytes: &mut [u8]| {
+            let at = load_config(bytes, field);
+            bytes[at + 1] |= 8;
+        };
+        base(&set, expected, near);
+    }
     base(
         &|bytes| {
             let at = guard_flags(bytes);

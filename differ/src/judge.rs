@@ -16,8 +16,11 @@ mod outside;
 mod padding;
 mod policy;
 mod resources;
+mod rights;
 mod rules;
+mod state;
 mod types;
+mod variables;
 
 use hpbuild_metadata::{Base, Fixed, FunctionId};
 use serde::Serialize;

@@ -238,6 +238,20 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     (stable != name).then_some(stable)
 }
 
+/// Whether this is what compilers write where a structure, union or enumeration has no name: clang
+/// `<unnamed-tag>`, Microsoft's `<unnamed-type-MEMBER>`, `<anonymous-tag>` and the like. What stands
+/// in it counts the types of a source, if anything. Type arguments are not looked at.
+pub(crate) fn is_nameless_type(name: &str) -> bool {
+    const MARKS: [&str; 3] = ["<unnamed-", "<anonymous-", "__unnamed"];
+    // A unique name starts with what kind of type it is: `.?AU` for a structure, `.?AW4` for an
+    // enumeration.
+    let own = match name.strip_prefix(".?A") {
+        Some(rest) => rest.trim_start_matches(['T', 'U', 'V', 'W', '4']),
+        None => name.rsplit("::").next().unwrap_or(name),
+    };
+    MARKS.iter().any(|mark| own.starts_with(mark))
+}
+
 /// A linkage name of rustc's older kind (`_ZN`, ..., `17h`, a hash, `E`) without the hash, which
 /// another version of the crate has otherwise; any other name as it is.
 pub(crate) fn without_rust_hash(linkage: &str) -> &str {

@@ -313,6 +313,20 @@ impl CodeViewTypes {
 
     /// Names of structures and unions that a value or pointer of this type leads to directly.
     pub(crate) fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
+        let (name, _) = self.name_of(self.udt_in(index)?)?;
+        Some(name.to_vec())
+    }
+
+    /// Such a structure, union or enumeration where it has no name.
+    pub(crate) fn nameless_in(&self, index: u32) -> Option<u32> {
+        let found = self.udt_in(index)?;
+        let (name, is_definition) = self.name_of(found)?;
+        let is_nameless = crate::names::is_nameless_type(&String::from_utf8_lossy(name));
+        (is_nameless && is_definition).then_some(found.0)
+    }
+
+    /// What a value or pointer of this type leads to, where that is a structure, union or enumeration.
+    fn udt_in(&self, index: u32) -> Option<TypeIndex> {
         let mut index = TypeIndex(index);
         for _ in 0..MAX_DEPTH {
             if self.stream.is_primitive(index) {
@@ -322,7 +336,7 @@ impl CodeViewTypes {
                 TypeData::Pointer(pointer) => pointer.fixed.ty.get(),
                 TypeData::Modifier(modifier) => modifier.underlying_type.get(),
                 TypeData::Array(array) => array.fixed.element_type.get(),
-                data => return definition_name(&data).map(|(name, _)| name.to_vec()),
+                data => return definition_name(&data).map(|_| index),
             };
         }
         None

@@ -1,10 +1,8 @@
 //! Rules about data: initial values, vtables, tables behind writable pointers, new variables.
 
-use std::collections::BTreeSet;
+use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
-use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
-
-use super::{Case, Refusal, lists, nameless, types};
+use super::{Case, Refusal, lists, nameless, rights, state, types, variables};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
@@ -16,8 +14,10 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     nameless::judge(case, &mut refusals);
     lists::judge(case, &mut refusals);
     changed_tables(case, &mut refusals);
-    new_variables(case, &mut refusals);
+    state::judge(case, &mut refusals);
+    rights::judge(case, &mut refusals);
     types::judge(case, &mut refusals);
+    variables::judge(case, &mut refusals);
     refusals
 }
 
@@ -277,50 +277,4 @@ fn writable_pointer_to(image: &Image<Base>, symbol: &DataSymbol<Base>) -> Option
         .data_at(*place)
         .map(|id| image.data_symbol(id).display());
     Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
-}
-
-/// Writable variables without a partner that changed and new functions reach: those of the fixed
-/// image will live in the patch, those of the base are of no more use to them.
-fn new_variables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
-    let added = case.comparison.added.iter().copied();
-    let after = case.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
-    let removed = case.comparison.removed.iter().copied();
-    let before = case.redirected.iter().map(|(base, _)| *base).chain(removed);
-    let has_partner = |id| case.comparer.fixed_data_of(id).is_some();
-    for id in reached(base, before, has_partner) {
-        let symbol = base.data_symbol(id);
-        let evidence = format!("rva {} of the base", symbol.rva);
-        let message = format!("{} is gone", symbol.display());
-        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
-    }
-    let has_partner = |id| case.comparer.base_data_of(id).is_some();
-    for id in reached(fixed, after, has_partner) {
-        let symbol = fixed.data_symbol(id);
-        let evidence = format!(
-            "rva {} of the fixed image, {} bytes",
-            symbol.rva, symbol.size
-        );
-        let message = format!("{} is new and will live in the patch", symbol.display());
-        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
-    }
-}
-
-/// The writable variables without a partner that these functions reach, in address order.
-fn reached<S: Side>(
-    image: &Image<S>,
-    functions: impl Iterator<Item = FunctionId<S>>,
-    has_partner: impl Fn(DataId<S>) -> bool,
-) -> BTreeSet<DataId<S>> {
-    functions
-        .flat_map(|id| image.references_of(id))
-        .filter_map(|placed| match resolve(image, placed.reference.target) {
-            Target::Data { id, .. } => Some(id),
-            _ => None,
-        })
-        .filter(|id| {
-            let symbol = image.data_symbol(*id);
-            !symbol.thread_local && !is_read_only(image, symbol.rva) && !has_partner(*id)
-        })
-        .collect()
 }

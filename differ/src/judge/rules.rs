@@ -231,9 +231,10 @@ rules! {
         do "Leave virtual functions in place and change their bodies."
         example "virtual void close() is added in the middle of a class: every later function has \
              another place."
-    "HP028" Refuse "functions that could not be told apart"
+    "HP028" Refuse "functions or variables that could not be told apart"
         why "Several functions of one name stand on both sides and nothing tells which is which. \
-             Any of them may have changed."
+             Any of them may have changed. Of variables that a changed function reaches, the patch \
+             would have one of its own, apart from what the process holds."
         do "Give them names of their own, or build without the option that hides their difference."
         example "Two files have a static function prepare; in the fixed build both files have \
              other names, and both functions changed."
@@ -265,8 +266,12 @@ rules! {
         why "A new writable variable lives in the patch. It starts with its initial value when the \
              patch is loaded, not when the process started, and what it holds is lost when the \
              patch is taken back or replaced by a newer one. One that is gone stays in the base, \
-             and patched code leaves it alone."
-        do "See that the code works with a variable that starts late and may start again."
+             and patched code leaves it alone. Where a new one takes the place of one that is gone, \
+             by its name or by the function and the type, the finding is a warning: what the process \
+             had in it is lost. So it is where a static variable is in another source or function, \
+             and goes on with what the base has under that name."
+        do "See that the code works with a variable that starts late and may start again, and that \
+            variables of one name mean the same before and after."
         example "static int times_asked; is new, and counts from the moment the patch is loaded."
     "HP033" Refuse "changed constant reached by unchanged code"
         why "A table changed, and a writable pointer or an export leads to it. Code that goes that \
@@ -318,4 +323,11 @@ rules! {
              is then the compiler's doing, and the patch is larger than the fix."
         do "Build both sides with the same tools."
         example "clang version 21.1.0 before, 22.1.0 after."
+    "HP041" Refuse "constant became writable"
+        why "The base has the constant in memory that cannot be written, and a patched function that \
+             writes to it would end the process. Where no changed function is known to reach it, the \
+             finding is a warning. So it is where a variable became constant: the process may hold \
+             another value than the one that the compiler now takes for granted."
+        do "Keep the constant, and let the changed code use a new variable."
+        example "static const int limits[4] loses its const, and a function sets an entry of it."
 }

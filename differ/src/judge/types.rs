@@ -13,7 +13,7 @@ use crate::names::display_data;
 use crate::types::{Types, VirtualFunction, difference};
 
 /// What differs in a type: a rule, what to say, and what shows it.
-type Finding = (&'static str, &'static str, String);
+pub(super) type Finding = (&'static str, &'static str, String);
 
 /// Types of the same name that differ: refused where a changed function uses the type, a warning
 /// where none is known to. A use by a cast alone leaves no trace.
@@ -181,7 +181,8 @@ fn disagreement(
     Some(findings((base, gone.1), (fixed, new.1)))
 }
 
-fn findings((base, b): (&Types, u32), (fixed, f): (&Types, u32)) -> Vec<Finding> {
+/// How two definitions differ.
+pub(super) fn findings((base, b): (&Types, u32), (fixed, f): (&Types, u32)) -> Vec<Finding> {
     let mut found = Vec::new();
     if base.layout_hash(b) != fixed.layout_hash(f) {
         let size = |size: Option<u32>| size.map_or("?".into(), |size| size.to_string());

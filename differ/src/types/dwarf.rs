@@ -241,17 +241,23 @@ impl DwarfTypes {
     }
 
     /// The name of the structure that a value or pointer of this type leads to.
-    pub(crate) fn udt_of(&self, mut index: u32) -> Option<Vec<u8>> {
+    pub(crate) fn udt_of(&self, index: u32) -> Option<Vec<u8>> {
+        let (_, definition) = self.udt_in(index)?;
+        Some(definition.name.as_deref()?.as_bytes().to_vec())
+    }
+
+    /// That structure, union or enumeration where it has no name.
+    pub(crate) fn nameless_in(&self, index: u32) -> Option<u32> {
+        let (found, definition) = self.udt_in(index)?;
+        (definition.name.is_none() && !definition.declaration).then_some(found)
+    }
+
+    fn udt_in(&self, mut index: u32) -> Option<(u32, &Definition<u32>)> {
         for _ in 0..MAX_DEPTH {
             index = match self.record(index)? {
                 DwarfType::Pointer { target, .. } | DwarfType::Alias { target, .. } => (*target)?,
                 DwarfType::Array { element, .. } => (*element)?,
-                DwarfType::Definition(definition) => {
-                    return definition
-                        .name
-                        .as_deref()
-                        .map(|name| name.as_bytes().to_vec());
-                }
+                DwarfType::Definition(definition) => return Some((index, definition)),
                 _ => return None,
             };
         }

@@ -12,12 +12,35 @@ use super::{CodeViewTypes, MAX_DEPTH, definition_name};
 /// Layouts of the types walked so far, by index and by whether a pointer led there.
 pub(super) type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
 
+/// What a hash of a pointer starts with.
+const POINTER: u8 = 2;
+
+/// The type that a pointer without a record of its own points at, and the size of the pointer. One
+/// to a `const` type has a record, and is no other pointer for it.
+fn pointed_at(index: u32) -> Option<(u32, u32)> {
+    let size = match (index >> 8) & 0xf {
+        4 => 4,
+        6 => 8,
+        _ => return None,
+    };
+    Some((index & 0xff, size))
+}
+
 impl CodeViewTypes {
     /// A hash of the type's layout that equal types of two PDBs share.
     pub(crate) fn layout_hash(&self, index: u32) -> u64 {
         let mut hasher = FxHasher::default();
         let seen = Seen::default();
         self.hash_into(TypeIndex(index), false, 0, &seen, &mut hasher);
+        hasher.finish()
+    }
+
+    /// As [`CodeViewTypes::layout_hash`], but that of a structure with a name nothing counts but that
+    /// name: what it is made of is compared once, with its definition.
+    pub(crate) fn named_hash(&self, index: u32) -> u64 {
+        let mut hasher = FxHasher::default();
+        let seen = Seen::default();
+        self.hash_into(TypeIndex(index), true, 0, &seen, &mut hasher);
         hasher.finish()
     }
 
@@ -31,8 +54,21 @@ impl CodeViewTypes {
         seen: &Seen,
         hash: &mut FxHasher,
     ) {
-        if depth > MAX_DEPTH || self.stream.is_primitive(index) {
-            (depth > MAX_DEPTH, index.0).hash(hash);
+        let index = self.unqualified(index);
+        if depth > MAX_DEPTH {
+            (true, index.0).hash(hash);
+            return;
+        }
+        if self.stream.is_primitive(index) {
+            match pointed_at(index.0) {
+                Some((target, size)) => {
+                    let mut own = FxHasher::default();
+                    (false, target).hash(&mut own);
+                    (POINTER, size, 0_u32).hash(&mut own);
+                    own.finish().hash(hash);
+                }
+                None => (false, index.0).hash(hash),
+            }
             return;
         }
         let key = (index.0, behind_pointer);
@@ -45,6 +81,20 @@ impl CodeViewTypes {
             layout
         });
         layout.hash(hash);
+    }
+
+    /// A type without `const` and `volatile`, which no layout has.
+    fn unqualified(&self, mut index: TypeIndex) -> TypeIndex {
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                break;
+            }
+            let Some(TypeData::Modifier(modifier)) = self.data(index) else {
+                break;
+            };
+            index = modifier.underlying_type.get();
+        }
+        index
     }
 
     fn hash_record(
@@ -65,9 +115,8 @@ impl CodeViewTypes {
             TypeData::Pointer(pointer) => {
                 next(pointer.fixed.ty.get(), true);
                 let attr = pointer.fixed.attr();
-                (2_u8, attr.size(), attr.mode()).hash(hash);
+                (POINTER, attr.size(), attr.mode()).hash(hash);
             }
-            TypeData::Modifier(modifier) => next(modifier.underlying_type.get(), behind_pointer),
             TypeData::Array(array) => {
                 next(array.fixed.element_type.get(), behind_pointer);
                 (3_u8, array.len.as_bytes()).hash(hash);
@@ -114,17 +163,20 @@ impl CodeViewTypes {
         };
         // Compilers hash the source into the names of lambdas and unnamed namespaces.
         let readable = String::from_utf8_lossy(name);
-        match crate::names::without_generated_parts(&readable) {
-            Some(stable) => stable.as_bytes().hash(hash),
-            None => name.hash(hash),
-        }
-        if behind_pointer {
-            return;
+        let is_nameless = crate::names::is_nameless_type(&readable);
+        if !is_nameless {
+            match crate::names::without_generated_parts(&readable) {
+                Some(stable) => stable.as_bytes().hash(hash),
+                None => name.hash(hash),
+            }
+            if behind_pointer {
+                return;
+            }
         }
         if !is_definition {
             match self.definition_of(name) {
                 Some(definition) if definition != index => {
-                    self.hash_into(definition, false, depth + 1, seen, hash);
+                    self.hash_into(definition, behind_pointer, depth + 1, seen, hash);
                 }
                 _ => 8_u8.hash(hash),
             }
@@ -155,11 +207,11 @@ impl CodeViewTypes {
             match field {
                 Field::Member(member) => {
                     (&**member.name, member.offset.as_bytes()).hash(hash);
-                    self.hash_into(member.ty, false, depth + 1, seen, hash);
+                    self.hash_into(member.ty, behind_pointer, depth + 1, seen, hash);
                 }
                 Field::BaseClass(base) => {
                     base.offset.as_bytes().hash(hash);
-                    self.hash_into(base.ty, false, depth + 1, seen, hash);
+                    self.hash_into(base.ty, behind_pointer, depth + 1, seen, hash);
                 }
                 Field::DirectVirtualBaseClass(base) => {
                     (9_u8, base.vbpoff.as_bytes(), base.vboff.as_bytes()).hash(hash);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ms_pdb::types::TypeIndex;
 use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
@@ -96,6 +97,32 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.layout_hash(index),
             Source::Dwarf(types) => types.layout_hash(index),
+        }
+    }
+
+    /// The same of a type of which nothing counts but the names of the structures that it holds or
+    /// leads to; of what has no name, what it is made of.
+    pub(crate) fn named_hash(&self, index: u32) -> u64 {
+        match &self.0 {
+            Source::CodeView(types) => types.named_hash(index),
+            Source::Dwarf(types) => types.named_hash(index),
+        }
+    }
+
+    /// A type as a person writes it, or nearly so.
+    pub(crate) fn words(&self, index: u32) -> String {
+        match &self.0 {
+            Source::CodeView(types) => types.words(TypeIndex(index), 0),
+            Source::Dwarf(types) => types.words(Some(index), 0),
+        }
+    }
+
+    /// The structure, union or enumeration without a name that a type is, or leads to by nothing but
+    /// pointers, arrays and qualifiers.
+    pub(crate) fn nameless_in(&self, index: u32) -> Option<u32> {
+        match &self.0 {
+            Source::CodeView(types) => types.nameless_in(index),
+            Source::Dwarf(types) => types.nameless_in(index),
         }
     }
 

@@ -126,7 +126,7 @@ impl CodeViewTypes {
     }
 
     /// A type as a person writes it, or nearly so.
-    fn words(&self, index: TypeIndex, depth: u32) -> String {
+    pub(super) fn words(&self, index: TypeIndex, depth: u32) -> String {
         if self.stream.is_primitive(index) {
             return primitive(index.0);
         }

@@ -19,6 +19,16 @@ impl DwarfTypes {
         };
         walk.layout(Some(index), false, 0)
     }
+
+    /// As [`DwarfTypes::layout_hash`], but that of a structure with a name nothing counts but that
+    /// name: what it is made of is compared once, with its definition.
+    pub(crate) fn named_hash(&self, index: u32) -> u64 {
+        let walk = Walk {
+            types: self,
+            seen: Seen::default(),
+        };
+        walk.layout(Some(index), true, 0)
+    }
 }
 
 /// One walk over a layout. Each type is walked once: one that several members have, again and
@@ -31,6 +41,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn layout(&self, index: Option<u32>, behind_pointer: bool, depth: u32) -> u64 {
         let mut hash = FxHasher::default();
+        let index = self.unaliased(index);
         let record = index.and_then(|index| Some((index, self.types.record(index)?)));
         let Some((index, record)) = record.filter(|_| depth <= MAX_DEPTH) else {
             (depth > MAX_DEPTH, index.is_some()).hash(&mut hash);
@@ -62,7 +73,8 @@ impl Walk<'_> {
                 size,
             } => (1_u8, name, encoding, size).hash(hash),
             DwarfType::Pointer { tag, target, .. } => (2_u8, tag, next(target, true)).hash(hash),
-            DwarfType::Alias { target, .. } => next(target, behind_pointer).hash(hash),
+            // Only a chain that leads nowhere is left.
+            DwarfType::Alias { .. } => 3_u8.hash(hash),
             DwarfType::Array {
                 element,
                 counts,
@@ -85,6 +97,18 @@ impl Walk<'_> {
         }
     }
 
+    /// A type without qualifiers and other names, which no layout has.
+    fn unaliased(&self, mut index: Option<u32>) -> Option<u32> {
+        for _ in 0..MAX_DEPTH {
+            let record = index.and_then(|index| self.types.record(index));
+            let Some(DwarfType::Alias { target, .. }) = record else {
+                break;
+            };
+            index = *target;
+        }
+        index
+    }
+
     fn definition(
         &self,
         index: u32,
@@ -99,10 +123,9 @@ impl Walk<'_> {
                 Some(stable) => stable.hash(hash),
                 None => (**name).hash(hash),
             }
-        }
-        // What has no name is nothing but its layout, wherever it is.
-        if behind_pointer && definition.name.is_some() {
-            return;
+            if behind_pointer {
+                return;
+            }
         }
         if definition.declaration {
             let name = definition.name.as_deref().unwrap_or_default();
@@ -117,7 +140,7 @@ impl Walk<'_> {
         (definition.tag_of_layout(), definition.size).hash(hash);
         for member in &definition.members {
             (&member.name, member.offset, member.bits).hash(hash);
-            self.layout(member.ty, false, depth + 1).hash(hash);
+            self.layout(member.ty, behind_pointer, depth + 1).hash(hash);
         }
     }
 }

@@ -49,7 +49,7 @@ impl DwarfTypes {
     }
 
     /// A type as a person writes it, or nearly so.
-    fn words(&self, index: Option<u32>, depth: u32) -> String {
+    pub(crate) fn words(&self, index: Option<u32>, depth: u32) -> String {
         let Some(index) = index else {
             return "void".to_owned();
         };

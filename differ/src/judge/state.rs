@@ -1,0 +1,191 @@
+//! Writable variables that changed and new functions reach and that only one side has, or that the
+//! sides have in other places: what the process holds in them stays behind, or is another's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
+
+use super::{Case, Refusal, Severity, variables};
+use crate::image::{DataSymbol, Image};
+use crate::meaning::{Target, is_read_only, resolve};
+
+pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let added = case.comparison.added.iter().copied();
+    let after = case.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
+    let removed = case.comparison.removed.iter().copied();
+    let before = case.redirected.iter().map(|(base, _)| *base).chain(removed);
+    let has_partner = |id| case.comparer.fixed_data_of(id).is_some();
+    let gone = reached(base, before, has_partner);
+    let has_partner = |id| case.comparer.base_data_of(id).is_some();
+    let new = reached(fixed, after, has_partner);
+    let left = left_behind(case, &gone, &new);
+    for id in gone {
+        let symbol = base.data_symbol(id);
+        let evidence = format!("rva {} of the base", symbol.rva);
+        let message = format!("{} is gone", symbol.display());
+        refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
+    }
+    let namesakes = namesakes(case);
+    for id in new {
+        let symbol = fixed.data_symbol(id);
+        let (name, shown) = (&*symbol.name, symbol.display());
+        let evidence = format!(
+            "rva {} of the fixed image, {} bytes",
+            symbol.rva, symbol.size
+        );
+        if !name.is_empty() && namesakes.contains(name) {
+            let message = format!("{shown} has namesakes that could not be told apart");
+            refusals.push(Refusal::new("HP028", name, message, evidence));
+            continue;
+        }
+        let message = format!("{shown} is new and will live in the patch");
+        let mut refusal = Refusal::new("HP032", name, message, evidence);
+        if let Some(old) = left.get(&id) {
+            let old = base.data_symbol(*old).display();
+            refusal.severity = Severity::Warn;
+            refusal.message = format!(
+                "{shown} is new and will live in the patch, perhaps for {old}: what the process holds \
+                 there is lost"
+            );
+        }
+        refusals.push(refusal);
+    }
+    moved(case, refusals);
+}
+
+/// Names of variables without a partner of which the base has some, too: with one on each side they
+/// would be a pair.
+fn namesakes<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
+    let base = case.comparer.base;
+    let ids = (0..base.data.len()).map(DataId::new);
+    let is_open = |id: &DataId<Base>| {
+        let symbol = base.data_symbol(*id);
+        let is_variable = !symbol.thread_local && !is_read_only(base, symbol.rva);
+        is_variable && case.comparer.fixed_data_of(*id).is_none()
+    };
+    let open = ids.filter(is_open).map(|id| &*base.data_symbol(id).name);
+    open.collect()
+}
+
+/// For new variables those that are gone and whose place they seem to take: parts of one variable
+/// that the compiler has cut up, or the only ones of their type that a function has before and after.
+fn left_behind(
+    case: &Case<'_>,
+    gone: &BTreeSet<DataId<Base>>,
+    new: &BTreeSet<DataId<Fixed>>,
+) -> BTreeMap<DataId<Fixed>, DataId<Base>> {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let mut found = BTreeMap::new();
+    if gone.is_empty() || new.is_empty() {
+        return found;
+    }
+    let mut parts: BTreeMap<&str, DataId<Base>> = BTreeMap::new();
+    for id in gone {
+        if let Some(whole) = part_of(&base.data_symbol(*id).name) {
+            parts.entry(whole).or_insert(*id);
+        }
+    }
+    for id in new {
+        let whole = part_of(&fixed.data_symbol(*id).name);
+        if let Some(old) = whole.and_then(|whole| parts.get(whole)) {
+            found.insert(*id, *old);
+        }
+    }
+    for (b, f) in &case.redirected {
+        let before = reached(base, [*b].into_iter(), |id| !gone.contains(&id));
+        let after = reached(fixed, [*f].into_iter(), |id| !new.contains(&id));
+        for id in after {
+            let symbol = fixed.data_symbol(id);
+            let is_like = |old: &&DataId<Base>| {
+                let old = base.data_symbol(**old);
+                let types = (old.type_index, symbol.type_index);
+                old.size == symbol.size
+                    && base.types.named_hash(types.0) == fixed.types.named_hash(types.1)
+            };
+            let mut like = before.iter().filter(is_like);
+            if let (Some(old), None) = (like.next(), like.next()) {
+                found.entry(id).or_insert(*old);
+            }
+        }
+    }
+    found
+}
+
+/// The variable of which this is a part, by the name that LLVM gives to parts: `state.0`.
+fn part_of(name: &str) -> Option<&str> {
+    let (whole, number) = name.rsplit_once('.')?;
+    let is_number = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
+    (is_number && !whole.is_empty()).then_some(whole)
+}
+
+/// Static variables that were paired by their name alone, and are of another source or function now.
+fn moved(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    if case.redirected.is_empty() {
+        return;
+    }
+    let reached = variables::reached_after(case);
+    let mut last = None;
+    for (index, symbol) in base.data.iter().enumerate() {
+        let Some(partner) = case.comparer.pairing.fixed_data(DataId::new(index)) else {
+            continue;
+        };
+        let partner = fixed.data_symbol(partner);
+        let is_static = !symbol.global && !partner.global && symbol.type_index != 0;
+        let is_variable = !is_read_only(base, symbol.rva) && !symbol.thread_local;
+        if !is_static || !is_variable || !reached.contains(&partner.rva) {
+            continue;
+        }
+        let (before, after) = (home(base, symbol), home(fixed, partner));
+        let is_same_function = match (symbol.parent, partner.parent) {
+            (Some(b), Some(f)) => case.comparer.pairing.base_procedure(f) == Some(b),
+            (None, None) => before == after,
+            _ => false,
+        };
+        if is_same_function || before == after || last.replace(symbol.rva) == Some(symbol.rva) {
+            continue;
+        }
+        let message = format!(
+            "{} moved, and goes on with what the base has under that name",
+            symbol.display()
+        );
+        let evidence = format!("of {before} before, of {after} after");
+        let mut refusal = Refusal::new("HP032", &*symbol.name, message, evidence);
+        refusal.severity = Severity::Warn;
+        refusals.push(refusal);
+    }
+}
+
+/// The function or the source that a variable is of.
+fn home<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> String {
+    let function = symbol
+        .parent
+        .and_then(|index| image.procedures.get(index as usize));
+    if let Some(function) = function {
+        return function.display();
+    }
+    let compiland = symbol
+        .compiland
+        .and_then(|id| image.compilands.get(id.index()));
+    compiland.map_or_else(String::new, |it| it.place.to_string())
+}
+
+/// The writable variables without a partner that these functions reach, in address order.
+fn reached<S: Side>(
+    image: &Image<S>,
+    functions: impl Iterator<Item = FunctionId<S>>,
+    has_partner: impl Fn(DataId<S>) -> bool,
+) -> BTreeSet<DataId<S>> {
+    functions
+        .flat_map(|id| image.references_of(id))
+        .filter_map(|placed| match resolve(image, placed.reference.target) {
+            Target::Data { id, .. } => Some(id),
+            _ => None,
+        })
+        .filter(|id| {
+            let symbol = image.data_symbol(*id);
+            !symbol.thread_local && !is_read_only(image, symbol.rva) && !has_partner(*id)
+        })
+        .collect()
+}

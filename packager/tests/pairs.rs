@@ -108,7 +108,14 @@ fn check_pdb(pair: &Pair, patch: &Patch) {
         let piece = patch.parts.piece(redirect.piece);
         assert!(names.contains(&&*piece.name), "{}: {names:?}", pair.name);
     }
-    assert!(read.comparison.changed.is_empty() && read.comparison.unmatched_base.is_empty());
+    let found = &read.comparison;
+    assert!(
+        found.changed.is_empty(),
+        "{}: {:?}",
+        pair.name,
+        found.changed
+    );
+    assert!(found.unmatched_base.is_empty(), "{}", pair.name);
     let all = [
         "dump",
         "-summary",

@@ -53,6 +53,8 @@ pub struct Image<S: Side> {
     /// Those of the boundaries that more tells of than that code or a pointer reaches them: what is
     /// reached may be the middle of something. Sorted, unique.
     pub(crate) certain_boundaries: Vec<Rva<S>>,
+    /// Constants that are places in Rust's sources, and where the names in them start. Sorted, unique.
+    pub(crate) source_places: Vec<Rva<S>>,
     /// Tables of 32-bit distances from their own start to what their entries mean, as the code
     /// that reads them shows. Sorted, unique.
     pub relative_tables: Vec<Rva<S>>,

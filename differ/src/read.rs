@@ -17,6 +17,7 @@ mod places;
 mod present;
 mod reach;
 mod scan;
+mod source_places;
 mod symbols;
 
 #[cfg(test)]

@@ -267,6 +267,13 @@ pub(super) fn leads_to_code<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     })
 }
 
+/// Whether what starts at `rva` ends at `cut` because a place in a source stands there, or the name of
+/// one. Places follow each other, as entries of a table do, and do not end it.
+pub(super) fn ends_at_source_place<S: Side>(image: &Image<S>, rva: Rva<S>, cut: Rva<S>) -> bool {
+    let is_place = |rva| image.source_places.binary_search(&rva).is_ok();
+    is_place(cut) && !is_place(rva)
+}
+
 /// How far constants reach.
 struct Size {
     /// Bytes.
@@ -298,7 +305,7 @@ fn size_for<S: Side>(image: &Image<S>, readers: &Readers<S>, operand: &Operand<S
         // The constructor of a base class is inlined with that of its descendants, and shares nothing
         // else with them.
         let are_vtables = leads_to_code(image, rva) && leads_to_code(image, *cut);
-        if is_text || are_vtables {
+        if is_text || are_vtables || ends_at_source_place(image, rva, *cut) {
             return Some(certainly(size));
         }
         if is_of(image, readers, operand, *cut)? {

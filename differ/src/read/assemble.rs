@@ -7,7 +7,7 @@ use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
 use super::alike::Decoded;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawGroup, RawPublic, RawSwitchTable};
-use super::{carve, data, image_relative, jump_tables, places, reach, scan};
+use super::{carve, data, image_relative, jump_tables, places, reach, scan, source_places};
 use crate::image::{
     Compiland, Contribution, DataSymbol, Fixup, Function, Group, Image, Mention, Procedure,
     SwitchTable, SymbolSource,
@@ -192,6 +192,7 @@ impl<S: Side> Unscanned<S> {
         certain.extend(constants.iter().map(|(rva, _)| *rva));
         certain.sort_unstable();
         certain.dedup();
+        let source_places = source_places::source_places(&pe);
         Image {
             path: pe.path.clone(),
             symbols: self.source,
@@ -206,6 +207,7 @@ impl<S: Side> Unscanned<S> {
             switch_tables,
             boundaries: boundaries.all,
             certain_boundaries: certain,
+            source_places,
             hotpatch_functions: self.hotpatch_functions,
             cold_parts: self.cold_parts,
             groups: self.groups,

@@ -67,6 +67,8 @@ pub struct Image<S: Side> {
     pub hotpatch_functions: Vec<Box<str>>,
     /// For each cold part its start and the entry of the function it was moved away from; sorted.
     pub cold_parts: Vec<(Rva<S>, Rva<S>)>,
+    /// Names of functions that DWARF tells of without a body; sorted, unique.
+    pub(crate) bodiless: Vec<Box<str>>,
     /// Groups of object sections, sorted by place, disjoint, not empty; none where the symbols do not
     /// tell of them.
     pub groups: Vec<Group<S>>,
@@ -239,8 +241,11 @@ pub struct DataSymbol<S: Side> {
     pub decorated: Option<Box<str>>,
     /// The object file it came from.
     pub compiland: Option<CompilandId<S>>,
-    /// The function whose static local it is, as an index of [`Image::procedures`].
-    pub parent: Option<u32>,
+    /// The functions among whose records it stands, as indexes of [`Image::procedures`]: it is a
+    /// static local of one of them, or of one that is inlined into them.
+    pub parents: Vec<u32>,
+    /// The function that declares it, where records say so outright.
+    pub declared_in: Option<Box<str>>,
     /// Whether other compilands can name it.
     pub global: bool,
     /// Whether each thread has its own; then `rva` lies in the TLS template.

@@ -39,6 +39,38 @@ struct Site {
     ranges: Vec<Range<u32>>,
 }
 
+/// The calls in one function that were replaced by the callee's body.
+pub(crate) struct Sites(Vec<Site>);
+
+impl Sites {
+    pub(crate) fn of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Self {
+        Self(sites_of(image, id))
+    }
+
+    /// The items of the functions that an instruction came from, innermost first: the one that it
+    /// stands in, the one that this was inlined into, and so on. Empty where it is the body's own.
+    pub(crate) fn around(&self, offset: u32) -> impl Iterator<Item = u32> {
+        let innermost = innermost(&self.0, offset);
+        let mut depth = innermost.map_or(0, |at| self.0[at].depth);
+        let before = self.0[..innermost.unwrap_or(0)].iter().rev();
+        // Sites stand in the order in which they begin: the next one further out holds this one.
+        let outer = before.filter(move |site| {
+            let is_outer = site.depth < depth;
+            depth = if is_outer { site.depth } else { depth };
+            is_outer
+        });
+        let first = innermost.map(|at| &self.0[at]);
+        first.into_iter().chain(outer).map(|site| site.inlinee)
+    }
+}
+
+/// The index of the innermost site that holds `offset`.
+fn innermost(sites: &[Site], offset: u32) -> Option<usize> {
+    let holds = |site: &Site| site.ranges.iter().any(|range| range.contains(&offset));
+    let holding = (0..sites.len()).filter(|at| holds(&sites[*at]));
+    holding.max_by_key(|at| sites[*at].depth)
+}
+
 /// The calls in a function that were replaced by the callee's body.
 fn sites_of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Vec<Site> {
     let procedures = image.procedures_of(id).iter();
@@ -114,8 +146,7 @@ pub(crate) fn inlined<B: Side, F: Side>(
 
 /// The innermost inlined function that holds `offset`.
 fn name_at<S: Side>(image: &Image<S>, sites: &[Site], offset: u32) -> Option<String> {
-    let holds = |site: &&Site| site.ranges.iter().any(|range| range.contains(&offset));
-    let innermost = sites.iter().filter(holds).max_by_key(|site| site.depth)?;
+    let innermost = &sites[innermost(sites, offset)?];
     image.types.item_name(innermost.inlinee)
 }
 

@@ -11,7 +11,7 @@
 //! | decorated | linkage name |
 //! | name-compiland | name and compiland |
 //! | name-type-compiland | name without numbers of `impl` blocks, type layout and compiland |
-//! | name | name alone, where a number is no part of it: a function that moved to another compiland |
+//! | name | name and type, where a number is no part of it: a function that moved to another compiland, unless both compilands are in both images |
 //! | name-content | name that counts lambdas or closures, and meaning of the body |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
@@ -22,6 +22,7 @@
 mod content;
 mod data;
 pub(crate) mod funclet;
+mod homes;
 mod keys;
 mod once;
 mod tiers;
@@ -46,7 +47,7 @@ pub enum Tier {
     NameCompiland,
     /// Name, type layout and compiland.
     NameTypeCompiland,
-    /// The name alone, unique on both sides.
+    /// The name and the type, unique on both sides.
     Name,
     /// The name without what a compiler numbers or hashes, and compiland.
     Generated,
@@ -75,6 +76,9 @@ pub struct Pairing {
     bodies_by_fixed: Vec<(FunctionId<Fixed>, FunctionId<Base>)>,
     base_data: Vec<Option<DataId<Fixed>>>,
     fixed_data: Vec<Option<DataId<Base>>>,
+    /// Data without a partner, which may be a namesake of the other side; sorted.
+    doubtful_base: Vec<DataId<Base>>,
+    doubtful_fixed: Vec<DataId<Fixed>>,
 }
 
 impl Pairing {
@@ -156,6 +160,16 @@ impl Pairing {
     pub fn base_data(&self, fixed: DataId<Fixed>) -> Option<DataId<Base>> {
         self.fixed_data[fixed.index()]
     }
+
+    /// Whether base data has no partner because several have its name, one of which it may be.
+    pub fn is_doubtful_base(&self, base: DataId<Base>) -> bool {
+        self.doubtful_base.binary_search(&base).is_ok()
+    }
+
+    /// Whether data of the fixed image has no partner because several have its name.
+    pub fn is_doubtful_fixed(&self, fixed: DataId<Fixed>) -> bool {
+        self.doubtful_fixed.binary_search(&fixed).is_ok()
+    }
 }
 
 /// Pairs the functions and the data of two images.
@@ -183,7 +197,12 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| b.with_type(i),
         |i| f.with_type(i),
     );
-    pairs.tier(Tier::Name, |i| b.lasting_name(i), |i| f.lasting_name(i));
+    pairs.tier_if(
+        Tier::Name,
+        |i| b.typed_name(i),
+        |i| f.typed_name(i),
+        |base, fixed| !b.is_other(base, &f, fixed),
+    );
     pair_counted(&mut pairs, &b, &f);
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     funclet::pair_funclets(&mut pairs, &b, &f);
@@ -230,15 +249,22 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let bodies = bodies(base, fixed, &pairs, &b, &f, &contents);
     let mut bodies_by_fixed: Vec<_> = bodies.iter().map(|&(b, f, _)| (f, b)).collect();
     bodies_by_fixed.sort_unstable();
-    let (base_data, fixed_data) = data::pair_data(base, fixed, &pairs.fixed);
+    let data = data::pair_data(
+        base,
+        fixed,
+        (&pairs.fixed, &bodies),
+        (&base_owners, &fixed_owners),
+    );
     Pairing {
         base_procedures: pairs.base,
         fixed_procedures: pairs.fixed,
         starts: starts(&bodies, base.functions.len()),
         bodies,
         bodies_by_fixed,
-        base_data,
-        fixed_data,
+        base_data: data.paired.0,
+        fixed_data: data.paired.1,
+        doubtful_base: data.doubtful.0,
+        doubtful_fixed: data.doubtful.1,
     }
 }
 

@@ -233,8 +233,9 @@ rules! {
              another place."
     "HP028" Refuse "functions or variables that could not be told apart"
         why "Several functions of one name stand on both sides and nothing tells which is which. \
-             Any of them may have changed. Of variables that a changed function reaches, the patch \
-             would have one of its own, apart from what the process holds."
+             Any of them may have changed. Of several variables of one name a patch that takes one \
+             for another would go on with the wrong value, and one that has its own starts again \
+             with the first."
         do "Give them names of their own, or build without the option that hides their difference."
         example "Two files have a static function prepare; in the fixed build both files have \
              other names, and both functions changed."

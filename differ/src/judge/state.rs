@@ -23,10 +23,13 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     for id in gone {
         let symbol = base.data_symbol(id);
         let evidence = format!("rva {} of the base", symbol.rva);
+        if case.comparer.pairing.is_doubtful_base(id) {
+            refusals.push(doubtful(symbol, evidence));
+            continue;
+        }
         let message = format!("{} is gone", symbol.display());
         refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
-    let namesakes = namesakes(case);
     for id in new {
         let symbol = fixed.data_symbol(id);
         let (name, shown) = (&*symbol.name, symbol.display());
@@ -34,9 +37,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             "rva {} of the fixed image, {} bytes",
             symbol.rva, symbol.size
         );
-        if !name.is_empty() && namesakes.contains(name) {
-            let message = format!("{shown} has namesakes that could not be told apart");
-            refusals.push(Refusal::new("HP028", name, message, evidence));
+        if case.comparer.pairing.is_doubtful_fixed(id) {
+            refusals.push(doubtful(symbol, evidence));
             continue;
         }
         let message = format!("{shown} is new and will live in the patch");
@@ -54,18 +56,11 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     moved(case, refusals);
 }
 
-/// Names of variables without a partner of which the base has some, too: with one on each side they
-/// would be a pair.
-fn namesakes<'a>(case: &Case<'a>) -> BTreeSet<&'a str> {
-    let base = case.comparer.base;
-    let ids = (0..base.data.len()).map(DataId::new);
-    let is_open = |id: &DataId<Base>| {
-        let symbol = base.data_symbol(*id);
-        let is_variable = !symbol.thread_local && !is_read_only(base, symbol.rva);
-        is_variable && case.comparer.fixed_data_of(*id).is_none()
-    };
-    let open = ids.filter(is_open).map(|id| &*base.data_symbol(id).name);
-    open.collect()
+/// A variable that may be one of the other image that has its name, and would lose what it holds.
+fn doubtful<S: Side>(symbol: &DataSymbol<S>, evidence: String) -> Refusal {
+    let shown = symbol.display();
+    let message = format!("{shown} has namesakes that could not be told apart");
+    Refusal::new("HP028", &*symbol.name, message, evidence)
 }
 
 /// For new variables those that are gone and whose place they seem to take: parts of one variable
@@ -138,12 +133,16 @@ fn moved(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             continue;
         }
         let (before, after) = (home(base, symbol), home(fixed, partner));
-        let is_same_function = match (symbol.parent, partner.parent) {
-            (Some(b), Some(f)) => case.comparer.pairing.base_procedure(f) == Some(b),
-            (None, None) => before == after,
-            _ => false,
-        };
-        if is_same_function || before == after || last.replace(symbol.rva) == Some(symbol.rva) {
+        let is_same_function = partner.parents.iter().any(|after| {
+            let before = case.comparer.pairing.base_procedure(*after);
+            before.is_some_and(|before| symbol.parents.contains(&before))
+        });
+        let is_told = symbol.declared_in.is_some() && symbol.declared_in == partner.declared_in;
+        if is_same_function
+            || is_told
+            || before == after
+            || last.replace(symbol.rva) == Some(symbol.rva)
+        {
             continue;
         }
         let message = format!(
@@ -159,9 +158,8 @@ fn moved(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 
 /// The function or the source that a variable is of.
 fn home<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> String {
-    let function = symbol
-        .parent
-        .and_then(|index| image.procedures.get(index as usize));
+    let function = symbol.parents.first();
+    let function = function.and_then(|index| image.procedures.get(*index as usize));
     if let Some(function) = function {
         return function.display();
     }

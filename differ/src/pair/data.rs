@@ -1,143 +1,185 @@
 //! Pairing of named data, in tiers like those of functions.
+//!
+//! | tier | key |
+//! |---|---|
+//! | scope | linkage name without the number of the scope, position among its namesakes |
+//! | decorated | linkage name, as it is and without what compilers number or hash |
+//! | home | name, and the function that declares it: its body's partner, or its name, and compiland |
+//! | compiland | name and compiland, of what lives in no function |
+//! | name | name and type, where the two may be one and the same |
+//! | order | home and type, position among namesakes in inner blocks |
+//! | reached | name and type, and which of its namesakes paired functions reach |
+
+mod keys;
+mod reached;
+mod scoped;
 
 use std::hash::Hash;
 
-use hpbuild_metadata::{Base, DataId, Fixed, Side};
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::once::{as_many, once};
-use crate::image::{DataSymbol, Image};
+use super::Tier;
+use super::homes::Homes;
+use super::once::{as_many, once, unpaired};
+use crate::image::Image;
 use crate::names::without_generated_parts;
 
+use keys::{Keys, are_two};
+
+/// Of more namesakes than this, on either side, none is held against another.
+const MAX_NAMESAKES: usize = 64;
+
+/// For each data symbol of either side its partner.
 type Paired = (Vec<Option<DataId<Fixed>>>, Vec<Option<DataId<Base>>>);
 
-/// Pairs data symbols. `base_procedures` gives the partner of each fixed procedure, because a
-/// static local is known by the function it lives in.
-pub(super) fn pair_data<'a>(
-    base: &'a Image<Base>,
-    fixed: &'a Image<Fixed>,
-    base_procedures: &[Option<u32>],
-) -> Paired {
+/// What became of data symbols.
+pub(super) struct PairedData {
+    pub(super) paired: Paired,
+    /// Those without a partner, of which nothing tells that they are not one of the other side's;
+    /// sorted.
+    pub(super) doubtful: (Vec<DataId<Base>>, Vec<DataId<Fixed>>),
+}
+
+/// A pair of bodies.
+type Bodies = (FunctionId<Base>, FunctionId<Fixed>, Tier);
+
+/// Pairs data symbols. `functions` gives the partner of each fixed procedure, because a static local
+/// is known by the function it lives in, and the pairs of bodies; `owners` whose the procedures are.
+pub(super) fn pair_data(
+    base: &Image<Base>,
+    fixed: &Image<Fixed>,
+    functions: (&[Option<u32>], &[Bodies]),
+    owners: (&[FunctionId<Base>], &[FunctionId<Fixed>]),
+) -> PairedData {
+    let (base_procedures, bodies) = functions;
     let mut paired: Paired = (vec![None; base.data.len()], vec![None; fixed.data.len()]);
+    let uncounted = scoped::pair_scoped(&mut paired, base, fixed);
+    let b_linkage = |i| linkage(base, &uncounted.base, i);
+    let f_linkage = |i| linkage(fixed, &uncounted.fixed, i);
+    tier(&mut paired, b_linkage, f_linkage);
     tier(
         &mut paired,
-        base,
-        fixed,
-        |s, _| s.decorated.as_deref(),
-        |s, _| s.decorated.as_deref(),
+        |i| without_generated_parts(b_linkage(i)?),
+        |i| without_generated_parts(f_linkage(i)?),
     );
+    let b = Keys::new(base, Homes::new(base, owners.0, unpaired(&paired.0)));
+    let f = Keys::new(fixed, Homes::new(fixed, owners.1, unpaired(&paired.1)));
+
+    let fixed_body = |procedure: u32| base_procedures.get(procedure as usize).copied().flatten();
     tier(
         &mut paired,
-        base,
-        fixed,
-        |s, _| s.decorated.as_deref().and_then(without_generated_parts),
-        |s, _| s.decorated.as_deref().and_then(without_generated_parts),
+        |i| b.in_body(i, Some),
+        |i| f.in_body(i, fixed_body),
     );
-    // A static local's parent is known by its index in the base.
-    let base_parent =
-        |symbol: &'a DataSymbol<Base>, _: &'a str| Some((&*symbol.name, symbol.parent?));
-    let fixed_parent = |symbol: &'a DataSymbol<Fixed>, _: &'a str| {
-        let parent = base_procedures
-            .get(symbol.parent? as usize)
-            .copied()
-            .flatten()?;
-        Some((&*symbol.name, parent))
-    };
-    tier(&mut paired, base, fixed, base_parent, fixed_parent);
-    tier(
-        &mut paired,
-        base,
-        fixed,
-        |s, compiland| s.parent.is_none().then_some((&*s.name, compiland)),
-        |s, compiland| s.parent.is_none().then_some((&*s.name, compiland)),
-    );
-    tier(
-        &mut paired,
-        base,
-        fixed,
-        |s, _| in_place(base, s),
-        |s, _| in_place(fixed, s),
-    );
-    tier(
-        &mut paired,
-        base,
-        fixed,
-        |s, _| Some(&*s.name),
-        |s, _| Some(&*s.name),
-    );
-    tier(
-        &mut paired,
-        base,
-        fixed,
-        |s, _| without_generated_parts(&s.name),
-        |s, _| without_generated_parts(&s.name),
-    );
+    tier(&mut paired, |i| b.at_home(i), |i| f.at_home(i));
+    tier(&mut paired, |i| b.in_compiland(i), |i| f.in_compiland(i));
+    tier(&mut paired, |i| b.in_place(i), |i| f.in_place(i));
     // Namesakes of one function, in inner blocks: paired in order where there are as many.
-    in_order(&mut paired, base, fixed, base_parent, fixed_parent);
-    // The same where the function has no body, so that only its name is there.
-    let in_function = |name: &str, compiland: &str| {
-        let inner = name.contains("::");
-        inner.then(|| (name.to_owned(), compiland.to_owned()))
-    };
     in_order(
         &mut paired,
-        base,
-        fixed,
-        |s, compiland| in_function(&s.name, compiland).filter(|_| !s.global && s.parent.is_none()),
-        |s, compiland| in_function(&s.name, compiland).filter(|_| !s.global && s.parent.is_none()),
+        |i| b.in_typed_body(i, Some),
+        |i| f.in_typed_body(i, fixed_body),
     );
-    paired
+    in_order(&mut paired, |i| b.at_typed_home(i), |i| f.at_typed_home(i));
+    by_name(&mut paired, &b, &f, |it| Some(it.to_owned()));
+    by_name(&mut paired, &b, &f, without_generated_parts);
+    reached::pair_reached(&mut paired, &b, &f, bodies);
+    PairedData {
+        doubtful: doubtful(&paired, &b, &f),
+        paired,
+    }
 }
 
-/// The name and the compiland of data that lives in no function, where other compilands have the
-/// same short name.
-fn in_place<'a, S: Side>(
-    image: &'a Image<S>,
-    symbol: &'a DataSymbol<S>,
-) -> Option<(&'a str, &'a str)> {
-    let compiland = image.compilands.get(symbol.compiland?.index())?;
-    let tells = symbol.parent.is_none() && compiland.place != compiland.short_name;
-    tells.then_some((&*symbol.name, &*compiland.place))
+/// Those without a partner that have a namesake without one on the other side, which may be the same
+/// variable.
+fn doubtful(
+    paired: &Paired,
+    b: &Keys<'_, Base>,
+    f: &Keys<'_, Fixed>,
+) -> (Vec<DataId<Base>>, Vec<DataId<Fixed>>) {
+    let mut namesakes: FxHashMap<&str, (Vec<u32>, Vec<u32>)> = FxHashMap::default();
+    for index in unpaired(&paired.0) {
+        namesakes.entry(b.name(index)).or_default().0.push(index);
+    }
+    for index in unpaired(&paired.1) {
+        if let Some(known) = namesakes.get_mut(f.name(index)) {
+            known.1.push(index);
+        }
+    }
+    let (mut base, mut fixed) = (Vec::new(), Vec::new());
+    // What is found is sorted.
+    #[allow(clippy::iter_over_hash_type)]
+    for (bases, fixeds) in namesakes.into_values() {
+        let are_many = bases.len().max(fixeds.len()) > MAX_NAMESAKES && !fixeds.is_empty();
+        let may_be_one = |one: &u32, other: &u32| are_many || !are_two(b, *one, f, *other);
+        let of_base = |one: &&u32| fixeds.iter().any(|other| may_be_one(one, other));
+        let of_fixed = |other: &&u32| bases.iter().any(|one| may_be_one(one, other));
+        base.extend(
+            bases
+                .iter()
+                .filter(of_base)
+                .map(|it| DataId::new(*it as usize)),
+        );
+        fixed.extend(
+            fixeds
+                .iter()
+                .filter(of_fixed)
+                .map(|it| DataId::new(*it as usize)),
+        );
+    }
+    base.sort_unstable();
+    fixed.sort_unstable();
+    (base, fixed)
 }
 
-/// A key of data symbols and the short names of their compilands as one of their indexes.
-fn by_index<'a, S: Side, K>(
+/// The linkage name, but of what counts scopes that are others now.
+fn linkage<'a, S: Side>(
     image: &'a Image<S>,
-    key: impl Fn(&'a DataSymbol<S>, &'a str) -> Option<K>,
-) -> impl Fn(u32) -> Option<K> {
-    move |index| {
-        let symbol = &image.data[index as usize];
-        let compiland = symbol
-            .compiland
-            .and_then(|id| image.compilands.get(id.index()))
-            .map_or("", |compiland| &compiland.short_name);
-        key(symbol, compiland)
+    uncounted: &FxHashSet<u32>,
+    index: u32,
+) -> Option<&'a str> {
+    let linkage = image.data[index as usize].decorated.as_deref();
+    linkage.filter(|_| !uncounted.contains(&index))
+}
+
+/// Pairs what has a name and a type that occur once on each side, unless what else is known of the
+/// two says that they are two.
+fn by_name(
+    paired: &mut Paired,
+    b: &Keys<'_, Base>,
+    f: &Keys<'_, Fixed>,
+    name: impl Fn(&str) -> Option<String> + Sync,
+) {
+    let found = once(
+        (&paired.0, |i| Some((name(b.name(i))?, b.kind(i)))),
+        (&paired.1, |i| Some((name(f.name(i))?, f.kind(i)))),
+    );
+    for (base, fixed) in found {
+        if !are_two(b, base, f, fixed) {
+            link(paired, base, fixed);
+        }
     }
 }
 
 /// Pairs what has a key that occurs once on each side.
-fn tier<'a, K: Hash + Eq>(
+fn tier<K: Hash + Eq>(
     paired: &mut Paired,
-    base: &'a Image<Base>,
-    fixed: &'a Image<Fixed>,
-    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K> + Sync,
-    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K> + Sync,
+    base_key: impl Fn(u32) -> Option<K> + Sync,
+    fixed_key: impl Fn(u32) -> Option<K> + Sync,
 ) {
-    let (base, fixed) = (by_index(base, base_key), by_index(fixed, fixed_key));
-    for (base, fixed) in once((&paired.0, base), (&paired.1, fixed)) {
+    for (base, fixed) in once((&paired.0, base_key), (&paired.1, fixed_key)) {
         link(paired, base, fixed);
     }
 }
 
 /// Pairs what has the same key in order, where both sides have as many.
-fn in_order<'a, K: Hash + Eq>(
+fn in_order<K: Hash + Eq>(
     paired: &mut Paired,
-    base: &'a Image<Base>,
-    fixed: &'a Image<Fixed>,
-    base_key: impl Fn(&'a DataSymbol<Base>, &'a str) -> Option<K>,
-    fixed_key: impl Fn(&'a DataSymbol<Fixed>, &'a str) -> Option<K>,
+    base_key: impl Fn(u32) -> Option<K>,
+    fixed_key: impl Fn(u32) -> Option<K>,
 ) {
-    let (base, fixed) = (by_index(base, base_key), by_index(fixed, fixed_key));
-    for (bases, fixeds) in as_many((&paired.0, base), (&paired.1, fixed)) {
+    for (bases, fixeds) in as_many((&paired.0, base_key), (&paired.1, fixed_key)) {
         for (base, fixed) in bases.into_iter().zip(fixeds) {
             link(paired, base, fixed);
         }

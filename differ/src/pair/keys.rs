@@ -4,9 +4,13 @@ use std::borrow::Cow;
 
 use hpbuild_metadata::{FunctionId, Side};
 use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 
 use crate::image::{Function, Image, Procedure};
 use crate::names::{self, Marks};
+
+/// `CV_CFL_CXX`; C is the only language with a lower number.
+const CXX: u8 = 1;
 
 /// The procedures of one image as keys.
 pub(super) struct Names<'a, S: Side> {
@@ -15,6 +19,8 @@ pub(super) struct Names<'a, S: Side> {
     pub(super) owners: &'a [FunctionId<S>],
     /// For each procedure what its name holds: every tier asks.
     marks: Vec<Marks>,
+    /// The places of all compilands.
+    places: FxHashSet<&'a str>,
 }
 
 impl<'a, S: Side> Names<'a, S> {
@@ -24,6 +30,7 @@ impl<'a, S: Side> Names<'a, S> {
             image,
             owners,
             marks: marks.map(|it| Marks::of(&it.name)).collect(),
+            places: image.compilands.iter().map(|it| &*it.place).collect(),
         }
     }
 
@@ -108,6 +115,30 @@ impl<'a, S: Side> Names<'a, S> {
     pub(super) fn lasting_name(&self, index: u32) -> Option<&'a str> {
         let is_lasting = !self.marks(index).has_impl_numbers;
         self.telling_name(index).filter(|_| is_lasting)
+    }
+
+    /// As [`Names::lasting_name`], with the type.
+    pub(super) fn typed_name(&self, index: u32) -> Option<(&'a str, u64)> {
+        let name = self.lasting_name(index)?;
+        let kind = self.procedure(index).type_index;
+        Some((name, self.image.types.layout_hash(kind)))
+    }
+
+    /// The compiland of a function of C or C++ that no other compiland can name.
+    fn own_place(&self, index: u32) -> Option<&'a str> {
+        let id = self.function(index).compiland?;
+        let compiland = self.image.compilands.get(id.index())?;
+        let language = compiland.tool.as_ref().map(|tool| tool.language);
+        let is_own = !self.procedure(index).global && language.is_none_or(|it| it <= CXX);
+        is_own.then_some(&*compiland.place)
+    }
+
+    /// Whether two functions are static ones of sources that are in both images: namesakes, and not
+    /// one that moved.
+    pub(super) fn is_other<O: Side>(&self, index: u32, other: &Names<'_, O>, theirs: u32) -> bool {
+        let (own, theirs) = (self.own_place(index), other.own_place(theirs));
+        let both = own.zip(theirs).filter(|(own, theirs)| own != theirs);
+        both.is_some_and(|(own, theirs)| other.places.contains(own) && self.places.contains(theirs))
     }
 
     pub(super) fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {

@@ -44,9 +44,22 @@ impl Pairs {
         base_key: impl Fn(u32) -> Option<K> + Sync,
         fixed_key: impl Fn(u32) -> Option<K> + Sync,
     ) {
+        self.tier_if(tier, base_key, fixed_key, |_, _| true);
+    }
+
+    /// As [`Pairs::tier`], of those pairs that may be one.
+    pub(super) fn tier_if<K: Hash + Eq>(
+        &mut self,
+        tier: Tier,
+        base_key: impl Fn(u32) -> Option<K> + Sync,
+        fixed_key: impl Fn(u32) -> Option<K> + Sync,
+        may_be: impl Fn(u32, u32) -> bool,
+    ) {
         let found = once((&self.base, base_key), (&self.fixed, fixed_key));
         for (base, fixed) in found {
-            self.link(base, fixed, tier);
+            if may_be(base, fixed) {
+                self.link(base, fixed, tier);
+            }
         }
     }
 

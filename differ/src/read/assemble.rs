@@ -61,6 +61,7 @@ pub(crate) struct Unscanned<S: Side> {
     switch_tables: Vec<SwitchTable<S>>,
     hotpatch_functions: Vec<Box<str>>,
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
+    bodiless: Vec<Box<str>>,
     groups: Vec<Group<S>>,
     types: Types,
     streams: Option<Arc<CompilandStreams>>,
@@ -101,6 +102,12 @@ impl<S: Side> Unscanned<S> {
         );
         let cold_parts = carve::cold_parts(&pe, &modules);
         let groups = groups(&pe, &modules);
+        let bodiless = modules
+            .iter_mut()
+            .map(|it| std::mem::take(&mut it.bodiless));
+        let mut bodiless: Vec<_> = bodiless.flatten().collect();
+        bodiless.sort_unstable();
+        bodiless.dedup();
         let hotpatch_functions = modules.into_iter().flat_map(|it| it.hotpatch_functions);
         let mut hotpatch_functions: Vec<_> = hotpatch_functions.collect();
         hotpatch_functions.sort();
@@ -118,6 +125,7 @@ impl<S: Side> Unscanned<S> {
             switch_tables,
             hotpatch_functions,
             cold_parts,
+            bodiless,
             groups,
             types,
             streams: symbols.streams,
@@ -210,6 +218,7 @@ impl<S: Side> Unscanned<S> {
             source_places,
             hotpatch_functions: self.hotpatch_functions,
             cold_parts: self.cold_parts,
+            bodiless: self.bodiless,
             groups: self.groups,
             types: self.types,
             streams: self.streams,

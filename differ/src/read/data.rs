@@ -41,7 +41,11 @@ pub(super) fn data_symbols<S: Side>(
             name: raw.name.clone(),
             decorated: None,
             compiland: told.or_else(given),
-            parent,
+            parents: parent.into_iter().collect(),
+            declared_in: raw.declared_in.clone().or_else(|| {
+                let inlinee = (raw.inlinee != 0).then(|| types.item_name(raw.inlinee));
+                Some(inlinee??.into())
+            }),
             global: raw.global,
             thread_local: raw.thread_local,
             type_index: raw.type_index,
@@ -64,7 +68,8 @@ pub(super) fn data_symbols<S: Side>(
     symbols.dedup_by(|later, first| {
         let same = later.rva == first.rva && later.name == first.name;
         if same {
-            first.parent = first.parent.or(later.parent);
+            first.parents.append(&mut later.parents);
+            first.declared_in = first.declared_in.take().or(later.declared_in.take());
         }
         same
     });
@@ -131,7 +136,8 @@ fn add_publics<S: Side>(
             name: public.name.clone(),
             decorated: Some(public.name.clone()),
             compiland: find(contributions, rva).map(|contribution| contribution.compiland),
-            parent: None,
+            parents: Vec::new(),
+            declared_in: None,
             global: true,
             thread_local: false,
             type_index: 0,
@@ -159,7 +165,8 @@ fn name_delay_descriptors<S: Side>(pe: &Pe<S>, symbols: &mut Vec<DataSymbol<S>>)
             name: name.into(),
             decorated: None,
             compiland: None,
-            parent: None,
+            parents: Vec::new(),
+            declared_in: None,
             global: true,
             thread_local: false,
             type_index: 0,

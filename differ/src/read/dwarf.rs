@@ -180,6 +180,10 @@ fn module<S: Side>(
         tool: Some(tool(unit)),
         ..ModuleSymbols::default()
     };
+    let bodiless = unit.bodiless.iter();
+    module.bodiless = bodiless
+        .filter_map(|it| entries.describe(*it).name)
+        .collect();
     let mut owners: FxHashMap<usize, u32> = FxHashMap::default();
     for function in &unit.functions {
         let mut parts = function.ranges.iter().map(|range| code_part(pe, *range));
@@ -241,11 +245,12 @@ fn module<S: Side>(
         let function = variable.function.map(|offset| entries.describe(offset));
         let last = function.as_ref().map(|function| function.last);
         let parent = last.and_then(|last| owners.get(&last).copied());
+        let declared_in = function.and_then(|function| function.name);
         module.data.push(RawData {
             place: at,
             // Of a function that has no body of its own, because it is inlined wherever it is
             // used, only the name is left.
-            name: match function.and_then(|function| function.name) {
+            name: match &declared_in {
                 Some(function) if parent.is_none() => format!("{function}::{name}").into(),
                 _ => name,
             },
@@ -255,6 +260,8 @@ fn module<S: Side>(
             parent,
             // The section that it is in may be that of many objects.
             compiland: u32::try_from(index).ok(),
+            inlinee: 0,
+            declared_in,
         });
     }
     module
@@ -383,6 +390,8 @@ fn add_coff_symbols<S: Side>(
                 type_index: 0,
                 parent: None,
                 compiland: None,
+                inlinee: 0,
+                declared_in: None,
             })
         })
     };

@@ -29,6 +29,8 @@ pub(super) struct ModuleSymbols {
     /// Functions compiled to reach their globals through `__ref_` variables.
     pub(super) hotpatch_functions: Vec<Box<str>>,
     pub(super) tool: Option<Tool>,
+    /// Names of functions that may have no body of their own.
+    pub(super) bodiless: Vec<Box<str>>,
     /// What records inside procedures mention, procedure by procedure.
     pub(super) mentions: Vec<Mention>,
 }
@@ -55,8 +57,22 @@ pub(super) struct RawData {
     pub(super) type_index: u32,
     /// The procedure it is a static local of, as an index of [`ModuleSymbols::procedures`].
     pub(super) parent: Option<u32>,
+    /// The item of the inlined function that it is a static local of, where its record stands among
+    /// those of one; 0 for none.
+    pub(super) inlinee: u32,
+    /// The function that declares it, where its name is all that is left of that.
+    pub(super) declared_in: Option<Box<str>>,
     /// The index of its compiland, where the record says it by itself.
     pub(super) compiland: Option<u32>,
+}
+
+/// A scope that is open while records are read.
+#[derive(Clone, Copy, Default)]
+struct Scope {
+    /// The procedure that it belongs to.
+    procedure: Option<u32>,
+    /// The item of the inlined function that it belongs to; 0 for none.
+    inlinee: u32,
 }
 
 pub(super) struct RawThunk {
@@ -95,18 +111,17 @@ impl ModuleSymbols {
     /// Notes the type that a record inside a procedure mentions, by the index in its bytes: of
     /// variables, of aliases, of calls, and of what is allocated. Offsets of the index are those of
     /// LLVM's CodeView records and of MSVC's `cvinfo.h`.
-    fn mention(&mut self, data: &[u8], at: usize, scopes: &[Option<u32>]) {
+    fn mention(&mut self, data: &[u8], at: usize, scopes: &[Scope]) {
         self.mention_index(data, at, false, scopes);
     }
 
     /// The same for the item that says what was inlined.
-    fn mention_item(&mut self, data: &[u8], at: usize, scopes: &[Option<u32>]) {
+    fn mention_item(&mut self, data: &[u8], at: usize, scopes: &[Scope]) {
         self.mention_index(data, at, true, scopes);
     }
 
-    fn mention_index(&mut self, data: &[u8], at: usize, is_item: bool, scopes: &[Option<u32>]) {
-        let word = data.get(at..).and_then(|rest| rest.first_chunk());
-        let word = word.map_or(0, |word| u32::from_le_bytes(*word));
+    fn mention_index(&mut self, data: &[u8], at: usize, is_item: bool, scopes: &[Scope]) {
+        let word = word(data, at);
         // Basic types lead nowhere.
         if word < TypeIndex::MIN_BEGIN.0 {
             return;
@@ -115,7 +130,7 @@ impl ModuleSymbols {
             index: word,
             is_item,
         };
-        let open = scopes.last().copied().flatten();
+        let open = innermost(scopes).procedure;
         let Some(procedure) = open.and_then(|open| self.procedures.get_mut(open as usize)) else {
             return;
         };
@@ -141,7 +156,7 @@ impl ModuleSymbols {
         &mut self,
         symbol: &Sym<'_>,
         offset: usize,
-        scopes: &mut Vec<Option<u32>>,
+        scopes: &mut Vec<Scope>,
     ) -> Result<(), ParserError> {
         let found = self;
         match symbol.kind {
@@ -151,38 +166,45 @@ impl ModuleSymbols {
             | SymKind::S_LPROC32_ID
             | SymKind::S_LPROC32_DPC
             | SymKind::S_LPROC32_DPC_ID => {
-                scopes.push(u32::try_from(found.procedures.len()).ok());
+                scopes.push(Scope {
+                    procedure: u32::try_from(found.procedures.len()).ok(),
+                    inlinee: 0,
+                });
                 let procedure = found.procedure(symbol.kind, symbol.parse_as()?, offset);
                 found.procedures.push(procedure);
             }
             SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
                 let record: Data<'_> = symbol.parse_as()?;
-                let parent = scopes.last().copied().flatten();
+                let scope = innermost(scopes);
                 found.data.push(RawData {
                     place: place(record.header.offset_segment),
                     name: text(record.name),
                     global: symbol.kind == SymKind::S_GDATA32,
                     thread_local: false,
                     type_index: record.header.type_.get().0,
-                    parent,
+                    parent: scope.procedure,
+                    inlinee: scope.inlinee,
+                    declared_in: None,
                     compiland: None,
                 });
             }
             SymKind::S_GTHREAD32 | SymKind::S_LTHREAD32 => {
                 let record: ThreadStorageData<'_> = symbol.parse_as()?;
-                let parent = scopes.last().copied().flatten();
+                let scope = innermost(scopes);
                 found.data.push(RawData {
                     place: place(record.header.offset_segment),
                     name: text(record.name),
                     global: symbol.kind == SymKind::S_GTHREAD32,
                     thread_local: true,
                     type_index: record.header.type_.get().0,
-                    parent,
+                    parent: scope.procedure,
+                    inlinee: scope.inlinee,
+                    declared_in: None,
                     compiland: None,
                 });
             }
             SymKind::S_THUNK32 => {
-                scopes.push(scopes.last().copied().flatten());
+                scopes.push(innermost(scopes));
                 let record: Thunk<'_> = symbol.parse_as()?;
                 found.thunks.push(RawThunk {
                     place: place(record.fixed.offset_segment),
@@ -237,6 +259,17 @@ impl ModuleSymbols {
     }
 }
 
+/// The innermost open scope, or that of no procedure.
+fn innermost(scopes: &[Scope]) -> Scope {
+    scopes.last().copied().unwrap_or_default()
+}
+
+/// Four bytes of a record as a number; 0 where there are none.
+fn word(data: &[u8], at: usize) -> u32 {
+    let word = data.get(at..).and_then(|rest| rest.first_chunk());
+    word.map_or(0, |word| u32::from_le_bytes(*word))
+}
+
 /// Reads the symbols of one compiland.
 ///
 /// # Errors
@@ -247,8 +280,7 @@ pub(super) fn module_symbols(
     bytes: &[u8],
 ) -> Result<ModuleSymbols, Error> {
     let mut found = ModuleSymbols::default();
-    // The procedure each open scope belongs to.
-    let mut scopes: Vec<Option<u32>> = Vec::new();
+    let mut scopes: Vec<Scope> = Vec::new();
     let mut iter = SymbolRecords::new(bytes);
     let mut offset = 0;
     for symbol in iter.by_ref() {
@@ -273,13 +305,14 @@ pub(super) fn module_symbols(
             }
             SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => {
                 found.mention_item(symbol.data, 8, &scopes);
-                scopes.push(scopes.last().copied().flatten());
+                scopes.push(Scope {
+                    inlinee: word(symbol.data, 8),
+                    ..innermost(&scopes)
+                });
             }
-            SymKind::S_BLOCK32 | SymKind::S_WITH32 => {
-                scopes.push(scopes.last().copied().flatten());
-            }
+            SymKind::S_BLOCK32 | SymKind::S_WITH32 => scopes.push(innermost(&scopes)),
             SymKind::S_END | SymKind::S_PROC_ID_END | SymKind::S_INLINESITE_END => {
-                found.close(scopes.pop().flatten(), offset);
+                found.close(scopes.pop().and_then(|scope| scope.procedure), offset);
             }
             _ => {
                 found.add(&symbol, offset, &mut scopes).map_err(broken)?;
@@ -328,6 +361,8 @@ pub(super) fn global_symbols(
                     thread_local: false,
                     type_index: record.header.type_.get().0,
                     parent: None,
+                    inlinee: 0,
+                    declared_in: None,
                     compiland: None,
                 });
             }

@@ -32,6 +32,8 @@ pub(super) struct UnitFacts {
     /// The code of the unit, as (first address, address behind the last byte).
     pub(super) ranges: Vec<(u64, u64)>,
     pub(super) functions: Vec<Function>,
+    /// Entries of functions that have no code by themselves.
+    pub(super) bodiless: Vec<usize>,
     pub(super) variables: Vec<Variable>,
     /// Names by offset in `.debug_info`, for entries that take theirs from another.
     pub(super) named: Vec<(usize, Named)>,
@@ -313,7 +315,9 @@ impl<'a> Walk<'_, 'a> {
         });
         self.facts.named.push((offset, named));
         let mut ranges = self.ranges(entry)?;
-        if !ranges.is_empty() {
+        if ranges.is_empty() {
+            self.facts.bodiless.push(offset);
+        } else {
             // Where it is entered may be said apart.
             let entered = match entry.attr_value(gimli::DW_AT_entry_pc) {
                 Some(value) => self.dwarf.attr_address(self.unit, value)?,

@@ -11,6 +11,7 @@ mod members;
 mod reach;
 mod scalar;
 mod source;
+mod sources;
 mod stream;
 mod words;
 
@@ -19,11 +20,12 @@ use std::hash::{Hash, Hasher};
 use hashbrown::HashTable;
 use ms_pdb::types::fields::Field;
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord};
-use rustc_hash::FxHasher;
+use rustc_hash::{FxHashMap, FxHasher};
 
 pub(crate) use members::VirtualFunction;
 pub(crate) use scalar::{Form, Scalar, Steps};
 pub use source::Types;
+pub(crate) use sources::Sources;
 pub(crate) use stream::Records;
 pub(crate) use words::{Part, difference};
 
@@ -37,8 +39,9 @@ pub(crate) struct CodeViewTypes {
     /// Full definitions of structures, unions and enumerations by unique name, which the record
     /// itself holds.
     definitions: HashTable<TypeIndex>,
-    /// Further definitions of the same name: compilands need not agree on what it stands for.
-    further: Vec<TypeIndex>,
+    /// Further definitions of the same name, by its hash: compilands need not agree on what it stands
+    /// for.
+    further: FxHashMap<u64, Vec<TypeIndex>>,
 }
 
 impl std::fmt::Debug for CodeViewTypes {
@@ -56,7 +59,7 @@ impl CodeViewTypes {
     /// read records again, where none is, and what the parser makes of the same bytes is the same.
     pub(crate) fn new(types: Records, items: Records) -> Self {
         let mut definitions: HashTable<TypeIndex> = HashTable::new();
-        let mut further = Vec::new();
+        let mut further: FxHashMap<u64, Vec<TypeIndex>> = FxHashMap::default();
         let name_at = |index: TypeIndex| types.record(index).and_then(|r| parsed_name(&r));
         let hash_at = |index: &TypeIndex| hash_of(name_at(*index).map_or(&[], |(name, _)| name));
         for index in types.indexes() {
@@ -71,7 +74,7 @@ impl CodeViewTypes {
             if definitions.find(hash_of(name), is_it).is_none() {
                 definitions.insert_unique(hash_of(name), index, hash_at);
             } else {
-                further.push(index);
+                further.entry(hash_of(name)).or_default().push(index);
             }
         }
         for record in items.indexes().filter_map(|index| items.record(index)) {
@@ -300,7 +303,7 @@ impl CodeViewTypes {
         let mut all: Vec<_> = self
             .definitions
             .iter()
-            .chain(&self.further)
+            .chain(self.further.values().flatten())
             .filter_map(|index| {
                 let name = String::from_utf8_lossy(self.name_of(*index)?.0);
                 let stable = crate::names::without_generated_parts(&name);

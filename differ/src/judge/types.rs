@@ -1,6 +1,7 @@
 //! Rules about types: layouts, values of enumerations, and virtual functions.
 
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 use hpbuild_metadata::{FunctionId, Side};
 use rayon::prelude::*;
@@ -10,7 +11,10 @@ use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image};
 use crate::meaning::{Target, resolve};
 use crate::names::display_data;
-use crate::types::{Types, VirtualFunction, difference};
+use crate::types::{Sources, Types, VirtualFunction, difference};
+
+/// A name of a type, and its index.
+type Named = (String, u32);
 
 /// What differs in a type: a rule, what to say, and what shows it.
 pub(super) type Finding = (&'static str, &'static str, String);
@@ -24,6 +28,16 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     }
     let (before, after) = rayon::join(|| base.definitions(), || fixed.definitions());
     let groups: Vec<_> = before.chunk_by(|a, b| a.0 == b.0).collect();
+    let sources = OnceLock::new();
+    let sources = || {
+        sources.get_or_init(|| {
+            let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+            (
+                base.types.sources(&base.source_names),
+                fixed.types.sources(&fixed.source_names),
+            )
+        })
+    };
     let differs = |before: &&[(String, u32)]| {
         let name = &before.first()?.0;
         // Not a name, and so not the same type on both sides.
@@ -32,7 +46,11 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         }
         let start = after.partition_point(|(other, _)| other < name);
         let end = after.partition_point(|(other, _)| other <= name);
-        let found = disagreement((base, before), (fixed, &after[start..end]))?;
+        let after = &after[start..end];
+        let found = match before.len() > 1 || after.len() > 1 {
+            true => by_source((base, before), (fixed, after), sources())?,
+            false => disagreement((base, before), (fixed, after))?,
+        };
         Some((name.clone(), found))
     };
     let found: Vec<_> = groups.par_iter().filter_map(differs).collect();
@@ -163,6 +181,43 @@ fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<String>)> {
         || of(case.comparer.fixed, after),
     );
     Some((before?, after?))
+}
+
+/// The same for a name that stands for several types: those of one source are held against each other,
+/// and what has no source that both sides have, against all that the other side has.
+fn by_source(
+    (base, before): (&Types, &[Named]),
+    (fixed, after): (&Types, &[Named]),
+    (of_base, of_fixed): &(Sources, Sources),
+) -> Option<Vec<Finding>> {
+    let files = |sources: &Sources, list: &[Named]| -> BTreeSet<String> {
+        let all = list.iter().filter_map(|(_, index)| sources.get(index));
+        all.flatten().cloned().collect()
+    };
+    let (b, f) = (files(of_base, before), files(of_fixed, after));
+    let of_file = |sources: &Sources, list: &[Named], file: &String| -> Vec<Named> {
+        let has = |index: &u32| sources.get(index).is_some_and(|files| files.contains(file));
+        let own = list.iter().filter(|(_, index)| has(index));
+        own.cloned().collect()
+    };
+    let shared: Vec<&String> = b.intersection(&f).collect();
+    for file in &shared {
+        let b = of_file(of_base, before, file);
+        let f = of_file(of_fixed, after, file);
+        if let Some(found) = disagreement((base, &b), (fixed, &f)) {
+            return Some(found);
+        }
+    }
+    let is_left = |sources: &Sources, index: &u32| {
+        let files = sources.get(index);
+        files.is_none_or(|files| shared.iter().all(|file| !files.contains(*file)))
+    };
+    let differ = |b: u32, f: u32| !findings((base, b), (fixed, f)).is_empty();
+    let mut gone = before.iter().filter(|(_, b)| is_left(of_base, b));
+    let gone = gone.find(|(_, b)| after.iter().all(|(_, f)| differ(*b, *f)))?;
+    let mut new = after.iter().filter(|(_, f)| is_left(of_fixed, f));
+    let new = new.find(|(_, f)| before.iter().all(|(_, b)| differ(*b, *f)))?;
+    Some(findings((base, gone.1), (fixed, new.1)))
 }
 
 /// How the definitions of one name differ. What compilands of one image disagree on is changed only

@@ -17,11 +17,15 @@ use std::hash::{Hash, Hasher};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 use super::VirtualFunction;
+use super::sources::{Sources, file_name};
 
 pub(crate) use records::{Definition, DwarfType, Member, Virtual};
 
 /// Nesting that is followed before giving up.
 const MAX_DEPTH: u32 = 64;
+
+/// What tells definitions of one name apart: layout, enumerators and virtual functions.
+type Looks = (u64, Vec<(String, Vec<u8>)>, Vec<VirtualFunction>);
 
 /// The types of one image. Index 0 is none.
 #[derive(Debug, Default)]
@@ -73,10 +77,7 @@ impl DwarfTypes {
         }
         for found in distinct.values_mut().filter(|found| found.len() > 1) {
             let mut known = FxHashSet::default();
-            found.retain(|index| {
-                let extra = (self.enumerators(*index), self.virtual_functions(*index));
-                known.insert((self.layout_hash(*index), extra.0, extra.1))
-            });
+            found.retain(|index| known.insert(self.looks(*index)));
         }
         self.definitions = distinct;
     }
@@ -134,6 +135,42 @@ impl DwarfTypes {
             .collect();
         all.sort_unstable();
         all
+    }
+
+    /// The sources of the units that define types: of definitions that are equal the first one stands
+    /// for all.
+    pub(crate) fn sources(&self) -> Sources {
+        let mut found = Sources::new();
+        let mut kept: FxHashMap<(&str, Looks), u32> = FxHashMap::default();
+        for (name, indexes) in self.definitions.iter().filter(|(_, it)| it.len() > 1) {
+            kept.extend(indexes.iter().map(|it| ((&**name, self.looks(*it)), *it)));
+        }
+        for (index, record) in (1..).zip(&self.records) {
+            let DwarfType::Definition(definition) = record else {
+                continue;
+            };
+            let name = definition.name.as_deref().unwrap_or_default();
+            let first = match self.definitions.get(name).map(Vec::as_slice) {
+                Some([only]) => Some(*only),
+                Some(_) => kept.get(&(name, self.looks(index))).copied(),
+                None => None,
+            };
+            if let Some(first) = first.filter(|_| !definition.declaration) {
+                let source = file_name(&definition.source);
+                found.entry(first).or_default().insert(source);
+            }
+        }
+        found
+    }
+
+    /// What tells definitions of one name apart.
+    fn looks(&self, index: u32) -> Looks {
+        let layout = self.layout_hash(index);
+        (
+            layout,
+            self.enumerators(index),
+            self.virtual_functions(index),
+        )
     }
 
     /// The index of the first full definition with this name.

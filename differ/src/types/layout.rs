@@ -147,6 +147,27 @@ impl CodeViewTypes {
         }
     }
 
+    /// What a name is declared for. Sources need not agree on that, and nothing says whose definition
+    /// is meant: all of them count, whatever their order.
+    fn hash_namesakes(
+        &self,
+        (index, name): (TypeIndex, &[u8]),
+        behind_pointer: bool,
+        depth: u32,
+        seen: &Seen,
+        hash: &mut FxHasher,
+    ) {
+        let mut layouts = Vec::new();
+        for definition in self.definitions_of(name).filter(|it| *it != index) {
+            let mut own = FxHasher::default();
+            self.hash_into(definition, behind_pointer, depth + 1, seen, &mut own);
+            layouts.push(own.finish());
+        }
+        layouts.sort_unstable();
+        layouts.dedup();
+        (8_u8, layouts).hash(hash);
+    }
+
     /// Structures, unions and enumerations.
     fn hash_definition(
         &self,
@@ -174,12 +195,7 @@ impl CodeViewTypes {
             }
         }
         if !is_definition {
-            match self.definition_of(name) {
-                Some(definition) if definition != index => {
-                    self.hash_into(definition, behind_pointer, depth + 1, seen, hash);
-                }
-                _ => 8_u8.hash(hash),
-            }
+            self.hash_namesakes((index, name), behind_pointer, depth, seen, hash);
             return;
         }
         let fields = match data {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use super::{CodeViewTypes, definition_name};
 
@@ -49,12 +49,6 @@ impl CodeViewTypes {
     /// The names, as [`CodeViewTypes::definitions`] gives them, of these types and of all that their members
     /// and base classes lead to, pointers included.
     pub(crate) fn reach(&self, start: impl IntoIterator<Item = u32>) -> FxHashSet<String> {
-        let mut further: FxHashMap<&[u8], Vec<u32>> = FxHashMap::default();
-        for index in &self.further {
-            if let Some((name, _)) = self.name_of(*index) {
-                further.entry(name).or_default().push(index.0);
-            }
-        }
         let mut open: Vec<u32> = start.into_iter().collect();
         let mut seen: FxHashSet<u32> = open.iter().copied().collect();
         let mut names = FxHashSet::default();
@@ -74,10 +68,8 @@ impl CodeViewTypes {
             }
             names.insert(stable.unwrap_or_else(|| readable.into_owned()));
             let mut members = BTreeSet::new();
-            let first = self.definition_of(name).map(|index| index.0);
-            let others = further.get(name).into_iter().flatten().copied();
-            for definition in first.into_iter().chain(others) {
-                for member in self.members(definition) {
+            for definition in self.definitions_of(name) {
+                for member in self.members(definition.0) {
                     let led_to = match member {
                         Field::Member(member) => member.ty,
                         Field::StaticMember(member) => member.ty,

@@ -6,6 +6,7 @@ use ms_pdb::types::TypeIndex;
 use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
+use super::sources::Sources;
 use super::{CodeViewTypes, Part, Scalar, Steps, VirtualFunction};
 use crate::image::Mention;
 
@@ -141,6 +142,15 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.definitions(),
             Source::Dwarf(types) => types.definitions(),
+        }
+    }
+
+    /// The sources that define types, as far as the symbols tell. `names` is the table of file names of
+    /// a PDB.
+    pub(crate) fn sources(&self, names: &[u8]) -> Sources {
+        match &self.0 {
+            Source::CodeView(types) => types.sources(names),
+            Source::Dwarf(types) => types.sources(),
         }
     }
 

@@ -6,6 +6,8 @@
 
 mod types;
 
+use std::sync::Arc;
+
 use gimli::{
     AttributeValue, DebuggingInformationEntry, Dwarf, EndianSlice, LittleEndian, Operation, Unit,
     UnitHeader,
@@ -114,6 +116,7 @@ pub(super) fn read<'a>(
         budget,
         open: Vec::new(),
         facts: UnitFacts::default(),
+        source: Arc::from(""),
     };
     let mut entries = unit.entries();
     while let Some(entry) = entries.next_dfs()? {
@@ -140,6 +143,8 @@ struct Walk<'w, 'a> {
     budget: &'w Budget,
     open: Vec<Open>,
     facts: UnitFacts,
+    /// The source that the unit was compiled from.
+    source: Arc<str>,
 }
 
 impl<'a> Walk<'_, 'a> {
@@ -231,6 +236,7 @@ impl<'a> Walk<'_, 'a> {
         let name = self.string(entry, gimli::DW_AT_name)?;
         let producer = self.string(entry, gimli::DW_AT_producer)?;
         self.facts.name = name.unwrap_or_default();
+        self.source = Arc::from(&*self.facts.name);
         self.facts.producer = producer.unwrap_or_default();
         if let Some(AttributeValue::Language(language)) = entry.attr_value(gimli::DW_AT_language) {
             self.facts.language = language.0;

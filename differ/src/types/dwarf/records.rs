@@ -1,5 +1,7 @@
 //! What DWARF says of one type.
 
+use std::sync::Arc;
+
 /// A type; `R` is how it names others: by offset in `.debug_info` at first, by index in the end.
 #[derive(Clone, Debug)]
 pub(crate) enum DwarfType<R> {
@@ -45,6 +47,8 @@ pub(crate) struct Definition<R> {
     /// Its name with scopes; an unnamed one has none.
     pub(crate) name: Option<Box<str>>,
     pub(crate) size: Option<u64>,
+    /// The source that the unit was compiled from.
+    pub(crate) source: Arc<str>,
     /// Whether this only says that it exists.
     pub(crate) declaration: bool,
     pub(crate) members: Vec<Member<R>>,
@@ -122,6 +126,7 @@ impl DwarfType<usize> {
                 tag: definition.tag,
                 name: definition.name,
                 size: definition.size,
+                source: definition.source,
                 declaration: definition.declaration,
                 enumerators: definition.enumerators,
                 virtuals: definition

@@ -26,6 +26,7 @@ fn structure(at: usize, name: &str, members: &[(u64, usize)]) -> (usize, DwarfTy
         tag: gimli::DW_TAG_structure_type.0,
         name: Some(name.into()),
         size: Some(16),
+        source: "".into(),
         declaration: members.is_empty(),
         members: members.iter().map(member).collect(),
         enumerators: Vec::new(),

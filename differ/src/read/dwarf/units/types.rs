@@ -1,5 +1,7 @@
 //! Types, and what they are made of.
 
+use std::sync::Arc;
+
 use gimli::{AttributeValue, DwTag, Operation};
 
 use super::super::budget::Result;
@@ -52,6 +54,7 @@ impl<'a> Walk<'_, 'a> {
                     tag: tag.0,
                     name: name.map(|name| self.qualified(name)).transpose()?,
                     size,
+                    source: Arc::clone(&self.source),
                     declaration: Self::flag(entry, gimli::DW_AT_declaration),
                     members: Vec::new(),
                     enumerators: Vec::new(),

@@ -151,6 +151,24 @@ impl Pairing {
         })
     }
 
+    /// What a base body and the fixed one that takes its place are called: of names that the linker
+    /// folded into one body those that lead from the one to the other.
+    pub fn shown_names(
+        &self,
+        base: (&Image<Base>, FunctionId<Base>),
+        fixed: (&Image<Fixed>, FunctionId<Fixed>),
+    ) -> (String, String) {
+        let first = self.names_of(base, fixed).next();
+        let partner = first.and_then(|index| self.fixed_procedure(index));
+        match first.zip(partner) {
+            Some((name, (partner, _))) => (
+                base.0.procedures[name as usize].display(),
+                fixed.0.procedures[partner as usize].display(),
+            ),
+            None => (base.0.display_name(base.1), fixed.0.display_name(fixed.1)),
+        }
+    }
+
     /// The fixed data symbol paired with a base one.
     pub fn fixed_data(&self, base: DataId<Base>) -> Option<DataId<Fixed>> {
         self.base_data[base.index()]

@@ -88,8 +88,8 @@ struct Extraction<'a> {
     comparer: Comparer<'a>,
     /// Where the base has unnamed writable data, once it is asked for.
     unnamed: OnceCell<unnamed::Unnamed>,
-    /// Fixed functions that take the place of base functions.
-    replaced: FxHashMap<FunctionId<Fixed>, ()>,
+    /// Fixed functions that take the place of base functions, each with the first of these.
+    replaced: FxHashMap<FunctionId<Fixed>, FunctionId<Base>>,
     pieces: Vec<Option<Piece>>,
     ids: FxHashMap<Source, PieceId>,
     open: Vec<(Source, PieceId)>,
@@ -114,7 +114,11 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         diff,
         comparer: diff.comparer(),
         unnamed: OnceCell::new(),
-        replaced: changed.iter().map(|change| (change.fixed, ())).collect(),
+        replaced: (changed
+            .iter()
+            .rev()
+            .map(|change| (change.fixed, change.base)))
+        .collect(),
         pieces: Vec::new(),
         ids: FxHashMap::default(),
         open: Vec::new(),
@@ -150,7 +154,10 @@ impl<'a> Extraction<'a> {
         for (to, from) in original.iter_mut().zip(base.pe.bytes_from(rva)) {
             *to = *from;
         }
-        let name = base.display_name(change.base).into_boxed_str();
+        // Of the names of a body that the linker folded not all need to have changed.
+        let sides = ((base, change.base), (&self.diff.fixed, change.fixed));
+        let name = self.diff.pairing.shown_names(sides.0, sides.1).0;
+        let name = name.into_boxed_str();
         let needed = match base.pe.machine {
             hpbuild_metadata::Machine::X64 => 2,
             hpbuild_metadata::Machine::Arm64 => 4,

@@ -26,33 +26,35 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
         let message = "the base is too large to be redirected";
         refusals.push(Refusal::new("HP019", "", message, evidence));
     }
-    let mut bodies: Vec<_> = case.redirected.iter().map(|(id, _)| *id).collect();
+    let mut redirected = case.redirected.clone();
     // A body that pairs with several is listed once for each.
-    bodies.sort_unstable();
-    bodies.dedup();
+    redirected.sort_unstable();
+    redirected.dedup_by_key(|(id, _)| *id);
+    let bodies: Vec<_> = redirected.iter().map(|(id, _)| *id).collect();
     let in_use = match image.pe.machine {
         Machine::X64 => padding::in_use(image, &bodies),
         Machine::Arm64 => BTreeMap::new(),
     };
-    for id in bodies {
-        entry(image, id, in_use.get(&id), &mut refusals);
+    let pairing = case.comparer.pairing;
+    for (id, partner) in redirected {
+        let (name, _) = pairing.shown_names((image, id), (case.comparer.fixed, partner));
+        entry(image, (id, &name), in_use.get(&id), &mut refusals);
     }
     refusals
 }
 
 fn entry(
     image: &Image<Base>,
-    id: FunctionId<Base>,
+    (id, name): (FunctionId<Base>, &str),
     in_use: Option<&String>,
     refusals: &mut Vec<Refusal>,
 ) {
     let function = image.function(id);
-    let name = image.display_name(id);
     let at = format!("rva {}", function.rva);
     let mut refuse = |code, message: &str, evidence: String| {
         refusals.push(Refusal::new(
             code,
-            name.clone(),
+            name,
             format!("{name} {message}"),
             evidence,
         ));

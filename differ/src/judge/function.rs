@@ -85,11 +85,7 @@ fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if range.len() < 2 || (partners == 1 && unpaired == 0) {
             continue;
         }
-        let mut names = pairing.names_of((base, *id), (case.comparer.fixed, *partner));
-        let name = names.next().map_or_else(
-            || base.display_name(*id),
-            |index| base.procedures[index as usize].display(),
-        );
+        let (name, _) = pairing.shown_names((base, *id), (case.comparer.fixed, *partner));
         let procedures = base.procedures_of(*id);
         let mut names: Vec<_> = procedures
             .iter()

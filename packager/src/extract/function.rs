@@ -59,7 +59,13 @@ impl Extraction<'_> {
     /// Makes the piece of a function.
     pub(super) fn function(&mut self, id: FunctionId<Fixed>, piece: PieceId) -> Piece {
         let image = &self.diff.fixed;
-        let name = image.display_name(id);
+        let name = match self.replaced.get(&id) {
+            Some(base) => {
+                let sides = ((&self.diff.base, *base), (image, id));
+                self.diff.pairing.shown_names(sides.0, sides.1).1
+            }
+            None => image.display_name(id),
+        };
         let extent = extent(image, id);
         let bytes = image.pe.bytes(extent.rva, extent.size).unwrap_or_default();
         if bytes.is_empty() {

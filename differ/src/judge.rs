@@ -5,6 +5,7 @@ mod beside;
 mod data;
 mod entry;
 mod function;
+mod guards;
 mod headers;
 mod image;
 mod initialisers;

@@ -79,6 +79,9 @@ pub struct Pairing {
     /// Data without a partner, which may be a namesake of the other side; sorted.
     doubtful_base: Vec<DataId<Base>>,
     doubtful_fixed: Vec<DataId<Fixed>>,
+    /// For static locals without a linkage name the function that declares them.
+    base_homes: FxHashMap<u32, Box<str>>,
+    fixed_homes: FxHashMap<u32, Box<str>>,
 }
 
 impl Pairing {
@@ -188,6 +191,19 @@ impl Pairing {
     pub fn is_doubtful_fixed(&self, fixed: DataId<Fixed>) -> bool {
         self.doubtful_fixed.binary_search(&fixed).is_ok()
     }
+
+    /// The function that declares a static local of the base; `None` where it has a linkage name,
+    /// which tells that, and where nothing does.
+    pub(crate) fn base_home(&self, base: DataId<Base>) -> Option<&str> {
+        let index = u32::try_from(base.index()).ok()?;
+        self.base_homes.get(&index).map(|it| &**it)
+    }
+
+    /// The same of a static local of the fixed image.
+    pub(crate) fn fixed_home(&self, fixed: DataId<Fixed>) -> Option<&str> {
+        let index = u32::try_from(fixed.index()).ok()?;
+        self.fixed_homes.get(&index).map(|it| &**it)
+    }
 }
 
 /// Pairs the functions and the data of two images.
@@ -283,6 +299,8 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         fixed_data: data.paired.1,
         doubtful_base: data.doubtful.0,
         doubtful_fixed: data.doubtful.1,
+        base_homes: data.homes.0,
+        fixed_homes: data.homes.1,
     }
 }
 

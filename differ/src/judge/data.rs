@@ -2,7 +2,7 @@
 
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
-use super::{Case, Refusal, lists, nameless, rights, state, types, variables};
+use super::{Case, Refusal, guards, lists, nameless, rights, state, types, variables};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
@@ -16,6 +16,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     changed_tables(case, &mut refusals);
     state::judge(case, &mut refusals);
     rights::judge(case, &mut refusals);
+    guards::judge(case, &mut refusals);
     types::judge(case, &mut refusals);
     variables::judge(case, &mut refusals);
     refusals

@@ -39,6 +39,8 @@ pub(super) struct PairedData {
     /// Those without a partner, of which nothing tells that they are not one of the other side's;
     /// sorted.
     pub(super) doubtful: (Vec<DataId<Base>>, Vec<DataId<Fixed>>),
+    /// For static locals without a linkage name the function that declares them.
+    pub(super) homes: (FxHashMap<u32, Box<str>>, FxHashMap<u32, Box<str>>),
 }
 
 /// A pair of bodies.
@@ -87,6 +89,7 @@ pub(super) fn pair_data(
     reached::pair_reached(&mut paired, &b, &f, bodies);
     PairedData {
         doubtful: doubtful(&paired, &b, &f),
+        homes: (b.homes.into_names(), f.homes.into_names()),
         paired,
     }
 }

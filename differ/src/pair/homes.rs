@@ -73,6 +73,12 @@ impl<'a, S: Side> Homes<'a, S> {
         self.of.get(&index)
     }
 
+    /// The names of homes by the index of the variable.
+    pub(super) fn into_names(self) -> FxHashMap<u32, Box<str>> {
+        let of = self.of.into_iter();
+        of.map(|(index, home)| (index, home.name)).collect()
+    }
+
     /// Whether the image has a function of this name, be it inlined wherever it is used.
     pub(super) fn has_function(&self, name: &str) -> bool {
         let all = self.functions.get_or_init(|| {

@@ -3,7 +3,8 @@
 use rustc_hash::FxHashMap;
 
 use super::{Case, Refusal, initialisers, once};
-use crate::compare::Doubt;
+use crate::compare::{Doubt, Unknown};
+use crate::meaning::{Target, is_read_only, resolve};
 use crate::types::difference;
 
 /// Names of a folded body that a message shows.
@@ -37,6 +38,11 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     for unknown in &case.comparison.unknown {
         let name = base.display_name(unknown.base);
         let what = match unknown.doubt {
+            Doubt::Meaning if reaches_nameless(case, unknown) => {
+                "an operand points to writable data without a name, and variables of its kind came or \
+                 went: guards, or parts of static structures that the optimiser took apart (which \
+                 stay whole with __attribute__((used)))"
+            }
             Doubt::Meaning => "an operand points to something that is not understood",
             Doubt::Extent(_) => {
                 "it takes the address of constants without a name, and what stands beside them, \
@@ -61,6 +67,17 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
         refusals.push(Refusal::new("HP029", name, message, evidence));
     }
     refusals
+}
+
+/// Whether the operand that is not understood points to writable data of the base without a name.
+fn reaches_nameless(case: &Case<'_>, unknown: &Unknown) -> bool {
+    let base = case.comparer.base;
+    let placed = base.references_of(unknown.base).iter();
+    let mut here = placed.filter(|placed| placed.offset == unknown.offset);
+    here.any(|placed| match resolve(base, placed.reference.target) {
+        Target::Anonymous(rva) => base.pe.section_at(rva).is_some() && !is_read_only(base, rva),
+        _ => false,
+    })
 }
 
 fn ambiguous(name: String, evidence: String) -> Refusal {

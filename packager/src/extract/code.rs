@@ -376,7 +376,8 @@ impl Extraction<'_> {
             .get_or_init(|| unnamed::unnamed(self.diff, &self.comparer));
         let known = unnamed.get(&rva).copied().flatten();
         known.map(Target::Base).ok_or_else(|| {
-            let message = "writable data without a name, which unchanged code does not reach";
+            let message = "writable data without a name, which unchanged code does not reach: a guard, \
+                           or a part of a static structure that the optimiser took apart";
             (Code::NotUnderstood, message.to_string())
         })
     }

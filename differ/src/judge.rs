@@ -7,6 +7,7 @@ mod entry;
 mod function;
 mod guards;
 mod headers;
+mod hidden;
 mod image;
 mod initialisers;
 mod lists;

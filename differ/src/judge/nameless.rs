@@ -88,18 +88,18 @@ fn parts_of_sections<S: Side>(image: &Image<S>) -> Parts<'_, S> {
 }
 
 /// Whether the program's variables may be here once it runs.
-fn is_data<S: Side>(section: &Section<S>) -> bool {
+pub(super) fn is_data<S: Side>(section: &Section<S>) -> bool {
     section.is_writable() && !section.is_code()
 }
 
 /// Whether this is a part of what each thread starts with, which is compared as a whole.
-fn is_thread_local<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+pub(super) fn is_thread_local<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     let template = image.pe.tls.as_ref().and_then(|tls| tls.template);
     template.is_some_and(|(start, size)| rva.checked_sub(start).is_some_and(|at| at < size))
 }
 
 /// The addresses that no symbol and no slot of the import table covers in these many bytes.
-fn nameless<S: Side>(image: &Image<S>, (rva, size): (Rva<S>, u32)) -> Vec<Range<u32>> {
+pub(super) fn nameless<S: Side>(image: &Image<S>, (rva, size): (Rva<S>, u32)) -> Vec<Range<u32>> {
     let (start, end) = (rva.get(), rva.get().saturating_add(size));
     let first = image
         .data

@@ -235,8 +235,10 @@ rules! {
         why "Several functions of one name stand on both sides and nothing tells which is which. \
              Any of them may have changed. Of several variables of one name a patch that takes one \
              for another would go on with the wrong value, and one that has its own starts again \
-             with the first."
-        do "Give them names of their own, or build without the option that hides their difference."
+             with the first. So would a new static variable that the base has without a name, which \
+             is what compilers leave of variables that they merge or take apart."
+        do "Give them names of their own, or build without the option that hides their difference; a \
+            variable that the compiler should leave alone wants __attribute__((used))."
         example "Two files have a static function prepare; in the fixed build both files have \
              other names, and both functions changed."
     "HP029" Refuse "reference that is not understood"

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
 
+use super::hidden::Hidden;
 use super::{Case, Refusal, Severity, variables};
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Target, is_read_only, resolve};
@@ -30,6 +31,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         let message = format!("{} is gone", symbol.display());
         refusals.push(Refusal::new("HP032", &*symbol.name, message, evidence));
     }
+    let hidden = (!new.is_empty()).then(|| Hidden::new(case));
     for id in new {
         let symbol = fixed.data_symbol(id);
         let (name, shown) = (&*symbol.name, symbol.display());
@@ -39,6 +41,10 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         );
         if case.comparer.pairing.is_doubtful_fixed(id) {
             refusals.push(doubtful(symbol, evidence));
+            continue;
+        }
+        if let Some(finding) = hidden.as_ref().and_then(|it| it.finding(id)) {
+            refusals.push(finding);
             continue;
         }
         let message = format!("{shown} is new and will live in the patch");

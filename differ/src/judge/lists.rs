@@ -113,12 +113,15 @@ fn nameless(
     None
 }
 
-/// The same where nothing tells of groups: constants with addresses that nothing reaches.
+/// The same where nothing tells of groups: constants with addresses, and all data of sections that the
+/// program named, that nothing reaches.
 fn beside_lists(comparer: &Comparer<'_>, refusals: &mut Vec<Refusal>) {
     let new = lonely(comparer.fixed, |id| comparer.base_data_of(id).is_some());
     let gone = lonely(comparer.base, |id| comparer.fixed_data_of(id).is_some());
     let changed = lonely(comparer.base, |id| {
-        comparer.fixed_data_of(id).is_none() || comparer.data_same(id)
+        let is_variable = || !is_read_only(comparer.base, comparer.base.data_symbol(id).rva);
+        // The initial value of what may be written has a rule of its own.
+        comparer.fixed_data_of(id).is_none() || is_variable() || comparer.data_same(id)
     });
     let (base, fixed) = (comparer.base, comparer.fixed);
     report(fixed, new, "is new", "of the fixed image", refusals);
@@ -155,7 +158,7 @@ fn report<S: Side>(
     }
 }
 
-/// Constants with a type and with addresses in them that are in no list and not `settled`.
+/// Data with a type that may be entries, are in no list and not `settled`.
 fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec<&DataSymbol<S>> {
     let listed = order::listed(image);
     let is_it = |id: &DataId<S>| {
@@ -166,13 +169,21 @@ fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec
         symbol.sized_by_type
             && !is_directory
             && symbol.type_index != 0
-            && is_read_only(image, symbol.rva)
-            && !image.pe.relocations_in(symbol.rva, symbol.size).is_empty()
+            && may_be_entry(image, symbol)
             && !listed.contains(id)
             && !settled(*id)
     };
     let ids = (0..image.data.len()).map(DataId::new);
     ids.filter(is_it).map(|id| image.data_symbol(id)).collect()
+}
+
+/// Whether the linker may have gathered data: constants with addresses in them, and whatever stands in
+/// a section that the program named where nothing tells of groups.
+fn may_be_entry<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> bool {
+    let section = image.pe.section_at(symbol.rva);
+    let is_apart = || section.is_some_and(|it| order::is_named_by_program(&it.name));
+    let has_addresses = || !image.pe.relocations_in(symbol.rva, symbol.size).is_empty();
+    (is_read_only(image, symbol.rva) && has_addresses()) || (image.groups.is_empty() && is_apart())
 }
 
 /// Where the entries of tables of distances lead.

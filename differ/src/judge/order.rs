@@ -13,6 +13,9 @@ const OWN: [&str; 22] = [
     ".text", ".tls", ".voltbl", ".xdata",
 ];
 
+/// Sections of images that no program asks for by name, beside those.
+const OF_TOOLS: [&str; 3] = [".CRT", ".buildid", ".eh_fram"];
+
 /// The lists of the C runtime that rules about initialisers look at.
 pub(super) const INITIALISERS: [&str; 4] = [".CRT$XC", ".CRT$XD", ".CRT$XI", ".CRT$XL"];
 
@@ -44,6 +47,14 @@ pub(super) fn lists<S: Side>(image: &Image<S>) -> BTreeMap<&str, Vec<Entry<'_, S
         }
     }
     found
+}
+
+/// Whether a section of an image has a name that a program gave it. Where nothing tells of groups, all
+/// that is in it may be a list.
+pub(super) fn is_named_by_program(section: &str) -> bool {
+    // Names of more than eight letters, as those of DWARF are, stand elsewhere.
+    let is_elsewhere = section.starts_with('/');
+    !is_elsewhere && !OWN.contains(&section) && !OF_TOOLS.contains(&section)
 }
 
 /// The list that a group is a part of.

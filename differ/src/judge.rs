@@ -24,11 +24,15 @@ mod state;
 mod types;
 mod variables;
 
-use hpbuild_metadata::{Base, Fixed, FunctionId};
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 use serde::Serialize;
 
 use crate::compare::Comparison;
-use crate::meaning::Comparer;
+use crate::image::{DataSymbol, Image};
+use crate::meaning::{Comparer, Target, resolve};
 use crate::pe::{Unsupported, UnsupportedKind};
 
 pub use policy::{Policy, PolicyError, Waiver};
@@ -83,6 +87,43 @@ pub(crate) struct Case<'a> {
     comparison: &'a Comparison,
     /// Base bodies that would be redirected.
     redirected: Vec<(FunctionId<Base>, FunctionId<Fixed>)>,
+    /// Asked for by [`Case::reached_after`].
+    reached: OnceLock<BTreeSet<Rva<Fixed>>>,
+}
+
+impl<'a> Case<'a> {
+    /// The data that both sides have, in the order of the base.
+    fn data_of_both(&self) -> impl Iterator<Item = (&'a DataSymbol<Base>, &'a DataSymbol<Fixed>)> {
+        let comparer = self.comparer;
+        let data = comparer.base.data.iter().enumerate();
+        data.filter_map(move |(index, symbol)| {
+            let partner = comparer.pairing.fixed_data(DataId::new(index))?;
+            Some((symbol, comparer.fixed.data_symbol(partner)))
+        })
+    }
+
+    /// The starts of the data that changed and new functions reach.
+    fn reached_after(&self) -> &BTreeSet<Rva<Fixed>> {
+        self.reached.get_or_init(|| {
+            let fixed = self.comparer.fixed;
+            let added = self.comparison.added.iter().copied();
+            let after = self.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
+            let found = data_reached(fixed, after);
+            found.map(|id| fixed.data_symbol(id).rva).collect()
+        })
+    }
+}
+
+/// The data that functions reach, as often as they do.
+fn data_reached<S: Side>(
+    image: &Image<S>,
+    functions: impl Iterator<Item = FunctionId<S>>,
+) -> impl Iterator<Item = DataId<S>> {
+    let placed = functions.flat_map(|id| image.references_of(id));
+    placed.filter_map(|placed| match resolve(image, placed.reference.target) {
+        Target::Data { id, .. } => Some(id),
+        _ => None,
+    })
 }
 
 /// Applies every rule, then the policy; findings in order of rule, and within one as it found them.
@@ -97,6 +138,7 @@ pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) 
         comparer,
         comparison,
         redirected,
+        reached: OnceLock::new(),
     };
     let (mut refusals, (of_functions, of_data)) = rayon::join(
         || image::judge(&case),

@@ -14,20 +14,21 @@ use crate::meaning::{Target, resolve};
 /// What tells of variables without a name.
 pub(super) struct Hidden<'a> {
     case: &'a Case<'a>,
-    /// What each object of the base gave to writable sections.
-    base: Objects<'a, Base>,
+    rooms: Rooms<'a>,
     /// How many places without a name code reaches in what each object gave.
     before: BTreeMap<&'a str, usize>,
     after: BTreeMap<&'a str, usize>,
 }
 
-type Objects<'a, S> = BTreeMap<&'a str, Vec<&'a Contribution<S>>>;
+/// Sections of the base in which a name has no partner, by their object, size in bytes and
+/// characteristics: the most bytes without a name that one of them has in one piece.
+type Rooms<'a> = BTreeMap<(&'a str, u32, u32), u32>;
 
 impl<'a> Hidden<'a> {
     pub(super) fn new(case: &'a Case<'a>) -> Self {
         Self {
             case,
-            base: objects(case.comparer.base),
+            rooms: rooms(case),
             before: counts(case.comparer.base),
             after: counts(case.comparer.fixed),
         }
@@ -61,58 +62,44 @@ impl<'a> Hidden<'a> {
     /// Whether a variable is in a section that is as large as one of the base, where another one is
     /// gone and has room without a name beside it.
     fn took_place(&self, new: &DataSymbol<Fixed>, object: &str) -> bool {
-        let (base, fixed) = (self.case.comparer.base, self.case.comparer.fixed);
-        let Some(after) = fixed.contribution_at(new.rva) else {
-            return false;
-        };
-        let mut before = self.base.get(object).into_iter().flatten();
-        before.any(|it| {
-            let kind = (it.size, it.characteristics);
-            let mut room = nameless(base, (it.rva, it.size)).into_iter();
-            kind == (after.size, after.characteristics)
-                && room.any(|range| range.end - range.start >= new.size.max(1))
-                && self.has_lost_name(it)
-        })
-    }
-
-    /// Whether a name of a section of the base has no partner.
-    fn has_lost_name(&self, contribution: &Contribution<Base>) -> bool {
-        let base = self.case.comparer.base;
-        let first = base.data.partition_point(|it| it.rva < contribution.rva);
-        let behind = contribution.rva.checked_add(contribution.size);
-        let is_inside =
-            |(_, it): &(usize, &DataSymbol<Base>)| behind.is_some_and(|end| it.rva < end);
-        let mut names = base
-            .data
-            .iter()
-            .enumerate()
-            .skip(first)
-            .take_while(is_inside);
-        names.any(|(index, _)| {
-            self.case
-                .comparer
-                .fixed_data_of(DataId::new(index))
-                .is_none()
-        })
+        let after = self.case.comparer.fixed.contribution_at(new.rva);
+        let room = after.and_then(|it| self.rooms.get(&(object, it.size, it.characteristics)));
+        room.is_some_and(|room| *room >= new.size.max(1))
     }
 }
 
-/// What each object gave to writable sections.
-fn objects<S: Side>(image: &Image<S>) -> Objects<'_, S> {
-    let mut found = Objects::new();
-    for contribution in &image.contributions {
-        let section = image.pe.section_at(contribution.rva);
-        if !section.is_some_and(is_data) || is_thread_local(image, contribution.rva) {
+fn rooms<'a>(case: &Case<'a>) -> Rooms<'a> {
+    let base = case.comparer.base;
+    let mut found = Rooms::new();
+    for contribution in &base.contributions {
+        let section = base.pe.section_at(contribution.rva);
+        let compiland = base.compilands.get(contribution.compiland.index());
+        let Some(compiland) = compiland.filter(|_| section.is_some_and(is_data)) else {
+            continue;
+        };
+        if is_thread_local(base, contribution.rva) || !has_lost_name(case, contribution) {
             continue;
         }
-        if let Some(compiland) = image.compilands.get(contribution.compiland.index()) {
-            found
-                .entry(&*compiland.place)
-                .or_default()
-                .push(contribution);
-        }
+        let ranges = nameless(base, (contribution.rva, contribution.size));
+        let most = ranges
+            .into_iter()
+            .map(|range| range.end - range.start)
+            .max();
+        let (size, kind) = (contribution.size, contribution.characteristics);
+        let room = found.entry((&*compiland.place, size, kind)).or_default();
+        *room = most.unwrap_or(0).max(*room);
     }
     found
+}
+
+/// Whether a name of a section of the base has no partner.
+fn has_lost_name(case: &Case<'_>, contribution: &Contribution<Base>) -> bool {
+    let data = &case.comparer.base.data;
+    let behind = u64::from(contribution.rva.get()) + u64::from(contribution.size);
+    let first = data.partition_point(|it| it.rva < contribution.rva);
+    let last = data.partition_point(|it| u64::from(it.rva.get()) < behind);
+    let mut names = (first..last).map(DataId::new);
+    names.any(|id| case.comparer.fixed_data_of(id).is_none())
 }
 
 /// How many places without a name code reaches in what each object gave to writable sections.

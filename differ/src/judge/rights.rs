@@ -1,8 +1,6 @@
 //! Data that may be written on one side only.
 
-use hpbuild_metadata::DataId;
-
-use super::{Case, Refusal, Severity, variables};
+use super::{Case, Refusal, Severity};
 use crate::meaning::is_read_only;
 
 /// Constants that became variables, which patched code would write to where nothing can be written,
@@ -12,14 +10,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if case.redirected.is_empty() {
         return;
     }
-    let mut reached = None;
     let mut last = None;
-    for (index, symbol) in base.data.iter().enumerate() {
-        let id = DataId::new(index);
-        let Some(partner) = case.comparer.pairing.fixed_data(id) else {
-            continue;
-        };
-        let partner = fixed.data_symbol(partner);
+    for (symbol, partner) in case.data_of_both() {
         let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
         let is_made = crate::names::is_linker_made(linkage, symbol.type_index != 0);
         let is_import = base.pe.import_at(symbol.rva).is_some();
@@ -31,8 +23,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             continue;
         }
         last = Some(symbol.rva);
-        let reached = reached.get_or_insert_with(|| variables::reached_after(case));
-        let is_reached = reached.contains(&partner.rva);
+        let is_reached = case.reached_after().contains(&partner.rva);
         let shown = symbol.display();
         let message = match (was_constant, is_reached) {
             (true, true) => format!("the constant {shown} became writable"),

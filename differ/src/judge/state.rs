@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
 
 use super::hidden::Hidden;
-use super::{Case, Refusal, Severity, variables};
+use super::{Case, Refusal, Severity, data_reached};
 use crate::image::{DataSymbol, Image};
-use crate::meaning::{Target, is_read_only, resolve};
+use crate::meaning::is_read_only;
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
@@ -126,13 +126,9 @@ fn moved(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if case.redirected.is_empty() {
         return;
     }
-    let reached = variables::reached_after(case);
+    let reached = case.reached_after();
     let mut last = None;
-    for (index, symbol) in base.data.iter().enumerate() {
-        let Some(partner) = case.comparer.pairing.fixed_data(DataId::new(index)) else {
-            continue;
-        };
-        let partner = fixed.data_symbol(partner);
+    for (symbol, partner) in case.data_of_both() {
         let is_static = !symbol.global && !partner.global && symbol.type_index != 0;
         let is_variable = !is_read_only(base, symbol.rva) && !symbol.thread_local;
         if !is_static || !is_variable || !reached.contains(&partner.rva) {
@@ -181,15 +177,9 @@ fn reached<S: Side>(
     functions: impl Iterator<Item = FunctionId<S>>,
     has_partner: impl Fn(DataId<S>) -> bool,
 ) -> BTreeSet<DataId<S>> {
-    functions
-        .flat_map(|id| image.references_of(id))
-        .filter_map(|placed| match resolve(image, placed.reference.target) {
-            Target::Data { id, .. } => Some(id),
-            _ => None,
-        })
-        .filter(|id| {
-            let symbol = image.data_symbol(*id);
-            !symbol.thread_local && !is_read_only(image, symbol.rva) && !has_partner(*id)
-        })
-        .collect()
+    let is_lone = |id: &DataId<S>| {
+        let symbol = image.data_symbol(*id);
+        !symbol.thread_local && !is_read_only(image, symbol.rva) && !has_partner(*id)
+    };
+    data_reached(image, functions).filter(is_lone).collect()
 }

@@ -4,13 +4,11 @@
 //! A structure with a name counts by its name here, as its definition has rules of its own. What has
 //! another size is refused as such.
 
-use std::collections::BTreeSet;
-
-use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+use hpbuild_metadata::{Base, Fixed};
 
 use super::{Case, Refusal, Severity, types};
 use crate::image::DataSymbol;
-use crate::meaning::{Target, is_read_only, resolve};
+use crate::meaning::is_read_only;
 use crate::types::{Types, difference};
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
@@ -18,14 +16,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if case.redirected.is_empty() {
         return;
     }
-    let mut reached = None;
     let mut last = None;
-    for (index, symbol) in base.data.iter().enumerate() {
-        let id = DataId::new(index);
-        let partner = case.comparer.pairing.fixed_data(id);
-        let Some(partner) = partner.map(|it| fixed.data_symbol(it)) else {
-            continue;
-        };
+    for (symbol, partner) in case.data_of_both() {
         if last == Some(symbol.rva) || is_read_only(base, symbol.rva) {
             continue;
         }
@@ -33,9 +25,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             continue;
         };
         last = Some(symbol.rva);
-        let reached = reached.get_or_insert_with(|| reached_after(case));
         // Code names a thread-local variable by its place in a block.
-        let is_reached = symbol.thread_local || reached.contains(&partner.rva);
+        let is_reached = symbol.thread_local || case.reached_after().contains(&partner.rva);
         let shown = symbol.display();
         let message = match is_reached {
             true => format!("the type of {shown} changed"),
@@ -78,18 +69,4 @@ fn retyped(
         _ => None,
     };
     Some(parts.unwrap_or_else(|| format!("{before}, which is laid out otherwise")))
-}
-
-/// The starts of the variables that changed and new functions reach.
-pub(super) fn reached_after(case: &Case<'_>) -> BTreeSet<Rva<Fixed>> {
-    let fixed = case.comparer.fixed;
-    let added = case.comparison.added.iter().copied();
-    let after = case.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
-    after
-        .flat_map(|id| fixed.references_of(id))
-        .filter_map(|placed| match resolve(fixed, placed.reference.target) {
-            Target::Data { id, .. } => Some(fixed.data_symbol(id).rva),
-            _ => None,
-        })
-        .collect()
 }

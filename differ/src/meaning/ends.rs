@@ -1,10 +1,12 @@
 //! Ends of arrays. Code that walks an array may hold the address behind its last element, and
 //! whatever comes next stands at that address: nothing in an image says which of the two is meant.
 
+use std::ops::Range;
+
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
 
 use super::content::pointer_at;
-use super::extent::is_ended_text;
+use super::extent::{is_ended_text, text_size};
 use super::{Comparer, Target, is_read_only, resolve};
 use crate::decode::{Back, Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
 use crate::image::{Image, PlacedReference};
@@ -86,12 +88,33 @@ impl Comparer<'_> {
             // What has a name and begins there is handed to others more often, unless that is the only
             // way to the array.
             Some(Back::Callee) if holds_text(self.base, rva) => false,
-            Some(Back::Callee) => {
-                !matches!(resolve(self.base, rva), Target::Data { .. })
-                    || data_before(self.base, rva).is_some_and(|id| !self.is_reached(id))
+            Some(Back::Callee) if matches!(resolve(self.base, rva), Target::Data { .. }) => {
+                data_before(self.base, rva).is_some_and(|id| !self.is_reached(id))
             }
+            Some(Back::Callee) => !self.is_own_text(function, rva),
             None => false,
         }
+    }
+
+    /// Whether a text without a name begins at `rva` that a function alone reaches, behind a static
+    /// local of another one. Nobody would have put the text there for nothing, and the function
+    /// cannot name the array.
+    fn is_own_text(&self, function: FunctionId<Base>, rva: Rva<Base>) -> bool {
+        let image = self.base;
+        let end = text_size(image.pe.bytes_from(rva)).and_then(|size| rva.checked_add(size));
+        let Some(end) = end else {
+            return false;
+        };
+        let procedures = &image.function(function).procedures;
+        let is_of_another = |id: DataId<Base>| {
+            let parents = &image.data_symbol(id).parents;
+            !parents.is_empty() && !parents.iter().any(|it| procedures.contains(it))
+        };
+        let mut readers = self.readers.0.of(image, rva);
+        data_before(image, rva).is_some_and(is_of_another)
+            && readers.all(|reader| reader == function)
+            && !self.readers.0.any_in(image, Rva::new(rva.get() + 1)..end)
+            && !self.is_pointed_into(&(rva..end))
     }
 
     /// Whether code or a pointer is known to lead into data of the base.
@@ -101,10 +124,14 @@ impl Comparer<'_> {
             return true;
         };
         let places = symbol.rva..end;
+        self.is_pointed_into(&places) || self.readers.0.any_in(self.base, places)
+    }
+
+    /// Whether a pointer of the base leads to one of these addresses.
+    fn is_pointed_into(&self, places: &Range<Rva<Base>>) -> bool {
         let pointers = self.base.pe.base_relocations.iter();
         let mut pointers = pointers.filter_map(|place| pointer_at(self.base, *place, true));
-        self.readers.0.any_in(self.base, places.clone())
-            || pointers.any(|target| places.contains(&target))
+        pointers.any(|target| places.contains(&target))
     }
 
     /// Whether both operands are meant as the end of the same array: of a type that has an end,

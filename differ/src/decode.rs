@@ -305,6 +305,44 @@ pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> Option<Back>
     }
 }
 
+/// What code does with an address beside reading what lies there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Escape {
+    /// Hands it to another function, returns it, or puts it where it is not followed, as into its frame.
+    Handed,
+    /// Compares it with another address, and does not read through it.
+    Compared,
+    /// Puts it into memory that outlives the function.
+    Stored,
+}
+
+/// What is seen of an address on its way.
+#[derive(Default)]
+struct Seen {
+    is_read: bool,
+    is_compared: bool,
+    is_handed: bool,
+}
+
+impl Seen {
+    /// Where a pointer moves through data its last place is compared with its end, as in any loop.
+    fn escape(&self) -> Option<Escape> {
+        if self.is_compared && !self.is_read {
+            return Some(Escape::Compared);
+        }
+        self.is_handed.then_some(Escape::Handed)
+    }
+}
+
+/// What becomes of the address that the instruction at `offset` puts into a register, soon behind it.
+/// `bytes` are those of the function.
+pub fn escape(machine: Machine, bytes: &[u8], offset: u32) -> Option<Escape> {
+    match machine {
+        Machine::X64 => x64::escape(bytes, offset),
+        Machine::Arm64 => arm64::escape(bytes, offset),
+    }
+}
+
 /// The bytes to which the memory operand of the instruction at `offset` must be aligned, 1 where it need
 /// not be. `bytes` are those of the function. Arm64's scaled offsets are not asked for here.
 pub fn alignment_at(machine: Machine, bytes: &[u8], offset: u32) -> u32 {

@@ -439,16 +439,20 @@ impl<S: Side> Image<S> {
     /// The structures, unions and enumerations that the records of a procedure lead to directly, as
     /// indexes of [`Image::types`], are added to `found`.
     pub(crate) fn add_mentioned(&self, procedure: &Procedure, found: &mut BTreeSet<u32>) {
-        let range = procedure.mentions.start as usize..procedure.mentions.end as usize;
-        for mention in self.mentions.get(range).unwrap_or_default() {
+        for mention in self.mentions_of(procedure) {
             self.types.add_mentioned(*mention, found);
         }
     }
 
+    /// The types that the records of a procedure mention.
+    pub(crate) fn mentions_of(&self, procedure: &Procedure) -> impl Iterator<Item = &Mention> {
+        let range = procedure.mentions.start as usize..procedure.mentions.end as usize;
+        self.mentions.get(range).unwrap_or_default().iter()
+    }
+
     /// The items of what is inlined into a procedure, as far as its records tell.
     pub(crate) fn inlined_into(&self, procedure: &Procedure) -> impl Iterator<Item = u32> {
-        let range = procedure.mentions.start as usize..procedure.mentions.end as usize;
-        let mentions = self.mentions.get(range).unwrap_or_default().iter();
+        let mentions = self.mentions_of(procedure);
         mentions.filter(|it| it.is_item).map(|it| it.index)
     }
 

@@ -6,6 +6,7 @@ mod data;
 mod entry;
 mod function;
 mod guards;
+mod handed;
 mod headers;
 mod hidden;
 mod image;
@@ -21,7 +22,9 @@ mod resources;
 mod rights;
 mod rules;
 mod state;
+mod tables;
 mod types;
+mod unknown_types;
 mod variables;
 
 use std::collections::BTreeSet;

@@ -24,6 +24,15 @@ pub(crate) fn is_set_at_start(name: &str) -> bool {
     matches!(name, "__security_cookie" | "__security_cookie_complement")
 }
 
+/// Whether a linkage name is that of a vtable of C++, or a name that of one of Rust: as PDBs have it, and
+/// as DWARF has.
+pub(crate) fn is_vtable(name: &str) -> bool {
+    name.starts_with("??_7")
+        || name.starts_with("_ZTV")
+        || name.ends_with("::vtable$")
+        || name.ends_with("::{vtable}")
+}
+
 /// Whether a linkage name is an encoding of a readable one, rather than a plain name.
 pub(crate) fn is_mangled(name: &str) -> bool {
     name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")

@@ -8,7 +8,9 @@ mod back;
 mod blocks;
 pub(super) mod derived;
 mod effects;
+mod escapes;
 mod field;
+mod follow;
 mod frame;
 mod listing;
 mod pages;
@@ -25,6 +27,7 @@ use super::{Body, Code, Instruction, Reference, ReferenceKind};
 
 pub(super) use access::{access, entry_shift};
 pub(super) use back::reaches_back;
+pub(super) use escapes::escape;
 pub use field::{AddressField, FieldError};
 pub use listing::text;
 pub(super) use listing::{constants_differing, is_compared, is_kept_or_indexed, runs_on};

@@ -10,6 +10,8 @@
 mod access;
 mod aligned;
 mod back;
+mod escapes;
+mod follow;
 mod image_base;
 mod operands;
 mod registers;
@@ -32,6 +34,7 @@ use tables::{Tables, literals};
 pub(super) use access::access;
 pub(super) use aligned::{alignment_at, alignment_by_register};
 pub(super) use back::reaches_back;
+pub(super) use escapes::escape;
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;

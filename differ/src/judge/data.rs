@@ -1,23 +1,25 @@
-//! Rules about data: initial values, vtables, tables behind writable pointers, new variables.
+//! Rules about data; here those about initial values.
 
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
-use super::{Case, Refusal, guards, lists, nameless, rights, state, types, variables};
+use super::{
+    Case, Refusal, guards, lists, nameless, rights, state, tables, types, unknown_types, variables,
+};
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
 use crate::meaning::{Difference, Meaning, Target, is_read_only, resolve};
-use crate::pe::ExportTarget;
 
 pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     initial_values(case, &mut refusals);
     nameless::judge(case, &mut refusals);
     lists::judge(case, &mut refusals);
-    changed_tables(case, &mut refusals);
+    tables::judge(case, &mut refusals);
     state::judge(case, &mut refusals);
     rights::judge(case, &mut refusals);
     guards::judge(case, &mut refusals);
     types::judge(case, &mut refusals);
+    unknown_types::judge(case, &mut refusals);
     variables::judge(case, &mut refusals);
     refusals
 }
@@ -224,58 +226,4 @@ fn are_partners(case: &Case<'_>, before: Rva<Base>, after: Rva<Fixed>) -> bool {
         }
         _ => false,
     }
-}
-
-/// Changed read-only data that unchanged code can still reach: vtables, and what writable
-/// pointers or exports lead to.
-fn changed_tables(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let image = case.comparer.base;
-    for change in &case.comparison.data {
-        let symbol = image.data_symbol(change.base);
-        let (name, shown) = (symbol.name.to_string(), symbol.display());
-        let evidence = format!("rva {} of the base", symbol.rva);
-        let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-        if linkage.starts_with("??_7") || linkage.starts_with("_ZTV") {
-            let message = format!("the vtable {shown} changed");
-            refusals.push(Refusal::new("HP027", name, message, evidence));
-            continue;
-        }
-        if let Some(holder) = writable_pointer_to(image, symbol) {
-            let message = format!("{shown} changed, and {holder} points at the base's");
-            refusals.push(Refusal::new(
-                "HP033",
-                name.clone(),
-                message,
-                evidence.clone(),
-            ));
-        }
-        let exported = image.pe.exports.iter().any(
-            |export| matches!(&export.target, ExportTarget::Rva(rva) if is_inside(symbol, *rva)),
-        );
-        if exported {
-            let message = format!("{shown} changed, and other modules import it");
-            refusals.push(Refusal::new("HP033", name, message, evidence));
-        }
-    }
-}
-
-fn is_inside<S: Side>(symbol: &DataSymbol<S>, rva: Rva<S>) -> bool {
-    rva.checked_sub(symbol.rva)
-        .is_some_and(|offset| offset < symbol.size)
-}
-
-/// The writable variable that holds a pointer into `symbol`, by name or address.
-fn writable_pointer_to(image: &Image<Base>, symbol: &DataSymbol<Base>) -> Option<String> {
-    let place = image.pe.base_relocations.iter().find(|place| {
-        let address = image
-            .pe
-            .bytes(**place, 8)
-            .and_then(|bytes| bytes.first_chunk());
-        let target = address.and_then(|word| image.pe.rva_of(u64::from_le_bytes(*word)));
-        target.is_some_and(|target| is_inside(symbol, target)) && !is_read_only(image, **place)
-    })?;
-    let named = image
-        .data_at(*place)
-        .map(|id| image.data_symbol(id).display());
-    Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
 }

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Case, Refusal, initialisers, once};
+use super::{Case, Refusal, handed, initialisers, once};
 use crate::compare::{Doubt, Unknown};
 use crate::meaning::{Target, is_read_only, resolve};
 use crate::types::difference;
@@ -16,6 +16,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     signatures(case, &mut refusals);
     initialisers::judge(case, &mut refusals);
     once::judge(case, &mut refusals);
+    handed::judge(case, &mut refusals);
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     for id in &case.comparison.removed {
         let name = base.display_name(*id);

@@ -2,7 +2,7 @@
 //! many objects. No code names them, so none changes when there is one more or one less, or when what
 //! stands in them changes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
@@ -113,7 +113,7 @@ fn nameless(
     None
 }
 
-/// The same where nothing tells of groups: constants with addresses, and all data of sections that the
+/// The same of lists that no group tells of: constants with addresses, and all data of sections that the
 /// program named, that nothing reaches.
 fn beside_lists(comparer: &Comparer<'_>, refusals: &mut Vec<Refusal>) {
     let new = lonely(comparer.fixed, |id| comparer.base_data_of(id).is_some());
@@ -127,6 +127,50 @@ fn beside_lists(comparer: &Comparer<'_>, refusals: &mut Vec<Refusal>) {
     report(fixed, new, "is new", "of the fixed image", refusals);
     report(base, gone, "is gone", "of the base", refusals);
     report(base, changed, "changed", "of the base", refusals);
+    changed_in_walked(comparer, refusals);
+}
+
+/// Changed constants that code names, in sections that the program named and in which something is
+/// reached by its place alone: who walks there from one that it names would walk behind the copy of it.
+fn changed_in_walked(comparer: &Comparer<'_>, refusals: &mut Vec<Refusal>) {
+    let base = comparer.base;
+    let section = |symbol: &DataSymbol<Base>| {
+        let section = base.pe.section_at(symbol.rva)?;
+        order::is_named_by_program(&section.name).then_some(&*section.name)
+    };
+    let changed = lonely(base, |id| {
+        let symbol = base.data_symbol(id);
+        let is_other = !is_read_only(base, symbol.rva) || section(symbol).is_none();
+        is_other || comparer.fixed_data_of(id).is_none() || comparer.data_same(id)
+    });
+    if changed.is_empty() {
+        return;
+    }
+    let reached = reached(base);
+    let by_place = lonely(base, |id| section(base.data_symbol(id)).is_none());
+    let by_place = by_place.into_iter().filter(|it| !is_reached(&reached, it));
+    let walked: BTreeSet<&str> = by_place.filter_map(section).collect();
+    // What nothing reaches is reported above.
+    for symbol in changed.into_iter().filter(|it| is_reached(&reached, it)) {
+        let Some(list) = section(symbol).filter(|it| walked.contains(it)) else {
+            continue;
+        };
+        let message = format!(
+            "{} changed, in the section {list} of which code reaches a part by its place alone",
+            symbol.display()
+        );
+        let evidence = format!("rva {} of the base", symbol.rva);
+        refusals.push(Refusal::new("HP038", &*symbol.name, message, evidence));
+    }
+}
+
+/// Whether any of these places, which are sorted, lies in data.
+fn is_reached<S: Side>(reached: &[Rva<S>], symbol: &DataSymbol<S>) -> bool {
+    let next = reached.partition_point(|rva| *rva < symbol.rva);
+    let at = reached
+        .get(next)
+        .and_then(|rva| rva.checked_sub(symbol.rva));
+    at.is_some_and(|at| at < symbol.size)
 }
 
 fn report<S: Side>(
@@ -140,14 +184,8 @@ fn report<S: Side>(
         return;
     }
     let reached = reached(image);
-    let is_reached = |symbol: &&DataSymbol<S>| {
-        let next = reached.partition_point(|rva| *rva < symbol.rva);
-        let at = reached
-            .get(next)
-            .and_then(|rva| rva.checked_sub(symbol.rva));
-        at.is_some_and(|at| at < symbol.size)
-    };
-    for symbol in symbols.into_iter().filter(|symbol| !is_reached(symbol)) {
+    let symbols = symbols.into_iter();
+    for symbol in symbols.filter(|it| !is_reached(&reached, it)) {
         let name = symbol.name.to_string();
         let message = format!(
             "{} {what}, and nothing reaches it but by its place",
@@ -178,12 +216,12 @@ fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec
 }
 
 /// Whether the linker may have gathered data: constants with addresses in them, and whatever stands in
-/// a section that the program named where nothing tells of groups.
+/// a section that the program named.
 fn may_be_entry<S: Side>(image: &Image<S>, symbol: &DataSymbol<S>) -> bool {
     let section = image.pe.section_at(symbol.rva);
     let is_apart = || section.is_some_and(|it| order::is_named_by_program(&it.name));
     let has_addresses = || !image.pe.relocations_in(symbol.rva, symbol.size).is_empty();
-    (is_read_only(image, symbol.rva) && has_addresses()) || (image.groups.is_empty() && is_apart())
+    is_read_only(image, symbol.rva) && has_addresses() || is_apart()
 }
 
 /// Where the entries of tables of distances lead.

@@ -135,7 +135,7 @@ rules! {
              stands there is overwritten, so it must be filler and nothing else: int3 or whole \
              no-operations that nothing reaches. Zeros prove nothing, as constants have them."
         do "Link the base with /FUNCTIONPADMIN:6 or more, and compile it with /hotpatch (clang: \
-            -fms-hotpatch, with debug info)."
+            -fms-hotpatch, with debug info). lld pads no code of link-time optimisation."
         example "push rbp stands right behind the ret of the function before it, with five bytes \
              of int3 between instead of six."
     "HP011" Refuse "first instruction too short"
@@ -261,7 +261,8 @@ rules! {
         why "Objects made by the base have the old layout, or hold old values of an enumeration, and \
              unchanged code keeps using them. Where no changed function is known to use the type, by \
              its parameters, variables, calls and data, the finding is a warning: a cast leaves no \
-             record."
+             record. So it is where it uses another type made by the same template, and where no \
+             record tells of types at all."
         do "Keep the type, and put what is new elsewhere."
         example "A field is added in the middle of a struct: objects that exist have no room for \
              it."
@@ -277,9 +278,12 @@ rules! {
             variables of one name mean the same before and after."
         example "static int times_asked; is new, and counts from the moment the patch is loaded."
     "HP033" Refuse "changed constant reached by unchanged code"
-        why "A table changed, and a writable pointer or an export leads to it. Code that goes that \
-             way keeps the base's table."
-        do "Change the code that reads the table instead."
+        why "A table changed, and a writable pointer or an export leads to it, or code stores its \
+             address. Code that goes that way keeps the base's table, as objects do that exist. \
+             Where code compares the address, nothing of the base is equal to the copy in the \
+             patch. Where a structure, or a table of functions, is only handed on, or other \
+             constants lead to it, the finding is a warning: somebody may keep the address."
+        do "Change the code that reads the table instead; of a table of functions, the functions."
         example "static const int *chosen = table; and an entry of table changes: the base's \
              chosen leads to the base's table."
     "HP034" Warn "resources changed"
@@ -333,4 +337,11 @@ rules! {
              another value than the one that the compiler now takes for granted."
         do "Keep the constant, and let the changed code use a new variable."
         example "static const int limits[4] loses its const, and a function sets an entry of it."
+    "HP042" Warn "callback replaced"
+        why "Changed code handed out the address of a function, and does so no longer. Objects, threads \
+             and tables of the running process may hold that address, and go on with that function. \
+             Where the fix put another one in its place, it mends nothing for them."
+        do "Change the function itself, and leave its name and where it is registered."
+        example "connect() registers on_data_checked in place of on_data: connections that exist call \
+             on_data."
 }

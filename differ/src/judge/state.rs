@@ -10,6 +10,9 @@ use super::{Case, Refusal, Severity, data_reached};
 use crate::image::{DataSymbol, Image};
 use crate::meaning::is_read_only;
 
+/// All processes have one copy of the section (`winnt.h`).
+const IMAGE_SCN_MEM_SHARED: u32 = 0x1000_0000;
+
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     let added = case.comparison.added.iter().copied();
@@ -45,6 +48,16 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         }
         if let Some(finding) = hidden.as_ref().and_then(|it| it.finding(id)) {
             refusals.push(finding);
+            continue;
+        }
+        let section = fixed.pe.section_at(symbol.rva);
+        if section.is_some_and(|it| it.characteristics & IMAGE_SCN_MEM_SHARED != 0) {
+            let message = format!(
+                "{shown} is new in a section that all processes share, and no section of a patch is"
+            );
+            let mut refusal = Refusal::new("HP032", name, message, evidence);
+            refusal.severity = Severity::Refuse;
+            refusals.push(refusal);
             continue;
         }
         let message = format!("{shown} is new and will live in the patch");

@@ -51,7 +51,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             true => by_source((base, before), (fixed, after), sources())?,
             false => disagreement((base, before), (fixed, after))?,
         };
-        Some((name.clone(), found))
+        Some((name.clone(), before.first()?.1, found))
     };
     let found: Vec<_> = groups.par_iter().filter_map(differs).collect();
     let lost = only_in(&before, &after);
@@ -61,22 +61,26 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     }
     let touched = touched(case);
     if let Some((of_base, of_fixed)) = &touched {
-        one_sided(&lost, of_fixed, "base", refusals);
-        one_sided(&gained, of_base, "fixed image", refusals);
+        one_sided((base, &before), &lost, of_fixed, "base", refusals);
+        one_sided((fixed, &after), &gained, of_base, "fixed image", refusals);
+        let lost = lost.iter().filter(|it| of_base.contains(**it));
+        let gained = gained.iter().filter(|it| of_fixed.contains(**it));
+        let sides = ((base, &before[..]), (fixed, &after[..]));
+        replaced(sides, lost.copied(), gained.copied(), refusals);
     }
-    for (name, found) in found {
+    for (name, index, found) in found {
         let is_touched = touched
             .as_ref()
             .is_none_or(|(before, after)| before.contains(&name) || after.contains(&name));
         for (code, what, evidence) in found {
-            let shown = display_data(&name);
+            let (name, shown) = names(base, &name, index);
             let message = match is_touched {
                 true => format!("{what} of {shown} changed"),
                 false => {
                     format!("{what} of {shown} changed; no changed function is known to use it")
                 }
             };
-            let mut refusal = Refusal::new(code, name.clone(), message, evidence);
+            let mut refusal = Refusal::new(code, name, message, evidence);
             if !is_touched {
                 refusal.severity = Severity::Warn;
             }
@@ -102,16 +106,78 @@ fn only_in<'a>(these: &'a [(String, u32)], others: &[(String, u32)]) -> Vec<&'a 
 /// leave out the definition where no code of theirs makes such an object. Whether the layout is the
 /// same nobody can tell.
 fn one_sided(
-    names: &[&str],
+    (types, definitions): (&Types, &[Named]),
+    lost: &[&str],
     used_by_other: &FxHashSet<String>,
     side: &str,
     refusals: &mut Vec<Refusal>,
 ) {
-    for name in names.iter().filter(|name| used_by_other.contains(**name)) {
-        let shown = display_data(name);
+    for name in lost.iter().filter(|name| used_by_other.contains(**name)) {
+        let Some(index) = index_of(definitions, name) else {
+            continue;
+        };
+        let (name, shown) = names(types, name, index);
         let message = format!("the layout of {shown} is known on one side only");
         let evidence = format!("defined in the symbols of the {side} alone");
-        let mut refusal = Refusal::new("HP031", *name, message, evidence);
+        let mut refusal = Refusal::new("HP031", name, message, evidence);
+        refusal.severity = Severity::Warn;
+        refusals.push(refusal);
+    }
+}
+
+/// The index of a type, in a list in the order of names.
+fn index_of(definitions: &[Named], name: &str) -> Option<u32> {
+    let at = definitions.binary_search_by(|(other, _)| other.as_str().cmp(name));
+    at.ok().map(|at| definitions[at].1)
+}
+
+/// What a policy calls a type, and what people do. Some compilers have codes for unique names: hashes
+/// (rustc), and what stands for the name of a class in the Itanium C++ ABI.
+fn names(types: &Types, name: &str, index: u32) -> (String, String) {
+    let is_hash = name.len() == 32 && name.bytes().all(|it| it.is_ascii_hexdigit());
+    if is_hash || name.starts_with("_ZTS") {
+        let words = types.words(index);
+        return (words.clone(), words);
+    }
+    (name.to_owned(), display_data(name))
+}
+
+/// Types that changed functions of the base use and that only the base has, where those of the fixed
+/// image use another one made by the same template: objects that exist have the layout of the former.
+fn replaced<'a>(
+    ((base, before), (fixed, after)): ((&Types, &[Named]), (&Types, &[Named])),
+    lost: impl Iterator<Item = &'a str>,
+    gained: impl Iterator<Item = &'a str>,
+    refusals: &mut Vec<Refusal>,
+) {
+    let template = |types: &Types, definitions: &[Named], name: &str| {
+        let index = index_of(definitions, name)?;
+        let (name, shown) = names(types, name, index);
+        let made_by = shown.split_once('<')?.0.to_owned();
+        Some((made_by, name, shown, index))
+    };
+    let gained: Vec<_> = gained.filter_map(|it| template(fixed, after, it)).collect();
+    let lost = lost.filter_map(|it| template(base, before, it));
+    for (made_by, name, shown, b) in lost {
+        let found = gained.iter().filter(|(other, ..)| *other == made_by);
+        let found = found.map(|(_, _, new, f)| {
+            let parts = difference(&base.parts(b), &fixed.parts(*f));
+            let (b, f) = (base.size(b), fixed.size(*f));
+            let sizes = || format!("{} bytes before, {} after", b.unwrap_or(0), f.unwrap_or(0));
+            (new, parts.or_else(|| (b != f).then(sizes)))
+        });
+        let found: Vec<_> = found.collect();
+        // Where one of them is laid out alike it may well be that.
+        if found.iter().any(|(_, evidence)| evidence.is_none()) {
+            continue;
+        }
+        let Some((new, Some(evidence))) = found.into_iter().next() else {
+            continue;
+        };
+        let message = format!(
+            "changed code uses {new} in place of {shown}: objects that exist have the old layout"
+        );
+        let mut refusal = Refusal::new("HP031", name, message, evidence);
         refusal.severity = Severity::Warn;
         refusals.push(refusal);
     }

@@ -95,6 +95,22 @@ pub(super) fn size_the_rest<S: Side>(
             symbol.size = to_last_address(pe, symbol.rva, symbol.size);
         }
     }
+    end_with_types(symbols);
+}
+
+/// Of several names of one address those with a type tell where it ends: what only marks a place there,
+/// as the names of sections do and arrays without entries, goes no further.
+fn end_with_types<S: Side>(symbols: &mut [DataSymbol<S>]) {
+    let same_place = |a: &DataSymbol<S>, b: &DataSymbol<S>| a.rva == b.rva;
+    for names in symbols.chunk_by_mut(same_place) {
+        let typed = names.iter().filter(|it| it.sized_by_type);
+        let Some(size) = typed.map(|it| it.size).max().filter(|size| *size > 0) else {
+            continue;
+        };
+        for symbol in names.iter_mut().filter(|it| !it.sized_by_type) {
+            symbol.size = symbol.size.min(size);
+        }
+    }
 }
 
 /// Lets data without a type end where a table starts that code reads by its start, where nothing

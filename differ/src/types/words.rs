@@ -21,6 +21,13 @@ pub(crate) struct Part {
 pub(crate) fn difference(before: &[Part], after: &[Part]) -> Option<String> {
     let in_list = |list: &[Part], name: &str| list.iter().any(|part| part.name == name);
     if let Some(gone) = before.iter().find(|part| !in_list(after, &part.name)) {
+        let mut new = after.iter().filter(|part| !in_list(before, &part.name));
+        if let Some(new) = new.find(|it| (&it.words, it.layout) == (&gone.words, gone.layout)) {
+            return Some(format!(
+                "{} is called {} ({})",
+                gone.name, new.name, gone.words
+            ));
+        }
         return Some(format!("{}: {} before, none after", gone.name, gone.words));
     }
     if let Some(new) = after.iter().find(|part| !in_list(before, &part.name)) {

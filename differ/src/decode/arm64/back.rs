@@ -1,62 +1,24 @@
 //! Code that reaches what lies before an address that it takes.
 
-use rustc_hash::FxHashSet;
+use std::ops::ControlFlow;
 
-use super::effects::{self, Flow, Registers};
-use super::listing::words_from;
+use super::effects;
+use super::follow::{follow, is_copy};
 use crate::decode::Back;
-
-/// How many instructions behind an address its registers are followed, counted anew where others of
-/// them hold it.
-const WINDOW: usize = 128;
-
-/// `x0` to `x7`: the arguments of a callee.
-const ARGUMENTS: Registers = 0xff;
 
 /// See [`crate::decode::reaches_back`].
 pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> Option<Back> {
-    let word_at = |at: u32| words_from(bytes, at).next();
-    // The registers that hold the address.
-    let held = effects::register(word_at(offset)?, 0);
-    let mut open = vec![(offset.checked_add(4)?, held)];
-    let mut seen = FxHashSet::default();
-    let mut found = None;
-    while let Some((at, mut held)) = open.pop() {
-        if held == 0 || seen.len() == WINDOW || !seen.insert((at, held)) {
-            continue;
+    let mut callee = None;
+    let itself = follow(bytes, offset, is_copy, |step| {
+        if steps_back(step.word) && effects::register(step.word, 5) & step.held != 0 {
+            return ControlFlow::Break(Back::Itself);
         }
-        let Some(word) = word_at(at) else { continue };
-        if steps_back(word) && effects::register(word, 5) & held != 0 {
-            return Some(Back::Itself);
+        if step.hands {
+            callee = Some(Back::Callee);
         }
-        let effects = effects::of(word);
-        let target = target(word, at).filter(|target| (*target as usize) < bytes.len());
-        let leaves = effects.flow == Flow::Branch { conditional: false } && target.is_none();
-        if effects.flow == Flow::Call || leaves {
-            if held & ARGUMENTS != 0 {
-                found = Some(Back::Callee);
-            }
-            held &= !effects::VOLATILE;
-        }
-        // mov xd, xm
-        let is_copy = word & 0xffe0_ffe0 == 0xaa00_03e0;
-        let is_copied = is_copy && effects::register(word, 16) & held != 0;
-        held &= !effects.writes;
-        if is_copied {
-            held |= effects::register(word, 0);
-        }
-        if let Flow::Branch { .. } = effects.flow {
-            open.extend(target.map(|target| (target, held)));
-        }
-        let goes_on = matches!(
-            effects.flow,
-            Flow::Next | Flow::Call | Flow::Branch { conditional: true }
-        );
-        if goes_on {
-            open.push((at.saturating_add(4), held));
-        }
-    }
-    found
+        ControlFlow::Continue(())
+    });
+    itself.or(callee)
 }
 
 /// Loads and stores of one register or of two with a signed offset, and subtraction, all from the
@@ -66,19 +28,6 @@ fn steps_back(word: u32) -> bool {
     let two = word & 0x3a00_0000 == 0x2800_0000 && word & 1 << 21 != 0;
     let less = word & 0x7f80_0000 == 0x5100_0000;
     one || two || less
-}
-
-/// Where a jump at offset `at` leads: `b`, `b.cond`, `cbz` and `cbnz`, `tbz` and `tbnz`.
-fn target(word: u32, at: u32) -> Option<u32> {
-    let distance =
-        |low: u32, bits: u32| ((word << (32 - bits - low)).cast_signed() >> (32 - bits)) * 4;
-    let distance = match word >> 24 {
-        0x14..=0x17 => distance(0, 26),
-        0x54 | 0x34 | 0x35 | 0xb4 | 0xb5 => distance(5, 19),
-        0x36 | 0x37 | 0xb6 | 0xb7 => distance(5, 14),
-        _ => return None,
-    };
-    at.checked_add_signed(distance)
 }
 
 #[cfg(test)]

@@ -1,80 +1,34 @@
 //! Code that reaches what lies before an address that it takes.
 
-use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction as Iced, InstructionInfoFactory, Mnemonic,
-    OpAccess, OpKind, Register, UsedRegister,
-};
-use rustc_hash::FxHashSet;
+use std::ops::ControlFlow;
 
+use iced_x86::{Instruction as Iced, Mnemonic, OpKind};
+
+use super::follow::follow;
 use super::registers::RegisterSet;
-use super::uses::VOLATILE;
 use crate::decode::Back;
-
-/// How many instructions behind an address its registers are followed, counted anew where others of
-/// them hold it.
-const WINDOW: usize = 128;
-
-/// Registers that hold the arguments of a callee.
-const ARGUMENTS: [Register; 4] = [Register::RCX, Register::RDX, Register::R8, Register::R9];
 
 /// See [`crate::decode::reaches_back`].
 pub(in crate::decode) fn reaches_back(bytes: &[u8], offset: u32) -> Option<Back> {
-    let decode = |at: u64| {
-        let rest = bytes.get(usize::try_from(at).ok()?..)?;
-        (!rest.is_empty()).then(|| Decoder::with_ip(64, rest, at, DecoderOptions::NONE).decode())
-    };
-    let first = decode(offset.into())?;
-    // The registers that hold the address.
-    let mut held = RegisterSet::default();
-    held.insert(first.op0_register());
-    let mut open = vec![(first.next_ip(), held)];
-    let mut seen = FxHashSet::default();
-    let mut info = InstructionInfoFactory::new();
-    let mut found = None;
-    while let Some((at, mut held)) = open.pop() {
-        if held.is_empty() || seen.len() == WINDOW || !seen.insert((at, held)) {
-            continue;
+    let mut callee = None;
+    let itself = follow(bytes, offset, is_copy, |step| {
+        if reads_before(step.iced, step.held) || steps_back(step.iced, step.held) {
+            return ControlFlow::Break(Back::Itself);
         }
-        let Some(iced) = decode(at) else { continue };
-        if reads_before(&iced, held) || steps_back(&iced, held) {
-            return Some(Back::Itself);
+        if step.hands {
+            callee = Some(Back::Callee);
         }
-        let target = iced.near_branch64();
-        let is_left = target >= bytes.len() as u64;
-        let flow = iced.flow_control();
-        let is_call = matches!(flow, FlowControl::Call | FlowControl::IndirectCall);
-        if is_call || flow == FlowControl::UnconditionalBranch && is_left {
-            if ARGUMENTS.iter().any(|it| held.contains(*it)) {
-                found = Some(Back::Callee);
-            }
-            VOLATILE.iter().for_each(|it| held.remove(*it));
-        }
-        copy(&mut info, &iced, &mut held);
-        match flow {
-            FlowControl::UnconditionalBranch => open.push((target, held)),
-            FlowControl::ConditionalBranch => open.extend([(target, held), (iced.next_ip(), held)]),
-            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {
-                open.push((iced.next_ip(), held));
-            }
-            _ => {}
-        }
-    }
-    found
+        ControlFlow::Continue(())
+    });
+    itself.or(callee)
 }
 
-/// What an instruction does to the registers that hold an address.
-fn copy(info: &mut InstructionInfoFactory, iced: &Iced, held: &mut RegisterSet) {
-    let is_copy = iced.mnemonic() == Mnemonic::Mov
+/// Whether an instruction copies an address from one register to another.
+pub(super) fn is_copy(iced: &Iced, held: RegisterSet) -> bool {
+    iced.mnemonic() == Mnemonic::Mov
         && iced.op0_kind() == OpKind::Register
         && iced.op1_kind() == OpKind::Register
-        && held.contains(iced.op1_register());
-    let written = info.info(iced).used_registers().iter();
-    for used in written.filter(|it| is_write(it)) {
-        held.remove(used.register().full_register());
-    }
-    if is_copy {
-        held.insert(iced.op0_register());
-    }
+        && held.contains(iced.op1_register())
 }
 
 fn reads_before(iced: &Iced, held: RegisterSet) -> bool {
@@ -94,11 +48,6 @@ fn steps_back(iced: &Iced, held: RegisterSet) -> bool {
             Mnemonic::Add => is_immediate && iced.immediate(1).cast_signed() < 0,
             _ => false,
         }
-}
-
-fn is_write(used: &UsedRegister) -> bool {
-    use OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
-    matches!(used.access(), Write | CondWrite | ReadWrite | ReadCondWrite)
 }
 
 #[cfg(test)]

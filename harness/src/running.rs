@@ -2,6 +2,8 @@
 //!
 //! This is the harness's loader and its bookkeeping; the rules of patching are in `engine`.
 
+use std::ops::Range;
+
 use hpbuild_metadata::table::{self, Chunk, HotPatchTable};
 use hpbuild_metadata::{Base, Patch, Rva, Side};
 
@@ -127,10 +129,9 @@ impl Running {
         let mut refusals = Vec::new();
         for chunk in chunks {
             if let Chunk::ForwardFunction(records) = chunk {
-                let known = &self.active.redirects.by_entry;
-                let differing = |r: &table::ForwardAttach| {
-                    match_function(&base, &pristine, r.base, known.get(&r.base))
-                };
+                let known = &self.active.redirects;
+                let differing =
+                    |r: &table::ForwardAttach| match_function(&base, &pristine, r.base, known);
                 refusals.extend(records.iter().filter_map(differing));
             }
         }
@@ -281,12 +282,21 @@ enum Reason {
 /// Bytes compared at the entry of a function whose extent is not known.
 const UNKNOWN_EXTENT: u32 = 16;
 
+/// More bytes than are written before or behind an entry.
+const LONGEST_WRITE: u32 = 8;
+
+/// The bytes of the base that the redirect of `entry` changed.
+fn written_for(entry: Rva<Base>, known: &Redirect) -> Range<u32> {
+    let (pad, jump) = (known.pad.as_slice().len(), known.entry.as_slice().len());
+    entry.get().saturating_sub(pad as u32)..entry.get() + jump as u32
+}
+
 /// Compares one function's bytes in memory with the file's, as relocated to where it lies.
 fn match_function(
     base: &Mapped<'_, Base>,
     pristine: &[u8],
     entry: Rva<Base>,
-    known: Option<&Redirect>,
+    known: &Redirects<Base>,
 ) -> Option<Refusal> {
     let start = entry.get().saturating_sub(x64::PAD);
     let end = match base.image.extent_at(entry) {
@@ -296,13 +306,16 @@ fn match_function(
             .saturating_add(UNKNOWN_EXTENT)
             .min(base.image.size),
     };
-    // What this engine itself has written is checked against its own notes, in `redirect`.
-    let written = known.map_or(0..0, |known| {
-        let pad = known.pad.as_slice().len() as u32;
-        entry.get().saturating_sub(pad)..entry.get() + known.entry.as_slice().len() as u32
-    });
+    // What this engine itself has written is checked against its own notes, in `redirect`. A function
+    // whose extent is not known may be compared as far as into what stands before the next one.
+    let near = Rva::new(start.saturating_sub(LONGEST_WRITE))
+        ..Rva::new(end.max(start).saturating_add(LONGEST_WRITE));
+    let written: Vec<_> = (known.by_entry.range(near))
+        .map(|(entry, known)| written_for(*entry, known))
+        .collect();
     let differs = |at: &u32| {
-        !written.contains(at) && base.memory.get(*at as usize) != pristine.get(*at as usize)
+        !written.iter().any(|range| range.contains(at))
+            && base.memory.get(*at as usize) != pristine.get(*at as usize)
     };
     let at = (start..end).find(differs)?;
     let bytes = |memory: &[u8]| {

@@ -301,3 +301,29 @@ fn the_table_holds_512_functions_a_block_and_chunks_add_up() {
     let last = plan.active.redirects.by_entry.values().last().unwrap();
     assert_eq!((last.slot.0, plan.forward.len()), (4095, 4 * 4096));
 }
+
+#[test]
+fn neighbours_that_are_patched_do_not_count_as_changed() {
+    // Functions without unwind entries, each close behind the one before it.
+    let (image, table) = many_functions(3);
+    let patch = PatchFile {
+        table,
+        ..PatchFile::parse(X64_PATCH).unwrap()
+    };
+    let space = Space::Model(Model::default());
+    let mut running = load(space, image, vec![patch], 1).unwrap();
+    running.apply(0).unwrap();
+    running.apply(0).unwrap();
+    // What others write between them still counts.
+    let Space::Model(model) = &mut running.space else {
+        unreachable!("these tests run on the model");
+    };
+    let first = *running.active.redirects.by_entry.keys().next().unwrap();
+    model.mappings[0].memory[first.get() as usize + 10] = 0x90;
+    let refusal = running.apply(0).unwrap_err().to_string();
+    let expected = format!(
+        "base: function at rva {first}, byte at rva {:#x}",
+        first.get() + 10
+    );
+    assert!(refusal.starts_with(&expected), "{refusal}");
+}

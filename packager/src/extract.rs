@@ -11,11 +11,13 @@
 //! | unchanged constants whose address is taken | the base |
 //! | imports, guard pointers | slots that mirror the base's |
 //!
-//! What fits none of these is refused by name; nothing is guessed.
+//! What fits none of these is refused by name; nothing is guessed. In the end copies that overlap become
+//! one, so that what is copied has one address, whoever leads to it.
 
 mod code;
 mod constants;
 mod continuations;
+mod copies;
 mod cxx;
 mod data;
 mod ends;
@@ -88,6 +90,8 @@ struct Extraction<'a> {
     comparer: Comparer<'a>,
     /// Where the base has unnamed writable data, once it is asked for.
     unnamed: OnceCell<unnamed::Unnamed>,
+    /// Where operands and pointers of the fixed image lead, sorted, once it is asked for.
+    reached: OnceCell<Vec<Rva<Fixed>>>,
     /// Fixed functions that take the place of base functions, each with the first of these.
     replaced: FxHashMap<FunctionId<Fixed>, FunctionId<Base>>,
     pieces: Vec<Option<Piece>>,
@@ -114,6 +118,7 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         diff,
         comparer: diff.comparer(),
         unnamed: OnceCell::new(),
+        reached: OnceCell::new(),
         replaced: (changed
             .iter()
             .rev()
@@ -142,7 +147,8 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         let refusals = previous.check(&diff.base, options.sequence, &redirects);
         extraction.refusals.extend(refusals);
     }
-    extraction.finish(options, redirects)
+    let parts = extraction.finish(options, redirects)?;
+    copies::joined(parts)
 }
 
 impl<'a> Extraction<'a> {

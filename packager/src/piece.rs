@@ -5,7 +5,7 @@
 
 use hpbuild_differ::decode::{Field, ReferenceKind};
 use hpbuild_differ::pe::ImportSymbol;
-use hpbuild_metadata::{Base, BaseIdentity, Machine, Rva, Sequence};
+use hpbuild_metadata::{Base, BaseIdentity, Fixed, Machine, Rva, Sequence};
 
 /// Index of a piece in [`Parts::pieces`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,8 @@ pub enum Room {
 pub struct Piece {
     /// For messages and symbols.
     pub name: Box<str>,
+    /// What it is a copy of, where it is one of data. No byte of the fixed image is in two pieces then.
+    pub origin: Option<Origin>,
     /// Where it goes.
     pub room: Room,
     /// Power of two, at most a page.
@@ -71,6 +73,15 @@ pub struct Piece {
     /// Arm64: which page-forming reference each page-offset reference uses, as indexes of
     /// `references` (user, page).
     pub page_links: Vec<(u32, u32)>,
+}
+
+/// Where the fixed image has the data that a piece is a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The first byte.
+    pub rva: Rva<Fixed>,
+    /// Bytes of the piece in front of that one, which keep it aligned.
+    pub lead: u32,
 }
 
 /// A field of a piece that holds an address.
@@ -233,6 +244,7 @@ impl Piece {
     pub(crate) fn placeholder(name: &str, room: Room) -> Self {
         Self {
             name: name.into(),
+            origin: None,
             room,
             align: 1,
             bytes: Vec::new(),

@@ -145,7 +145,7 @@ rules! {
         "Build with debug information that describes jump tables, or without jump tables.",
         "Assembly jumps through a table between its own instructions, of which no record tells.";
     Neighbour "HP074" "data is reached beyond its symbol",
-        "The address of one symbol is used to reach its neighbours, is also that of the end of the array before it, or an index that starts at another number than 0 may count from there into what lies behind, and the group does not lie the same way in base, fixed image and patch.",
+        "The address of one symbol is used to reach its neighbours, is also that of the end of the array before it, or an index that starts at another number than 0 may count from there into what lies behind, and the group does not lie the same way in base, fixed image and patch. Or several copies that the patch needs have bytes in common and cannot be one, so that something would have two addresses.",
         "Compile without merging of globals; put something between an array and what follows it.",
         "buffer has 16 entries in the base and 32 in the fixed image, and the fixed function writes to entry 20.";
     DataNotUnderstood "HP075" "data that must be copied is not understood",

@@ -6,6 +6,7 @@
 //! the piece says, through whatever thunk, slot or stub stands there.
 
 mod arm64;
+mod copies;
 mod guard;
 mod image;
 mod pe;

@@ -12,7 +12,8 @@ use hpbuild_metadata::{Machine, Rva};
 use hpbuild_packager::extract::Previous;
 use hpbuild_packager::link::link;
 use hpbuild_packager::piece::{
-    How, Parts, Piece, PieceId, Place, Redirect, Reference, Room, RuntimeEntry, Target, UnwindOf,
+    How, Origin, Parts, Piece, PieceId, Place, Redirect, Reference, Room, RuntimeEntry, Target,
+    UnwindOf,
 };
 use hpbuild_packager::refusal::Code;
 use hpbuild_packager::verify::verify;
@@ -104,6 +105,7 @@ fn data(
     };
     Piece {
         name: name.into(),
+        origin: None,
         room,
         align,
         bytes,
@@ -242,6 +244,31 @@ fn verifier_notices_damage() {
     }
 }
 
+#[test]
+fn verifier_notices_what_was_copied_twice() {
+    let origin = |rva| {
+        Some(Origin {
+            rva: Rva::new(rva),
+            lead: 0,
+        })
+    };
+    let mut parts = x64_forms();
+    parts.pieces[2].origin = origin(0x2000);
+    parts.pieces[3].origin = origin(0x2010);
+    let file = verified(&parts);
+    parts.pieces[3].origin = origin(0x200f);
+    let faults = verify(&file, &parts).expect_err("a byte at two places");
+    let [fault] = faults.as_slice() else {
+        panic!("{faults:?}");
+    };
+    let text = fault.to_string();
+    assert!(text.starts_with("patch: table: expected rva 0x"), "{text}");
+    assert!(
+        text.contains(", where constant has it, found rva 0x"),
+        "{text}"
+    );
+}
+
 /// Corrects the checksum, so that only the damage itself can be noticed.
 fn fix_checksum(file: &mut [u8]) {
     let at = 0x98;
@@ -284,6 +311,7 @@ fn arm64_forms() -> Parts {
     code.aimed(0x1400_0000, 0x03ff_ffff, Jump, CALLEE);
     let constant = Piece {
         name: "constant".into(),
+        origin: None,
         room: Room::ReadOnly,
         align: 16,
         bytes: (0..16).collect(),
@@ -331,6 +359,7 @@ fn stubs_unwind_as_the_place_they_stand_for() {
     leaf.plain(&[0xc3]);
     let unwind = Piece {
         name: "unwind".into(),
+        origin: None,
         room: Room::Unwind,
         align: 4,
         // Prologue of 12 bytes: ALLOC_SMALL 20h at 12, PUSH_NONVOL rbx at 1.

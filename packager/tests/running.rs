@@ -13,11 +13,12 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 15] = [
+const SCENARIOS: [(&str, &str); 16] = [
     ("adjoining", include_str!("running/adjoining.toml")),
     ("aligned", include_str!("running/aligned.toml")),
     ("bare", include_str!("running/cuts.toml")),
     ("carried", include_str!("running/carried.toml")),
+    ("copies", include_str!("running/copies.toml")),
     ("cuts", include_str!("running/cuts.toml")),
     ("edits", include_str!("running/edits.toml")),
     ("folded", include_str!("running/folded.toml")),

@@ -15,7 +15,7 @@ use hpbuild_metadata::{DataId, Fixed, FunctionId, Rva};
 use super::code::Operand;
 use super::function::FunctionWalk;
 use super::{Extraction, Source};
-use crate::piece::{How, Piece, PieceId, Place, Target};
+use crate::piece::{How, Origin, Piece, PieceId, Place, Target};
 use crate::refusal::Code;
 
 /// More bytes than constants have of which a function takes an address.
@@ -109,6 +109,42 @@ impl Extraction<'_> {
         joined
     }
 
+    /// Whether data are new or not what the base has, so that constants are copied.
+    pub(super) fn is_changed(&self, id: DataId<Fixed>) -> bool {
+        let base = self.comparer.base_data_of(id);
+        base.is_none_or(|base| !self.comparer.data_same(base))
+    }
+
+    /// An array of constants that is copied, and the constants which begin where it ends, in one piece,
+    /// where these are copied as well: what an address between the two means.
+    pub(super) fn array_with_what_follows(
+        &mut self,
+        array: DataId<Fixed>,
+        end: Rva<Fixed>,
+    ) -> Option<Result<Target, (Code, String)>> {
+        let image = &self.diff.fixed;
+        let (behind, size) = match resolve(image, end) {
+            Meaning::Data { id, offset: 0 } if self.is_changed(id) => {
+                let symbol = image.data_symbol(id);
+                (symbol.rva, symbol.size)
+            }
+            Meaning::Anonymous(_) => {
+                let whole = whole_constants(image, end)?;
+                (whole.rva, whole.size)
+            }
+            _ => return None,
+        };
+        let start = image.data_symbol(array).rva;
+        let are_copied = self.is_changed(array)
+            && is_read_only(image, start)
+            && is_read_only(image, end)
+            && behind >= end
+            && self.is_in_data(end);
+        let size = behind.checked_add(size)?.checked_sub(start)?;
+        let align = alignment(image, start).max(alignment(image, behind));
+        are_copied.then(|| self.place_in_span(Span::new(start, size, align), end))
+    }
+
     /// The array of constants that ends at `rva` and is reached by the function, too, and the constant
     /// with a name that starts there, where both are copied: each for itself they would be parted.
     fn arrays_that_meet(
@@ -124,10 +160,7 @@ impl Extraction<'_> {
             let is_constant = is_whole && is_read_only(image, symbol.rva);
             is_constant.then(|| Span::new(symbol.rva, symbol.size, alignment(image, symbol.rva)))
         };
-        let is_copied = |id: DataId<Fixed>| {
-            let base = self.comparer.base_data_of(id);
-            base.is_none_or(|base| !self.comparer.data_same(base))
-        };
+        let is_copied = |id: DataId<Fixed>| self.is_changed(id);
         let Some(array) = ends_at(image, id, rva) else {
             return Vec::new();
         };
@@ -218,6 +251,7 @@ impl Extraction<'_> {
         let lead = span.lead();
         let mut made = self.data(span.start, span.size, lead, piece);
         made.align = made.align.max(span.align);
+        made.origin = made.origin.map(|origin| Origin { lead, ..origin });
         if lead > 0 {
             made.bytes
                 .splice(0..0, std::iter::repeat_n(0, lead as usize));

@@ -1,5 +1,7 @@
 //! Data that is copied: its bytes, and what its pointers should reach.
 
+use std::ops::Range;
+
 use hpbuild_differ::decode::ReferenceKind;
 use hpbuild_differ::image::SwitchTable;
 use hpbuild_differ::meaning::{Target as Meaning, is_read_only, relative_entries, resolve};
@@ -7,7 +9,7 @@ use hpbuild_metadata::{Fixed, Rva};
 
 use super::constants::alignment;
 use super::{Extraction, Source};
-use crate::piece::{How, Piece, PieceId, Place, Reference, Room, Target};
+use crate::piece::{How, Origin, Piece, PieceId, Place, Reference, Room, Target};
 use crate::refusal::Code;
 
 /// More entries than a switch has; a record that claims them is not believed.
@@ -53,6 +55,7 @@ impl Extraction<'_> {
         let align = if holds_slots { align.max(8) } else { align };
         Piece {
             name: name.into(),
+            origin: Some(Origin { rva, lead: 0 }),
             room,
             align,
             bytes,
@@ -203,20 +206,28 @@ impl Extraction<'_> {
             );
         }
         let mut references = Vec::new();
-        for place in image.pe.relocations_in(rva, size) {
+        let places = image.pe.relocations_in(rva, size);
+        let led_to = |place: &Rva<Fixed>| {
+            let word = image.pe.bytes(*place, 8)?.first_chunk()?;
+            image.pe.rva_of(u64::from_le_bytes(*word))
+        };
+        let mut all: Vec<Rva<Fixed>> = places.iter().filter_map(led_to).collect();
+        all.sort_unstable();
+        let leads_into = |range: Range<Rva<Fixed>>| {
+            let first = all.partition_point(|target| *target < range.start);
+            all.get(first).is_some_and(|target| *target < range.end)
+        };
+        for place in places {
             let offset = place.get() - rva.get();
-            let value = image
-                .pe
-                .bytes(*place, 8)
-                .and_then(|bytes| bytes.try_into().ok())
-                .map(u64::from_le_bytes);
-            let target = match value.and_then(|value| image.pe.rva_of(value)) {
+            let target = match led_to(place) {
                 // The loader would take one that is not aligned; the table of patches does not.
                 Some(_) if !(lead + offset).is_multiple_of(8) => Err((
                     Code::DataNotUnderstood,
                     "a pointer at an offset that is not aligned".to_string(),
                 )),
-                Some(target) if offset + 8 <= size => self.pointer_target(target),
+                Some(target) if offset + 8 <= size => self
+                    .pointer_to_end(target, leads_into)
+                    .unwrap_or_else(|| self.pointer_target(target)),
                 _ => Err((
                     Code::DataNotUnderstood,
                     "a pointer that leads outside the image".to_string(),

@@ -1,5 +1,7 @@
 //! Addresses at which an array ends and something else may begin: which of the two is meant.
 
+use std::ops::Range;
+
 use hpbuild_differ::decode::{Back, ReferenceKind, reaches_back};
 use hpbuild_differ::meaning::{
     Target as Meaning, anonymous_extent, data_before, ends_at, holds_text, is_read_only, resolve,
@@ -71,6 +73,89 @@ impl Extraction<'_> {
             Some(false) => Ok(other),
             None => Err(end_of_array(&symbol.name, "what stands behind it")),
         }
+    }
+
+    /// What a pointer in copied data should hold that leads to where an array ends; `None` where what
+    /// stands there is meant. The end may be meant where the data lead into the array, too, as
+    /// `leads_into` says: then both must be the same place of the patch or the base.
+    pub(super) fn pointer_to_end(
+        &mut self,
+        rva: Rva<Fixed>,
+        leads_into: impl Fn(Range<Rva<Fixed>>) -> bool,
+    ) -> Option<Found> {
+        let image = &self.diff.fixed;
+        let array = data_before(image, rva)?;
+        let symbol = image.data_symbol(array);
+        if !image.types.is_array(symbol.type_index) || holds_text(image, rva) {
+            return None;
+        }
+        let behind = match resolve(image, rva) {
+            Meaning::Data { id, offset: 0 } => Some(id),
+            Meaning::Anonymous(_) if is_read_only(image, rva) => None,
+            Meaning::Outside => None,
+            _ => return None,
+        };
+        if let Some(found) = self.array_with_what_follows(array, rva) {
+            return Some(found);
+        }
+        if !leads_into(symbol.rva..rva) || behind.is_some_and(|id| self.is_for_one_pointer(id)) {
+            return None;
+        }
+        let name_behind = match behind {
+            Some(id) => image.data_symbol(id).display(),
+            None => "the constant behind it".into(),
+        };
+        let end = match self.data_target(array, 0, ReferenceKind::Address, false) {
+            Ok(Target::Base(start)) => match place_in_base(start, symbol.size) {
+                Ok(Target::Base(end)) => end,
+                other => return Some(other),
+            },
+            // Nothing but its end can be meant.
+            Ok(Target::Piece(start)) if resolve(image, rva) == Meaning::Outside => {
+                let offset = start.offset.saturating_add(symbol.size.into());
+                return Some(Ok(Target::Piece(Place::new(start.piece, offset))));
+            }
+            Ok(_) => return Some(Err(end_of_array(&symbol.name, &name_behind))),
+            Err(refused) => return Some(Err(refused)),
+        };
+        let is_there = match resolve(image, rva) {
+            Meaning::Data { id, .. } => {
+                let found = self.data_target(id, 0, ReferenceKind::Address, false);
+                found == Ok(Target::Base(end))
+            }
+            Meaning::Anonymous(_) => self.stands_there(rva, end),
+            _ => true,
+        };
+        Some(match is_there {
+            true => Ok(Target::Base(end)),
+            false => Err(end_of_array(&symbol.name, &name_behind)),
+        })
+    }
+
+    /// Whether data that only their source can name are reached once in the whole image. No compiler
+    /// keeps what nothing leads to, so that one pointer is meant to lead there.
+    fn is_for_one_pointer(&self, id: DataId<Fixed>) -> bool {
+        let image = &self.diff.fixed;
+        let reached = self.reached.get_or_init(|| {
+            let functions = (0..image.functions.len()).map(FunctionId::new);
+            let by_code = functions.flat_map(|id| image.references_of(id));
+            let by_code = by_code.map(|placed| placed.reference.target);
+            let pointers = image.pe.base_relocations.iter();
+            let by_data = pointers.filter_map(|place| {
+                let word = image.pe.bytes(*place, 8)?.first_chunk()?;
+                image.pe.rva_of(u64::from_le_bytes(*word))
+            });
+            let mut reached: Vec<_> = by_code.chain(by_data).collect();
+            reached.sort_unstable();
+            reached
+        });
+        let symbol = image.data_symbol(id);
+        let Some(end) = symbol.rva.checked_add(symbol.size.max(1)) else {
+            return false;
+        };
+        let first = reached.partition_point(|rva| *rva < symbol.rva);
+        let count = reached.partition_point(|rva| *rva < end) - first;
+        !symbol.global && count == 1
     }
 
     /// Refuses where code reaches back, from the address that data have, to constants without a name which

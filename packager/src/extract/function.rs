@@ -147,6 +147,7 @@ impl Extraction<'_> {
         self.unwind_of(id, piece, &extent);
         Piece {
             name: name.into(),
+            origin: None,
             room: Room::Code,
             align: CODE_ALIGN,
             bytes: bytes.to_vec(),
@@ -204,12 +205,12 @@ impl Extraction<'_> {
                     || !image.may_be_of_msvc(walk.id) && is_kept_or_indexed(machine, code, at);
                 is_end && (is_compared(machine, code, at) || is_walked())
             }
-            (Meaning::Data { .. }, Meaning::Data { .. }) => false,
             (Meaning::Function { id: from, .. }, Meaning::Function { id: target, .. }) => {
                 from == target
             }
-            _ => walk.are_together(derived.from, derived.target),
+            _ => false,
         };
+        let is_one = is_one || walk.are_together(derived.from, derived.target);
         if !is_one && is_read_only(image, derived.from) {
             let offset = Some(4 * derived.instruction);
             let message = "a constant reached through the address of its neighbour";

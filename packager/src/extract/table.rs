@@ -4,7 +4,7 @@
 use hpbuild_differ::handling::packed;
 use hpbuild_metadata::{Fixed, Rva};
 
-use crate::piece::{How, Piece, Place, Reference, Room, Target};
+use crate::piece::{How, Origin, Piece, Place, Reference, Room, Target};
 use crate::refusal::Code;
 
 /// Why a table cannot be carried.
@@ -111,8 +111,14 @@ impl<'a> Table<'a> {
     ) -> Result<Piece, Refused> {
         let bytes = self.get(0, self.at).ok_or_else(|| self.ends_early())?;
         self.references.sort_by_key(|reference| reference.offset);
+        // What describes code belongs to that code, and nothing else has its address.
+        let origin = (room != Room::Unwind).then_some(Origin {
+            rva: self.rva,
+            lead: 0,
+        });
         Ok(Piece {
             name: name.into(),
+            origin,
             room,
             align,
             bytes: bytes.to_vec(),

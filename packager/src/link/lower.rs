@@ -318,6 +318,7 @@ pub(super) fn new_piece(
 ) -> Piece {
     Piece {
         name: name.into(),
+        origin: None,
         room,
         align,
         bytes,

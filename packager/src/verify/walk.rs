@@ -10,7 +10,7 @@ use hpbuild_metadata::table::{Chunk, ForwardAttach, HotPatchTable};
 use hpbuild_metadata::{Base, Machine, Rva};
 
 use super::pe::View;
-use super::{Fault, Filled, arm64, fault, guard, x64};
+use super::{Fault, Filled, arm64, copies, fault, guard, x64};
 use crate::piece::{
     How, Parts, Piece, PieceId, Place, Redirect, Reference, Room, RuntimeEntry, Target, UnwindOf,
 };
@@ -60,6 +60,7 @@ pub(super) fn walk(
     }
     walk.check_exceptions();
     walk.check_order();
+    copies::check(&mut walk);
     guard::check(&mut walk);
     (walk.rvas.iter().flatten().count(), walk.references)
 }

@@ -101,6 +101,7 @@ impl Assembled {
     pub(crate) fn piece(self, name: &str) -> Piece {
         Piece {
             name: name.into(),
+            origin: None,
             room: Room::Code,
             align: 16,
             bytes: self.bytes,

@@ -426,6 +426,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
     };
     let piece = |name: &str, room, bytes: &[u8], zeros, references| Piece {
         name: name.into(),
+        origin: None,
         room,
         align: 16,
         bytes: bytes.to_vec(),

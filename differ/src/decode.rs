@@ -260,6 +260,35 @@ pub(crate) fn runs_on(machine: Machine, instruction: &[u8]) -> Option<bool> {
     }
 }
 
+/// Where control goes behind an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// To the next instruction.
+    Next,
+    /// Away, and to the next instruction if what is called comes back.
+    Call,
+    /// To where its operand points.
+    Jump,
+    /// There or to the next instruction.
+    ConditionalJump,
+    /// To one of many places: through a register or a table.
+    Indirect,
+    /// Out of the function through a pointer in memory, as to an import.
+    Away,
+    /// To who called the function.
+    Return,
+    /// Nowhere: it ends the process, or is no instruction.
+    Trap,
+}
+
+/// Where control goes behind a whole instruction.
+pub(crate) fn flow(machine: Machine, instruction: &[u8]) -> Flow {
+    match machine {
+        Machine::X64 => x64::flow(instruction),
+        Machine::Arm64 => arm64::flow(instruction),
+    }
+}
+
 /// Whether the register into which the instruction at `offset` puts an address is next used in a
 /// comparison, as that with the end of an array is. `bytes` are those of the function.
 pub fn is_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {

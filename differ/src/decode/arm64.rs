@@ -30,7 +30,7 @@ pub(super) use back::reaches_back;
 pub(super) use escapes::escape;
 pub use field::{AddressField, FieldError};
 pub use listing::text;
-pub(super) use listing::{constants_differing, is_compared, is_kept_or_indexed, runs_on};
+pub(super) use listing::{constants_differing, flow, is_compared, is_kept_or_indexed, runs_on};
 pub(super) use relative_tables::relative_tables;
 pub use text::Text;
 

@@ -38,7 +38,7 @@ pub(super) use escapes::escape;
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;
-pub(super) use uses::{constants_differing, index_scale, is_compared, runs_on};
+pub(super) use uses::{constants_differing, flow, index_scale, is_compared, runs_on};
 
 pub(super) fn decode<S: Side>(code: Code<'_, S>, body: &mut Body<S>) {
     let mut tables = Tables::default();

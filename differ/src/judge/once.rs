@@ -1,15 +1,24 @@
 //! Functions that have run for the last time when a patch is applied: those that nothing but static
-//! initialisers call, `main`, and what leads to it.
+//! initialisers call, `main`, and what leads to it; what makes static locals; and the loops of
+//! threads.
 //!
 //! What such a function does has been done by the base, and is not done again. A patch of it is
 //! applied without a fault and mends nothing. The entry point of a DLL and callbacks of the loader
 //! run again, for threads and at the end, so that a patch of what they call may mend a part; that is
 //! a warning.
 //!
+//! What makes a static local runs when its function is first entered (`statics`). Whether a process has
+//! come that far nobody knows, so that a patch of it may mend everything or nothing; that, too, is a
+//! warning. So is a change of what never returns (`endless`): whoever is in it stays there, and
+//! whoever enters it later finds the patch.
+//!
 //! A function whose address anything holds, or that is an export, may run at any time, and so may
 //! what it calls.
 
+mod endless;
 mod graph;
+mod statics;
+mod ways;
 
 use std::collections::BTreeSet;
 
@@ -17,8 +26,11 @@ use hpbuild_metadata::{Base, FunctionId};
 
 use super::initialisers::{self, Stretch};
 use super::{Case, Refusal, Severity};
+use crate::explain::Tag;
 use crate::image::Image;
+use endless::Endless;
 use graph::{Graph, Held, Reached};
+use statics::Makers;
 
 /// `IMAGE_FILE_DLL` (`winnt.h`).
 const DLL: u16 = 0x2000;
@@ -39,11 +51,14 @@ const RUNTIMES: [&str; 4] = [
 ];
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
-    let roots = Roots::new(case.comparer.base);
-    if case.redirected.is_empty() || roots.is_empty() {
+    if case.redirected.is_empty() {
         return;
     }
-    let once = Once::new(case, &roots);
+    let base = case.comparer.base;
+    let roots = Roots::new(base);
+    let makers = Makers::new(base);
+    let once = Once::new(case, &roots, &makers);
+    let mut endless = Endless::new(base);
     let mut last = None;
     for (id, _) in &case.redirected {
         // Initialisers themselves are refused as such.
@@ -53,8 +68,58 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         }
         if let Some(finding) = once.finding(case, &roots, *id) {
             refusals.push(finding);
+        } else if once.later.has(*id) && endless.is(*id) {
+            let what = "never returns; a thread that is in it stays in the base's code";
+            refusals.push(warning(base, *id, what, &[*id]));
         }
     }
+    makers_alone(case, &once, &makers, refusals);
+}
+
+/// Functions that changed nowhere but where they make static locals.
+fn makers_alone(case: &Case<'_>, once: &Once, makers: &Makers<Base>, refusals: &mut Vec<Refusal>) {
+    let changed = case.comparison.changed.iter();
+    let changed = changed.filter(|it| !it.in_owner && !it.is_line_number_only());
+    let changed = changed.filter(|it| once.later.has(it.base));
+    let mut changed = changed
+        .filter(|it| !makers.of(it.base).is_empty())
+        .peekable();
+    if changed.peek().is_none() {
+        return;
+    }
+    let fixed_makers = Makers::new(case.comparer.fixed);
+    for change in changed {
+        let (before, after) = (makers.of(change.base), fixed_makers.of(change.fixed));
+        let is_in = |offset: Option<u32>, makers: &[u32]| {
+            offset.is_some_and(|it| makers.binary_search(&it).is_ok())
+        };
+        let lines = change.explanation.lines.iter();
+        let inside: Vec<bool> = (lines.filter_map(|line| match line.tag {
+            Tag::Same | Tag::Gap => None,
+            Tag::Removed => Some(is_in(line.base_offset, before)),
+            Tag::Added => Some(is_in(line.fixed_offset, after)),
+        }))
+        .collect();
+        let is_alone = !inside.is_empty() && !inside.contains(&false);
+        if is_alone && change.parts.is_empty() {
+            let what = "changed only where it makes a static local, which a process does once";
+            let base = case.comparer.base;
+            refusals.push(warning(base, change.base, what, &[change.base]));
+        }
+    }
+}
+
+fn warning(
+    base: &Image<Base>,
+    id: FunctionId<Base>,
+    what: &str,
+    chain: &[FunctionId<Base>],
+) -> Refusal {
+    let name = base.display_name(id);
+    let message = format!("{name} {what}");
+    let mut finding = Refusal::new("HP026", name, message, evidence(base, id, chain));
+    finding.severity = Severity::Warn;
+    finding
 }
 
 /// Whether a function is of the C runtime's own.
@@ -102,10 +167,6 @@ impl Roots {
             is_dll: base.pe.characteristics & DLL != 0,
         }
     }
-
-    fn is_empty(&self) -> bool {
-        self.initialisers.is_empty() && self.callbacks.is_empty() && self.entry.is_none()
-    }
 }
 
 /// What is reached from where.
@@ -114,6 +175,8 @@ struct Once {
     later: Reached,
     initialisers: Reached,
     callbacks: Reached,
+    /// From where what may run at any time, or `main`, makes static locals.
+    made: Reached,
     /// From the entry point; in an EXE as far as `main`.
     entry: Reached,
     /// In an EXE the functions from the entry point to `main` or what serves as such, the last of
@@ -122,10 +185,10 @@ struct Once {
 }
 
 impl Once {
-    fn new(case: &Case<'_>, roots: &Roots) -> Self {
+    fn new(case: &Case<'_>, roots: &Roots, makers: &Makers<Base>) -> Self {
         let base = case.comparer.base;
         let lists: Vec<_> = roots.lists.iter().map(|it| (it.start, it.size)).collect();
-        let graph = Graph::new(case, &lists);
+        let graph = Graph::new(case, &lists, makers);
         let is_root = |id: &FunctionId<Base>| {
             roots.entry == Some(*id)
                 || roots.initialisers.contains(id)
@@ -138,14 +201,21 @@ impl Once {
             Held::By(_) => spine.first() != Some(id),
             Held::No => graph.is_lonely(base, *id) && !is_root(id),
         };
-        let body = spine.first().map_or(&[][..], |main| graph.callees(*main));
+        let main_calls = |main: &FunctionId<Base>| {
+            let callees = graph.callees(*main).iter().copied();
+            let again = callees.filter(|it| !graph.makes_with(*main, *it));
+            again.collect()
+        };
+        let body: Vec<_> = spine.first().map_or_else(Vec::new, main_calls);
         let free = base.function_ids().filter(is_free);
-        let later = graph.reached(free.chain(body.iter().copied()), None);
+        let later = graph.reached_again(free.chain(body));
+        let made = graph.made_by(|by| later.has(by) || spine.first() == Some(&by));
         let entry = roots.entry.filter(|_| roots.is_dll || main.is_some());
         Self {
             later,
             initialisers: graph.reached(roots.initialisers.iter().copied(), None),
             callbacks: graph.reached(roots.callbacks.iter().copied(), None),
+            made,
             entry: graph.reached(entry, main),
             spine,
         }
@@ -162,6 +232,9 @@ impl Once {
             (what, self.spine[at..].to_vec(), is_runtime)
         } else if self.later.has(id) {
             return None;
+        } else if self.made.has(id) {
+            let what = "is called to make a static local alone, which a process does once";
+            (what, self.made.chain(id), true)
         } else if roots.is_dll && roots.entry == Some(id) {
             let what = "is the entry point, which has run for the start of the process";
             (what, vec![id], true)
@@ -182,11 +255,9 @@ impl Once {
         } else {
             return None;
         };
-        let name = base.display_name(id);
-        let message = format!("{name} {what}");
-        let mut finding = Refusal::new("HP026", name, message, evidence(base, id, &chain));
-        if warns {
-            finding.severity = Severity::Warn;
+        let mut finding = warning(base, id, what, &chain);
+        if !warns {
+            finding.severity = Severity::Refuse;
         }
         Some(finding)
     }

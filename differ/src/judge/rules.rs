@@ -221,10 +221,16 @@ rules! {
         why "Static initialisers and callbacks of the loader have run in the base. A patched one \
              would not run again, a new one not at all, and the effect would be missing. The same \
              holds for functions that nothing but initialisers call, for main, which has been \
-             entered, and for what leads to it. What runs again for each thread or at the end, and \
-             the start of a C runtime that is linked in, is a warning."
-        do "Make the change where it takes effect later."
-        example "static Table table = build(5); becomes build(6): build has run with 5."
+             entered, and for what leads to it: all of that is certain, and refused. A warning is \
+             what may mend a part, or all, or nothing, as the process stands: what runs again for \
+             each thread or at the end, and the start of a C runtime that is linked in; what makes \
+             a static local, which is done when its function is first entered, and a process may \
+             have come that far or not; and a function that never returns, because a thread that is \
+             in it stays in the base's code, and one that enters it later does not."
+        do "Make the change where it takes effect later: where the value is read, and in what a loop \
+            calls. Where there is only a warning, see whether the process has passed there."
+        example "static Table table = build(5); becomes build(6): build has run with 5. Inside a \
+                 function the same is a warning."
     "HP027" Refuse "vtable changed"
         why "Live objects point at the base's vtable. If its entries change number, place or \
              meaning, they keep the old ones, and patched code would call through the wrong entry."

@@ -4,7 +4,7 @@ use hpbuild_metadata::{Rva, Side};
 
 use super::Text;
 use super::effects::{self, Flow};
-use crate::decode::{Code, Constants, Instruction, ReferenceKind};
+use crate::decode::{self, Code, Constants, Instruction, ReferenceKind};
 
 /// The text of each of the instructions; `name` names what operands point at. Where the
 /// disassembler cannot be had, instructions are written as numbers.
@@ -98,6 +98,35 @@ pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
     ))
 }
 
+/// See [`crate::decode::flow`].
+pub(in crate::decode) fn flow(instruction: &[u8]) -> decode::Flow {
+    let Some(word) = instruction.first_chunk().map(|it| u32::from_le_bytes(*it)) else {
+        return decode::Flow::Trap;
+    };
+    // A breakpoint with the number that Windows gives to debuggers goes on; compilers end what must
+    // not be reached with others.
+    if word & 0xffe0_001f == 0xd420_0000 {
+        return match (word >> 5) & 0xffff {
+            0xf000 => decode::Flow::Next,
+            _ => decode::Flow::Trap,
+        };
+    }
+    // Newer forms of compare and branch.
+    if matches!(word >> 24, 0x74 | 0x75 | 0xf4 | 0xf5) {
+        return decode::Flow::Indirect;
+    }
+    match effects::of(word).flow {
+        Flow::Next => decode::Flow::Next,
+        Flow::Call => decode::Flow::Call,
+        Flow::Branch { conditional: true } => decode::Flow::ConditionalJump,
+        Flow::Branch { conditional: false } => decode::Flow::Jump,
+        Flow::Indirect => decode::Flow::Indirect,
+        // `__fastfail`, and what is undefined.
+        Flow::Stop if word == 0xd43e_0060 || word >> 16 == 0 => decode::Flow::Trap,
+        Flow::Stop => decode::Flow::Return,
+    }
+}
+
 /// How many instructions behind an address its register is looked for.
 const USE_WINDOW: usize = 64;
 
@@ -147,6 +176,30 @@ fn next_use(bytes: &[u8], offset: u32) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_control_goes() {
+        use crate::decode::Flow;
+        for (word, expected) in [
+            (0xd503_201f_u32, Flow::Next),
+            (0x9400_0001, Flow::Call),
+            (0xd63f_0100, Flow::Call),
+            (0x1400_0001, Flow::Jump),
+            (0x5400_0020, Flow::ConditionalJump),
+            (0x3400_0020, Flow::ConditionalJump),
+            (0x3600_0020, Flow::ConditionalJump),
+            (0xd61f_0100, Flow::Indirect),
+            (0xd65f_03c0, Flow::Return),
+            (0xd65f_0bff, Flow::Return),
+            // brk #0xf000, brk #1, brk #0xf003, udf
+            (0xd43e_0000, Flow::Next),
+            (0xd420_0020, Flow::Trap),
+            (0xd43e_0060, Flow::Trap),
+            (0, Flow::Trap),
+        ] {
+            assert_eq!(flow(&word.to_le_bytes()), expected, "{word:#x}");
+        }
+    }
 
     #[test]
     fn constants() {

@@ -2,7 +2,7 @@
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Mnemonic, OpKind, Register};
 
-use crate::decode::Constants;
+use crate::decode::{Constants, Flow};
 
 /// Registers that a callee need not keep.
 pub(super) const VOLATILE: [Register; 7] = [
@@ -38,6 +38,32 @@ pub(in crate::decode) fn runs_on(instruction: &[u8]) -> Option<bool> {
     );
     let is_whole = iced.len() == instruction.len();
     Some(goes_on && is_whole && iced.mnemonic() != Mnemonic::Hlt)
+}
+
+/// See [`crate::decode::flow`].
+pub(in crate::decode) fn flow(instruction: &[u8]) -> Flow {
+    let iced = Decoder::with_ip(64, instruction, 0, DecoderOptions::NONE).decode();
+    if iced.is_invalid() || iced.mnemonic() == Mnemonic::Hlt {
+        return Flow::Trap;
+    }
+    match iced.flow_control() {
+        // What aborts a transaction goes on elsewhere, and that is its operand.
+        FlowControl::XbeginXabortXend => Flow::ConditionalJump,
+        FlowControl::Next => Flow::Next,
+        FlowControl::Call | FlowControl::IndirectCall => Flow::Call,
+        FlowControl::UnconditionalBranch => Flow::Jump,
+        FlowControl::ConditionalBranch => Flow::ConditionalJump,
+        // A table is read with an index; a table of methods, or a slot, is not.
+        FlowControl::IndirectBranch => {
+            let is_slot = iced.op0_kind() == OpKind::Memory;
+            match is_slot && iced.memory_index() == Register::None {
+                true => Flow::Away,
+                false => Flow::Indirect,
+            }
+        }
+        FlowControl::Return => Flow::Return,
+        FlowControl::Interrupt | FlowControl::Exception => Flow::Trap,
+    }
 }
 
 /// See [`crate::decode::is_compared`].
@@ -114,6 +140,31 @@ pub(in crate::decode) fn constants_differing(base: &[u8], fixed: &[u8]) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_control_goes() {
+        for (instruction, expected) in [
+            (&[0x90][..], Flow::Next),
+            (&[0xe8, 0, 0, 0, 0], Flow::Call),
+            (&[0xff, 0x15, 0, 0, 0, 0], Flow::Call),
+            (&[0xeb, 0], Flow::Jump),
+            (&[0x74, 0], Flow::ConditionalJump),
+            // jmp rax, jmp [rax+rcx*8]; jmp [rip], jmp [rax+8]
+            (&[0xff, 0xe0], Flow::Indirect),
+            (&[0xff, 0x24, 0xc8], Flow::Indirect),
+            (&[0xff, 0x25, 0, 0, 0, 0], Flow::Away),
+            (&[0xff, 0x60, 8], Flow::Away),
+            (&[0xc3], Flow::Return),
+            // int3, int 29h, ud2, hlt, no instruction
+            (&[0xcc], Flow::Trap),
+            (&[0xcd, 0x29], Flow::Trap),
+            (&[0x0f, 0x0b], Flow::Trap),
+            (&[0xf4], Flow::Trap),
+            (&[0x06], Flow::Trap),
+        ] {
+            assert_eq!(flow(instruction), expected, "{instruction:x?}");
+        }
+    }
 
     /// Only what is put somewhere may be the number of a line, and only where nothing else differs.
     #[test]

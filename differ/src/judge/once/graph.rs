@@ -3,6 +3,7 @@
 
 use hpbuild_metadata::{Base, FunctionId, Rva};
 
+use super::statics::Makers;
 use crate::decode::ReferenceKind;
 use crate::handling::{self, Value};
 use crate::image::{FunctionKind, Image};
@@ -33,6 +34,8 @@ pub(super) struct Graph {
     /// For each function where its own begin in `callees`, and their end.
     starts: Vec<usize>,
     callees: Vec<FunctionId<Base>>,
+    /// Of the callees those that a function enters only where it makes static locals; sorted.
+    made_with: Vec<(FunctionId<Base>, FunctionId<Base>)>,
     held: Vec<Held>,
     is_called: Vec<bool>,
 }
@@ -40,19 +43,21 @@ pub(super) struct Graph {
 impl Graph {
     /// Reads all references of the base. What points at functions from within `lists` does not
     /// count: who reads those lists is known.
-    pub(super) fn new(case: &Case<'_>, lists: &[(Rva<Base>, u32)]) -> Self {
+    pub(super) fn new(case: &Case<'_>, lists: &[(Rva<Base>, u32)], makers: &Makers<Base>) -> Self {
         let base = case.comparer.base;
         let count = base.functions.len();
         let mut graph = Self {
             starts: Vec::with_capacity(count + 1),
             callees: Vec::new(),
+            made_with: Vec::new(),
             held: vec![Held::No; count],
             is_called: vec![false; count],
         };
+        let mut made = Vec::new();
         for id in base.function_ids() {
             let start = graph.callees.len();
             graph.starts.push(start);
-            graph.add_code(case, id);
+            graph.add_code(case, id, makers.of(id), &mut made);
             graph.add_exits(base, id);
             graph.callees[start..].sort_unstable();
             let mut last = None;
@@ -65,6 +70,7 @@ impl Graph {
                 }
             }
             graph.callees.truncate(kept);
+            graph.add_made(id, start, &mut made);
         }
         graph.starts.push(graph.callees.len());
         for callee in &graph.callees {
@@ -74,8 +80,15 @@ impl Graph {
         graph
     }
 
-    /// What code of a function leads to.
-    fn add_code(&mut self, case: &Case<'_>, id: FunctionId<Base>) {
+    /// What code of a function leads to; what the instructions at the offsets `makers` enter is added
+    /// to `made`.
+    fn add_code(
+        &mut self,
+        case: &Case<'_>,
+        id: FunctionId<Base>,
+        makers: &[u32],
+        made: &mut Vec<FunctionId<Base>>,
+    ) {
         let base = case.comparer.base;
         for placed in base.references_of(id) {
             if placed.completed_elsewhere {
@@ -104,9 +117,23 @@ impl Graph {
             // A place inside a function is where a part of it goes on, not an entry to hand out.
             match is_address(placed.reference.kind) && offset == 0 {
                 true => self.hold(callee, id),
+                false if makers.binary_search(&placed.offset).is_ok() => made.push(callee),
                 false => self.callees.push(callee),
             }
         }
+    }
+
+    /// Empties `made` into the callees of a function, which begin at `start`.
+    fn add_made(&mut self, id: FunctionId<Base>, start: usize, made: &mut Vec<FunctionId<Base>>) {
+        if made.is_empty() {
+            return;
+        }
+        made.sort_unstable();
+        made.dedup();
+        made.retain(|it| self.callees[start..].binary_search(it).is_err());
+        self.made_with.extend(made.iter().map(|it| (id, *it)));
+        self.callees.append(made);
+        self.callees[start..].sort_unstable();
     }
 
     /// What an exception that leaves a function runs.
@@ -235,22 +262,50 @@ impl Graph {
         from: impl IntoIterator<Item = FunctionId<Base>>,
         but: Option<FunctionId<Base>>,
     ) -> Reached {
+        let from = from.into_iter().map(|id| (id, id));
+        self.spread(from, |caller, _| Some(caller) != but)
+    }
+
+    /// Everything that is entered at any time once `from` may be: not what makes static locals.
+    pub(super) fn reached_again(
+        &self,
+        from: impl IntoIterator<Item = FunctionId<Base>>,
+    ) -> Reached {
+        let from = from.into_iter().map(|id| (id, id));
+        self.spread(from, |caller, callee| !self.makes_with(caller, callee))
+    }
+
+    /// Everything that is entered to make the static locals of functions that `makes` tells.
+    pub(super) fn made_by(&self, makes: impl Fn(FunctionId<Base>) -> bool) -> Reached {
+        let from = self.made_with.iter().filter(|(by, _)| makes(*by));
+        self.spread(from.map(|(by, id)| (*id, *by)), |_, _| true)
+    }
+
+    /// Whether a function enters another only to make static locals.
+    pub(super) fn makes_with(&self, caller: FunctionId<Base>, callee: FunctionId<Base>) -> bool {
+        self.made_with.binary_search(&(caller, callee)).is_ok()
+    }
+
+    /// Everything that is entered once the first of each pair in `from` are, by the second; from a
+    /// function to another only where `goes`.
+    fn spread(
+        &self,
+        from: impl IntoIterator<Item = (FunctionId<Base>, FunctionId<Base>)>,
+        goes: impl Fn(FunctionId<Base>, FunctionId<Base>) -> bool,
+    ) -> Reached {
         let mut by = vec![None; self.held.len()];
         let mut open = Vec::new();
-        for id in from {
+        for (id, first) in from {
             if by[id.index()].is_none() {
-                by[id.index()] = Some(id);
+                by[id.index()] = Some(first);
                 open.push(id);
             }
         }
         let mut next = 0;
         while let Some(&id) = open.get(next) {
             next += 1;
-            if Some(id) == but {
-                continue;
-            }
             for callee in self.callees(id) {
-                if by[callee.index()].is_none() {
+                if by[callee.index()].is_none() && goes(id, *callee) {
                     by[callee.index()] = Some(id);
                     open.push(*callee);
                 }
@@ -306,7 +361,8 @@ impl Reached {
     pub(super) fn chain(&self, id: FunctionId<Base>) -> Vec<FunctionId<Base>> {
         let mut chain = vec![id];
         let mut last = id;
-        while let Some(by) = self.by[last.index()].filter(|by| *by != last) {
+        // Those that call each other may be entered by one of them.
+        while let Some(by) = self.by[last.index()].filter(|by| !chain.contains(by)) {
             if chain.len() == MAX_CHAIN {
                 break;
             }

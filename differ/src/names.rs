@@ -28,7 +28,7 @@ pub(crate) fn is_set_at_start(name: &str) -> bool {
 /// as DWARF has.
 pub(crate) fn is_vtable(name: &str) -> bool {
     name.starts_with("??_7")
-        || name.starts_with("_ZTV")
+        || is_itanium_vtable(name)
         || name.ends_with("::vtable$")
         || name.ends_with("::{vtable}")
 }
@@ -36,6 +36,18 @@ pub(crate) fn is_vtable(name: &str) -> bool {
 /// Whether a linkage name is an encoding of a readable one, rather than a plain name.
 pub(crate) fn is_mangled(name: &str) -> bool {
     name.starts_with('?') || name.starts_with("_Z") || name.starts_with("_R")
+}
+
+/// Whether this is what a vtable of the Itanium C++ ABI (5.1.4) is called. clang 21 and newer calls
+/// every one `_vtable$` within its class in debug information, where it has the type of a pointer:
+/// its address is what debuggers want to know. It is longer than that.
+pub(crate) fn is_itanium_vtable(name: &str) -> bool {
+    name.starts_with("_ZTV") || is_named_vtable(name)
+}
+
+/// The same of the names in debug information alone.
+pub(crate) fn is_named_vtable(name: &str) -> bool {
+    name.rsplit("::").next() == Some("_vtable$")
 }
 
 /// Tables and pointers of the load config, which the linker or the loader fills (`guard` headers of

@@ -20,7 +20,7 @@ use std::hash::{Hash, Hasher};
 use hashbrown::HashTable;
 use ms_pdb::types::fields::Field;
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord};
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 pub(crate) use members::VirtualFunction;
 pub(crate) use scalar::{Form, Scalar, Steps};
@@ -117,22 +117,33 @@ impl CodeViewTypes {
         }
         match self.data(index)? {
             TypeData::Array(array) => array.len.try_into().ok(),
-            TypeData::Struct(structure) if !structure.fixed.property.get().fwdref() => {
-                structure.length.try_into().ok()
-            }
-            TypeData::Union(union) if !union.fixed.property.get().fwdref() => {
-                union.length.try_into().ok()
-            }
-            TypeData::Enum(enumeration) => {
-                self.size_at(enumeration.fixed.underlying_type.get(), depth + 1)
-            }
             TypeData::Modifier(modifier) => self.size_at(modifier.underlying_type.get(), depth + 1),
             TypeData::Pointer(pointer) => Some(pointer.fixed.attr().size()),
             data => {
-                let (name, _) = definition_name(&data)?;
-                let definition = self.definition_of(name)?;
-                (definition != index).then(|| self.size_at(definition, depth + 1))?
+                let (name, is_definition) = definition_name(&data)?;
+                if is_definition {
+                    return self.defined_size(&data);
+                }
+                // Compilands need not agree on a name, and nothing says whose definition is meant.
+                let definitions = self.definitions_of(name);
+                let mut sizes = definitions.map(|it| self.defined_size(&self.data(it)?));
+                let size = sizes.next()??;
+                sizes.all(|other| other == Some(size)).then_some(size)
             }
+        }
+    }
+
+    /// Bytes of what a record defines.
+    fn defined_size(&self, data: &TypeData<'_>) -> Option<u32> {
+        match data {
+            TypeData::Struct(structure) => structure.length.try_into().ok(),
+            TypeData::Union(union) => union.length.try_into().ok(),
+            TypeData::Enum(enumeration) => {
+                let number = enumeration.fixed.underlying_type.get();
+                let is_known = self.stream.is_primitive(number);
+                is_known.then(|| primitive_size(number.0)).flatten()
+            }
+            _ => None,
         }
     }
 
@@ -165,47 +176,48 @@ impl CodeViewTypes {
         None
     }
 
-    /// Whether values of this type may be larger than it: the last member of a structure is an
-    /// array without a count, for which the type has no room and an initialiser has.
+    /// Whether values of this type may be larger than it: the last member of a structure, or any of a
+    /// union, is an array without a count, for which the type has no room and an initialiser has.
     pub(crate) fn is_open_ended(&self, index: u32) -> bool {
-        let mut index = TypeIndex(index);
-        for _ in 0..MAX_DEPTH {
-            if self.stream.is_primitive(index) {
-                return false;
+        let mut open = vec![TypeIndex(index)];
+        let mut seen = FxHashSet::default();
+        while let Some(index) = open.pop() {
+            if self.stream.is_primitive(index) || !seen.insert(index.0) {
+                continue;
             }
-            index = match self.data(index) {
-                Some(TypeData::Modifier(modifier)) => modifier.underlying_type.get(),
-                Some(TypeData::Array(array)) => {
-                    return u32::try_from(array.len).is_ok_and(|bytes| bytes == 0);
+            match self.data(index) {
+                Some(TypeData::Modifier(modifier)) => open.push(modifier.underlying_type.get()),
+                Some(TypeData::Array(array))
+                    if u32::try_from(array.len).is_ok_and(|bytes| bytes == 0) =>
+                {
+                    return true;
                 }
-                Some(data) => match self.last_member(index, &data) {
-                    Some(member) => member,
-                    None => return false,
-                },
-                None => return false,
-            };
+                Some(data) => open.extend(self.at_end(&data)),
+                None => {}
+            }
         }
         false
     }
 
-    /// The type of the last member of a structure or union, or where that is declared here only
-    /// its definition.
-    fn last_member(&self, index: TypeIndex, data: &TypeData<'_>) -> Option<TypeIndex> {
-        let (name, is_definition) = definition_name(data)?;
-        if !is_definition {
-            return self.definition_of(name).filter(|it| *it != index);
-        }
-        let list = match data {
-            TypeData::Struct(structure) => structure.fixed.field_list.get(),
-            TypeData::Union(union) => union.fixed.fields.get(),
-            _ => return None,
+    /// The types of what the end of a structure or union belongs to: its last member, all of a union;
+    /// where it is declared here only, its definitions.
+    fn at_end(&self, data: &TypeData<'_>) -> Vec<TypeIndex> {
+        let members = |list: TypeIndex| {
+            let fields = self.fields(list).into_iter();
+            fields.filter_map(|field| match field {
+                Field::Member(member) => Some(member.ty),
+                _ => None,
+            })
         };
-        let fields = self.fields(list).into_iter();
-        let mut members = fields.filter_map(|field| match field {
-            Field::Member(member) => Some(member.ty),
-            _ => None,
-        });
-        members.next_back()
+        match (definition_name(data), data) {
+            (Some((name, false)), _) => self.definitions_of(name).collect(),
+            (_, TypeData::Struct(it)) => {
+                let last = members(it.fixed.field_list.get()).next_back();
+                last.into_iter().collect()
+            }
+            (_, TypeData::Union(it)) => members(it.fixed.fields.get()).collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// The type of the only member of a structure.

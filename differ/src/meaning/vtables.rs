@@ -7,12 +7,13 @@ use super::content::pointer_at;
 use super::extent::comdat;
 use super::{Extent, Target, is_read_only, resolve};
 use crate::image::Image;
+use crate::names::is_itanium_vtable;
 use crate::read::is_locator;
 
 /// How the linkage names of what tells the class of an object begin.
 const LOCATOR: &str = "??_R4";
-/// Those of vtables of the Itanium C++ ABI, those of objects under construction among them.
-const ITANIUM: [&str; 2] = ["_ZTV", "_ZTC"];
+/// Those of the vtables of objects under construction (Itanium C++ ABI, 5.1.4).
+const UNDER_CONSTRUCTION: &str = "_ZTC";
 /// Longer mangled names of types are not looked for.
 const MAX_TYPE_NAME: usize = 1 << 12;
 
@@ -23,7 +24,7 @@ pub(super) fn reached_back<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<Ext
         Target::Data { id, .. } => {
             let symbol = image.data_symbol(id);
             let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-            let is_vtable = ITANIUM.iter().any(|it| linkage.starts_with(it));
+            let is_vtable = is_itanium_vtable(linkage) || linkage.starts_with(UNDER_CONSTRUCTION);
             is_vtable.then_some(Extent {
                 rva: symbol.rva,
                 size: symbol.size,

@@ -10,7 +10,7 @@ use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
 use crate::image::{Contribution, DataSymbol, Function, Procedure, SwitchTable};
 use crate::meaning::relative_entries;
-use crate::names::is_bound;
+use crate::names::{is_bound, is_named_vtable};
 use crate::pe::Pe;
 use crate::types::Types;
 
@@ -31,9 +31,14 @@ pub(super) fn data_symbols<S: Side>(
         };
         let told = raw.compiland.map(|index| CompilandId::new(index as usize));
         let given = || find(known.contributions, rva).map(|contribution| contribution.compiland);
+        // A vtable is typed as the pointer that leads to it.
+        let type_index = match is_named_vtable(&raw.name) {
+            true => 0,
+            false => raw.type_index,
+        };
         let size = types
-            .size(raw.type_index)
-            .filter(|_| !types.is_open_ended(raw.type_index));
+            .size(type_index)
+            .filter(|_| !types.is_open_ended(type_index));
         symbols.push(DataSymbol {
             rva,
             size: size.unwrap_or(0),
@@ -48,7 +53,7 @@ pub(super) fn data_symbols<S: Side>(
             }),
             global: raw.global,
             thread_local: raw.thread_local,
-            type_index: raw.type_index,
+            type_index,
         });
     };
     for module in modules {
@@ -127,6 +132,9 @@ fn add_publics<S: Side>(
         });
         if let Some(symbol) = matching {
             symbol.decorated = Some(public.name.clone());
+            if is_named_vtable(&symbol.name) {
+                symbol.name = public.name.clone();
+            }
             continue;
         }
         symbols.push(DataSymbol {

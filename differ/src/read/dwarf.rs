@@ -27,8 +27,9 @@ use super::symbols::{ModuleSymbols, RawData, RawProcedure, RawPublic, RawSeparat
 use crate::error::Error;
 use crate::image::{Compiland, SymbolSource, Tool};
 use crate::lines::LineRecords;
+use crate::names::is_itanium_vtable;
 use crate::pe::Pe;
-use crate::types::dwarf::DwarfTypes;
+use crate::types::dwarf::{CxxAbi, DwarfTypes};
 use contributions::contributions;
 use places::{constants, is_linker_made, own_vtables, starts};
 use sections::{CoffSymbol, CoffTables};
@@ -54,7 +55,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         .iter_mut()
         .flat_map(|unit| std::mem::take(&mut unit.types))
         .collect();
-    let (types, indices) = DwarfTypes::new(found);
+    let (types, indices) = DwarfTypes::new(found, cxx_abi(&units));
     let entries = Entries {
         named: units
             .iter_mut()
@@ -234,9 +235,12 @@ fn module<S: Side>(
             continue;
         };
         let mut type_index = found.ty;
-        // clang 21 and newer calls every vtable `_vtable$`, a pointer: its address is what debuggers
-        // want to know. It is longer than that.
-        if let Some(vtable) = found.linkage_name.as_ref().filter(|it| is_vtable(it)) {
+        // Debug information has another name for it, and the type of a pointer.
+        if let Some(vtable) = found
+            .linkage_name
+            .as_ref()
+            .filter(|it| is_itanium_vtable(it))
+        {
             (name, type_index) = (vtable.clone(), 0);
         }
         if let Some(linkage_name) = &found.linkage_name {
@@ -267,9 +271,17 @@ fn module<S: Side>(
     module
 }
 
-/// Whether this is the linkage name of a vtable (Itanium C++ ABI, 5.1.4).
-fn is_vtable(linkage_name: &str) -> bool {
-    linkage_name.starts_with("_ZTV")
+/// The C++ ABI, by the linkage names.
+fn cxx_abi(units: &[UnitFacts]) -> CxxAbi {
+    let mut named = units.iter().flat_map(|unit| &unit.named);
+    let is_microsoft = |named: &Named| {
+        let linkage_name = named.linkage_name.as_deref();
+        linkage_name.is_some_and(|name| name.starts_with('?'))
+    };
+    match named.any(|(_, named)| is_microsoft(named)) {
+        true => CxxAbi::Microsoft,
+        false => CxxAbi::Itanium,
+    }
 }
 
 /// RVA and size of a range of code; `None` for one that the linker dropped.

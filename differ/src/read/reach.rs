@@ -20,11 +20,12 @@ use crate::image::{Contribution, DataSymbol};
 use crate::names;
 use crate::pe::Pe;
 
-/// How the linkage names of vtables, tables of vtables, vtables of objects under construction and
-/// type information begin (Itanium C++ ABI, 5.1.4).
-const WORDS: [&str; 4] = ["_ZTV", "_ZTT", "_ZTC", "_ZTI"];
-/// Those of them that end with an address: what follows the last one are numbers of something else.
-const TABLES: [&str; 3] = ["_ZTV", "_ZTT", "_ZTC"];
+/// How the linkage names of tables of vtables and vtables of objects under construction begin
+/// (Itanium C++ ABI, 5.1.4). As vtables do, they end with an address: what follows the last one are
+/// numbers of something else.
+const TABLES: [&str; 2] = ["_ZTT", "_ZTC"];
+/// How those of type information begin, which is words as well.
+const TYPE_INFORMATION: &str = "_ZTI";
 /// How those of the names of types begin, which are texts.
 const TEXT: &str = "_ZTS";
 /// Bits of the numbers in what the C++ ABI lays out: distances, flags, and flags with a count of
@@ -82,7 +83,9 @@ pub(super) fn size_the_rest<S: Side>(
         let behind = [next, start.copied()].into_iter().flatten();
         let to_next = behind.filter_map(|rva| rva.checked_sub(symbol.rva)).min();
         symbol.size = to_next.map_or(room, |bytes| bytes.min(room));
-        if WORDS.iter().any(|prefix| linkage.starts_with(prefix)) {
+        let is_table = names::is_itanium_vtable(linkage)
+            || TABLES.iter().any(|prefix| linkage.starts_with(prefix));
+        if is_table || linkage.starts_with(TYPE_INFORMATION) {
             // Type information of classes that one object knows follows, under names of its own.
             let next = constants.partition_point(|it| *it <= symbol.rva);
             let to_next = constants
@@ -91,7 +94,7 @@ pub(super) fn size_the_rest<S: Side>(
             symbol.size = to_next.map_or(symbol.size, |bytes| bytes.min(symbol.size));
             symbol.size = words(pe, symbol.rva, symbol.size);
         }
-        if TABLES.iter().any(|prefix| linkage.starts_with(prefix)) {
+        if is_table {
             symbol.size = to_last_address(pe, symbol.rva, symbol.size);
         }
     }

@@ -27,9 +27,19 @@ const MAX_DEPTH: u32 = 64;
 /// What tells definitions of one name apart: layout, enumerators and virtual functions.
 type Looks = (u64, Vec<(String, Vec<u8>)>, Vec<VirtualFunction>);
 
+/// What lays out C++, as far as records of types leave it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CxxAbi {
+    /// That of GCC, and of everybody for Windows' GNU environments.
+    Itanium,
+    /// That of MSVC.
+    Microsoft,
+}
+
 /// The types of one image. Index 0 is none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DwarfTypes {
+    abi: CxxAbi,
     records: Vec<DwarfType<u32>>,
     /// Full definitions by name, in name order; of several the first ones that differ.
     definitions: BTreeMap<Box<str>, Vec<u32>>,
@@ -38,7 +48,10 @@ pub(crate) struct DwarfTypes {
 impl DwarfTypes {
     /// Orders the types of all units, each with its offset in `.debug_info`; returns the index
     /// for each offset, too.
-    pub(crate) fn new(found: Vec<(usize, DwarfType<usize>)>) -> (Self, FxHashMap<usize, u32>) {
+    pub(crate) fn new(
+        found: Vec<(usize, DwarfType<usize>)>,
+        abi: CxxAbi,
+    ) -> (Self, FxHashMap<usize, u32>) {
         let indices: FxHashMap<usize, u32> = (1_u32..)
             .zip(&found)
             .map(|(index, (offset, _))| (*offset, index))
@@ -50,6 +63,7 @@ impl DwarfTypes {
             .collect();
         name_by_typedefs(&mut records);
         let mut types = Self {
+            abi,
             records,
             definitions: BTreeMap::new(),
         };
@@ -98,8 +112,7 @@ impl DwarfTypes {
         }
         match self.record(index)? {
             DwarfType::Base { size, .. } => Some(*size),
-            // Only 64-bit images are read.
-            DwarfType::Pointer { size, .. } => Some(size.unwrap_or(8)),
+            DwarfType::Pointer { .. } => self.pointer_size(index),
             DwarfType::Alias { target, .. } => self.size_at((*target)?, depth + 1),
             DwarfType::Array {
                 element,
@@ -107,18 +120,64 @@ impl DwarfTypes {
                 size,
             } => size.or_else(|| {
                 let element = self.size_at((*element)?, depth + 1)?;
+                // Some languages count by a type of numbers, which is not followed.
+                let counts = Some(counts).filter(|counts| !counts.is_empty())?;
                 counts
                     .iter()
                     .try_fold(element, |all, count| all.checked_mul((*count)?))
             }),
+            // Units need not agree on a name, and nothing says whose definition is meant.
             DwarfType::Definition(definition) if definition.declaration => {
-                let found = self.definition(definition.name.as_deref()?)?;
-                (found != index).then(|| self.size_at(found, depth + 1))?
+                let mut sizes = self.definitions_of(definition).map(|it| it.size);
+                let size = sizes.next()?;
+                size.filter(|_| sizes.all(|other| other == size))
             }
             DwarfType::Definition(definition) => definition.size,
             DwarfType::Other { size, .. } => *size,
             DwarfType::Function { .. } => None,
         }
+    }
+
+    /// Bytes of a pointer or reference. Where nothing says, what leads to a member depends on the C++
+    /// ABI: in that of Itanium (2.3) it is a distance, and two words where it leads to a function. In
+    /// Microsoft's the class decides.
+    fn pointer_size(&self, index: u32) -> Option<u64> {
+        // Only 64-bit images are read.
+        const WORD: u64 = 8;
+        let DwarfType::Pointer { tag, target, size } = self.record(index)? else {
+            return None;
+        };
+        if size.is_some() || *tag != gimli::DW_TAG_ptr_to_member_type.0 {
+            return size.or(Some(WORD));
+        }
+        let target = self.unaliased(*target).and_then(|it| self.record(it));
+        match (self.abi, target?) {
+            (CxxAbi::Itanium, DwarfType::Function { .. }) => Some(2 * WORD),
+            (CxxAbi::Itanium, _) => Some(WORD),
+            (CxxAbi::Microsoft, _) => None,
+        }
+    }
+
+    /// A type without qualifiers and other names, which no layout has.
+    fn unaliased(&self, mut index: Option<u32>) -> Option<u32> {
+        for _ in 0..MAX_DEPTH {
+            let record = index.and_then(|index| self.record(index));
+            let Some(DwarfType::Alias { target, .. }) = record else {
+                break;
+            };
+            index = *target;
+        }
+        index
+    }
+
+    /// The full definitions that a declaration may stand for, of which equal ones count once.
+    fn definitions_of(&self, declared: &Definition<u32>) -> impl Iterator<Item = &Definition<u32>> {
+        let name = declared.name.as_deref().unwrap_or_default();
+        let found = self.definitions.get(name).into_iter().flatten();
+        found.filter_map(|index| match self.record(*index)? {
+            DwarfType::Definition(definition) => Some(definition),
+            _ => None,
+        })
     }
 
     /// Full definitions as (name without what hashes the source, index), in name order; several of
@@ -257,22 +316,29 @@ impl DwarfTypes {
         None
     }
 
-    /// Whether values of this type may be larger than it: the last member of a structure is an
-    /// array without a count, or with one of 0.
-    pub(crate) fn is_open_ended(&self, mut index: u32) -> bool {
-        for _ in 0..MAX_DEPTH {
-            let next = match self.record(index) {
-                Some(DwarfType::Array { counts, .. }) => {
-                    return counts.first().is_none_or(|count| count.unwrap_or(0) == 0);
+    /// Whether values of this type may be larger than it: the last member of a structure, or any of a
+    /// union, is an array without a count, or with one of 0.
+    pub(crate) fn is_open_ended(&self, index: u32) -> bool {
+        let mut open = vec![index];
+        let mut seen = FxHashSet::default();
+        while let Some(index) = open.pop() {
+            if !seen.insert(index) {
+                continue;
+            }
+            match self.record(index) {
+                Some(DwarfType::Array { counts, .. })
+                    if counts.first().is_none_or(|count| count.unwrap_or(0) == 0) =>
+                {
+                    return true;
                 }
-                Some(DwarfType::Alias { target, .. }) => *target,
-                Some(DwarfType::Definition(definition)) => {
-                    definition.members.last().and_then(|member| member.ty)
+                Some(DwarfType::Alias { target, .. }) => open.extend(target),
+                Some(DwarfType::Definition(declared)) if declared.declaration => {
+                    let definitions = self.definitions_of(declared);
+                    open.extend(definitions.flat_map(Definition::at_end));
                 }
-                _ => None,
-            };
-            let Some(next) = next else { return false };
-            index = next;
+                Some(DwarfType::Definition(definition)) => open.extend(definition.at_end()),
+                _ => {}
+            }
         }
         false
     }

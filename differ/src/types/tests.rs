@@ -65,3 +65,27 @@ fn a_tower_of_structures_is_walked_in_time() {
     assert_ne!(one.layout_hash(top), other.layout_hash(top));
     assert_eq!(one.size(top), Some(16));
 }
+
+/// `struct S`, declared, and defined with so many bytes by one compiland and another.
+fn namesakes(first: u16, second: u16) -> Option<u32> {
+    let structure = |property: u16, bytes: u16| {
+        let mut data = vec![0, 0];
+        data.extend_from_slice(&property.to_le_bytes());
+        data.extend_from_slice(&[0; 12]);
+        data.extend_from_slice(&bytes.to_le_bytes());
+        data.extend_from_slice(b"S\0");
+        (0x1505, data)
+    };
+    let records = [
+        structure(0x80, 0),
+        structure(0, first),
+        structure(0, second),
+    ];
+    CodeViewTypes::new(stream(&records), stream(&[])).size(0x1000)
+}
+
+#[test]
+fn a_declaration_of_several_structures_has_no_size() {
+    assert_eq!(namesakes(16, 16), Some(16));
+    assert_eq!(namesakes(4, 16), None);
+}

@@ -4,9 +4,9 @@ use hpbuild_metadata::{Rva, SectionOffset, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::carve::find;
-use super::is_vtable;
 use super::sections::{CoffSymbol, POINTER};
 use crate::image::Contribution;
+use crate::names::is_itanium_vtable;
 use crate::pe::Pe;
 
 /// How names of tables of exceptions begin.
@@ -34,7 +34,7 @@ pub(super) fn own_vtables<S: Side>(
 ) -> FxHashSet<SectionOffset> {
     let own = || {
         let own = symbols.iter().filter(|symbol| !symbol.global);
-        own.filter(|symbol| is_vtable(&symbol.name))
+        own.filter(|symbol| is_itanium_vtable(&symbol.name))
     };
     let mut counts: FxHashMap<&str, u32> = FxHashMap::default();
     for symbol in own() {

@@ -41,7 +41,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn layout(&self, index: Option<u32>, behind_pointer: bool, depth: u32) -> u64 {
         let mut hash = FxHasher::default();
-        let index = self.unaliased(index);
+        let index = self.types.unaliased(index);
         let record = index.and_then(|index| Some((index, self.types.record(index)?)));
         let Some((index, record)) = record.filter(|_| depth <= MAX_DEPTH) else {
             (depth > MAX_DEPTH, index.is_some()).hash(&mut hash);
@@ -95,18 +95,6 @@ impl Walk<'_> {
             }
             DwarfType::Other { tag, size } => (7_u8, tag, size).hash(hash),
         }
-    }
-
-    /// A type without qualifiers and other names, which no layout has.
-    fn unaliased(&self, mut index: Option<u32>) -> Option<u32> {
-        for _ in 0..MAX_DEPTH {
-            let record = index.and_then(|index| self.types.record(index));
-            let Some(DwarfType::Alias { target, .. }) = record else {
-                break;
-            };
-            index = *target;
-        }
-        index
     }
 
     fn definition(

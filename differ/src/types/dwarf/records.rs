@@ -78,6 +78,17 @@ pub(crate) struct Member<R> {
     pub(crate) ty: Option<R>,
 }
 
+impl<R: Copy> Definition<R> {
+    /// The types of what its end belongs to: its last member; of a union all.
+    pub(super) fn at_end(&self) -> impl Iterator<Item = R> {
+        let from = match self.tag_of_layout() == gimli::DW_TAG_union_type.0 {
+            true => 0,
+            false => self.members.len().saturating_sub(1),
+        };
+        self.members[from..].iter().filter_map(|member| member.ty)
+    }
+}
+
 impl<R> Definition<R> {
     /// A class is laid out as a structure is.
     pub(super) fn tag_of_layout(&self) -> u16 {

@@ -31,8 +31,8 @@ impl DwarfTypes {
                 DwarfType::Base { encoding, size, .. } => {
                     return way.end(u32::try_from(*size).ok()?, base_form(*encoding, *size));
                 }
-                DwarfType::Pointer { size, .. } => {
-                    let size = u32::try_from(size.unwrap_or(8)).ok()?;
+                DwarfType::Pointer { .. } => {
+                    let size = u32::try_from(self.pointer_size(index)?).ok()?;
                     return way.end(size, Form::Unsigned);
                 }
                 DwarfType::Alias { target, .. } => (*target)?,

@@ -36,7 +36,7 @@ fn structure(at: usize, name: &str, members: &[(u64, usize)]) -> (usize, DwarfTy
 }
 
 fn types(found: Vec<(usize, DwarfType<usize>)>) -> DwarfTypes {
-    DwarfTypes::new(found).0
+    DwarfTypes::new(found, CxxAbi::Itanium).0
 }
 
 /// Without remembering what was walked this would take 2^50 steps.
@@ -64,7 +64,7 @@ fn structures_that_hold_themselves_end() {
         name: None,
         target: Some(7),
     };
-    let types = DwarfTypes::new(vec![(7, alias)]).0;
+    let types = DwarfTypes::new(vec![(7, alias)], CxxAbi::Itanium).0;
     assert_eq!((types.size(1), types.udt_of(1)), (None, None));
 }
 
@@ -138,4 +138,105 @@ fn typedefs_name_what_has_no_tag() {
     assert_eq!(before.layout_hash(8), after.layout_hash(8));
     assert_ne!(before.layout_hash(8), before.layout_hash(9));
     assert_ne!(before.layout_hash(11), after.layout_hash(11));
+}
+
+/// What DWARF leaves out of pointers to members, the C++ ABI says, or nothing does.
+#[test]
+fn pointers_to_members() {
+    let pointer = |at, tag: gimli::DwTag, target| {
+        let (tag, target, size) = (tag.0, Some(target), None);
+        (at, DwarfType::Pointer { tag, target, size })
+    };
+    let found = || {
+        let function = DwarfType::Function {
+            result: None,
+            parameters: Vec::new(),
+            variadic: false,
+        };
+        let alias = DwarfType::Alias {
+            name: Some("method".into()),
+            target: Some(2),
+        };
+        let array = DwarfType::Array {
+            element: Some(5),
+            counts: vec![Some(5)],
+            size: None,
+        };
+        let member = gimli::DW_TAG_ptr_to_member_type;
+        vec![
+            int(4),
+            (2, function),
+            (3, alias),
+            pointer(4, member, INT),
+            pointer(5, member, 3),
+            (6, array),
+            pointer(7, gimli::DW_TAG_pointer_type, 3),
+        ]
+    };
+    let sizes = |abi| {
+        let types = DwarfTypes::new(found(), abi).0;
+        [4, 5, 6, 7].map(|index| types.size(index))
+    };
+    assert_eq!(
+        sizes(CxxAbi::Itanium),
+        [Some(8), Some(16), Some(80), Some(8)]
+    );
+    assert_eq!(sizes(CxxAbi::Microsoft), [None, None, None, Some(8)]);
+}
+
+/// A declaration is of no size where its name stands for structures of several.
+#[test]
+fn sizes_of_namesakes() {
+    let of_size = |at, bytes| {
+        let (at, mut found) = structure(at, "S", &[(0, INT)]);
+        if let DwarfType::Definition(definition) = &mut found {
+            definition.size = Some(bytes);
+        }
+        (at, found)
+    };
+    let size = |other| {
+        let all = vec![
+            int(4),
+            of_size(2, 4),
+            of_size(3, other),
+            structure(4, "S", &[]),
+        ];
+        types(all).size(4)
+    };
+    assert_eq!((size(4), size(16)), (Some(4), None));
+}
+
+/// Any member of a union may be the one that an initialiser makes longer, and an array whose count
+/// nothing says has no size.
+#[test]
+fn ends_that_are_open() {
+    let array = |at, counts| {
+        let (element, size) = (Some(INT), None);
+        (
+            at,
+            DwarfType::Array {
+                element,
+                counts,
+                size,
+            },
+        )
+    };
+    let union = |at, members: &[(u64, usize)]| {
+        let (at, mut found) = structure(at, "U", members);
+        if let DwarfType::Definition(definition) = &mut found {
+            definition.tag = gimli::DW_TAG_union_type.0;
+        }
+        (at, found)
+    };
+    let types = types(vec![
+        int(4),
+        array(2, vec![None]),
+        union(3, &[(0, 2), (0, INT)]),
+        structure(4, "S", &[(0, 2), (0, INT)]),
+        structure(5, "T", &[(0, INT), (0, 3)]),
+        array(6, Vec::new()),
+    ]);
+    let open = [2, 3, 4, 5].map(|index| types.is_open_ended(index));
+    assert_eq!(open, [true, true, false, true]);
+    assert_eq!(types.size(6), None);
 }

@@ -40,6 +40,8 @@ impl<'a> Walk<'_, 'a> {
             | gimli::DW_TAG_volatile_type
             | gimli::DW_TAG_restrict_type
             | gimli::DW_TAG_atomic_type => DwarfType::Alias { name: None, target },
+            // Elements that do not stand one behind the other.
+            gimli::DW_TAG_array_type if has_stride(entry) => DwarfType::Other { tag: tag.0, size },
             gimli::DW_TAG_array_type => DwarfType::Array {
                 element: target,
                 counts: Vec::new(),
@@ -172,9 +174,22 @@ impl<'a> Walk<'_, 'a> {
     pub(super) fn dimension(&mut self, entry: &Entry<'a>) {
         let count = Self::number(entry, gimli::DW_AT_count);
         let upper = Self::number(entry, gimli::DW_AT_upper_bound);
-        let count = count.or_else(|| upper?.checked_add(1));
+        // Where it is not said, it is that of the language; that of most is 0, and of the others 1.
+        let lower = entry.attr_value(gimli::DW_AT_lower_bound);
+        let count = count.or_else(|| {
+            let lower = lower.map_or(Some(0), |it| it.sdata_value())?;
+            upper?
+                .checked_add(1)?
+                .checked_add_signed(lower.checked_neg()?)
+        });
         if let Some(DwarfType::Array { counts, .. }) = self.open_type() {
-            counts.push(count);
+            counts.push(count.filter(|_| !has_stride(entry)));
         }
     }
+}
+
+/// Whether an array or one of its dimensions says how far elements are apart.
+fn has_stride(entry: &Entry<'_>) -> bool {
+    let strides = [gimli::DW_AT_byte_stride, gimli::DW_AT_bit_stride];
+    strides.into_iter().any(|stride| entry.has_attr(stride))
 }

@@ -2,6 +2,7 @@
 //! symbols name, sorted by address.
 
 mod references;
+mod runtime;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -17,6 +18,7 @@ use crate::types::Types;
 
 pub use references::PlacedReference;
 pub(crate) use references::References;
+pub use runtime::RuntimeLists;
 
 /// How MSVC's name for itself begins.
 const MSVC: &str = "Microsoft";
@@ -72,6 +74,8 @@ pub struct Image<S: Side> {
     /// Groups of object sections, sorted by place, disjoint, not empty; none where the symbols do not
     /// tell of them.
     pub groups: Vec<Group<S>>,
+    /// What the C runtime of MinGW works through.
+    pub runtime: RuntimeLists<S>,
     /// Types of functions and data.
     pub types: Types,
     /// Where records of compilands are read that few ask for; none without a PDB.

@@ -3,6 +3,7 @@
 
 mod beside;
 mod data;
+mod destructors;
 mod entry;
 mod function;
 mod guards;

@@ -16,6 +16,7 @@ mod pdb;
 mod places;
 mod present;
 mod reach;
+mod runtime;
 mod scan;
 mod source_places;
 mod symbols;

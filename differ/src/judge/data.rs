@@ -3,7 +3,8 @@
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
 use super::{
-    Case, Refusal, guards, lists, nameless, rights, state, tables, types, unknown_types, variables,
+    Case, Refusal, destructors, guards, lists, nameless, rights, state, tables, types,
+    unknown_types, variables,
 };
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
@@ -14,6 +15,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     initial_values(case, &mut refusals);
     nameless::judge(case, &mut refusals);
     lists::judge(case, &mut refusals);
+    destructors::judge(case, &mut refusals);
     tables::judge(case, &mut refusals);
     state::judge(case, &mut refusals);
     rights::judge(case, &mut refusals);

@@ -11,13 +11,12 @@ use crate::image::Image;
 
 /// The first and the last symbol of each list of functions that the start of the C runtime calls, and
 /// whether it does so for each thread again: the linker puts the sections `.CRT$XIA` to `.CRT$XIZ` and
-/// so on between them. Last the list of GNU's runtime.
-const LISTS: [(&str, &str, bool); 5] = [
+/// so on between them.
+const LISTS: [(&str, &str, bool); 4] = [
     ("__xi_a", "__xi_z", false),
     ("__xc_a", "__xc_z", false),
     ("__xl_a", "__xl_z", true),
     ("__xd_a", "__xd_z", true),
-    ("__CTOR_LIST__", "__DTOR_LIST__", false),
 ];
 
 /// The object sections of such lists that are called for each thread.
@@ -124,10 +123,25 @@ fn grouped<S: Side>(image: &Image<S>, list: &str) -> impl Iterator<Item = Stretc
     })
 }
 
+/// The list of MinGW's runtime.
+fn constructors<S: Side>(image: &Image<S>) -> Option<Stretch<S>> {
+    let (start, size) = image.runtime.constructors?;
+    Some(Stretch {
+        start,
+        size,
+        is_of_threads: false,
+    })
+}
+
 /// Where the lists of an image stand.
 pub(super) fn stretches<S: Side>(image: &Image<S>) -> Vec<Stretch<S>> {
     let grouped = INITIALISERS.iter().flat_map(|list| grouped(image, list));
-    between(image).flatten().chain(grouped).collect()
+    let constructors = constructors(image);
+    between(image)
+        .flatten()
+        .chain(grouped)
+        .chain(constructors)
+        .collect()
 }
 
 /// The lists of an image, as many for each.
@@ -142,7 +156,13 @@ fn lists<S: Side>(image: &Image<S>) -> Vec<List<'_, S>> {
         Some((id, origin(image, *rva)))
     });
     let callbacks = callbacks.collect();
-    between.chain(grouped).chain([callbacks]).collect()
+    let mut constructors = constructors(image).map_or_else(Vec::new, listed);
+    // They are called from the last to the first.
+    constructors.reverse();
+    between
+        .chain(grouped)
+        .chain([callbacks, constructors])
+        .collect()
 }
 
 /// The functions that the pointers in a stretch of data lead to.

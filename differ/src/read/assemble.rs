@@ -7,10 +7,12 @@ use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
 use super::alike::Decoded;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawGroup, RawPublic, RawSwitchTable};
-use super::{carve, data, image_relative, jump_tables, places, reach, scan, source_places};
+use super::{
+    carve, data, image_relative, jump_tables, places, reach, runtime, scan, source_places,
+};
 use crate::image::{
     Compiland, Contribution, DataSymbol, Fixup, Function, Group, Image, Mention, Procedure,
-    SwitchTable, SymbolSource,
+    RuntimeLists, SwitchTable, SymbolSource,
 };
 use crate::pe::Pe;
 use crate::records::CompilandStreams;
@@ -35,6 +37,8 @@ pub(super) struct Symbols<S: Side> {
     pub(super) starts: Vec<Rva<S>>,
     /// Places of constants whose symbols tell no size; sorted.
     pub(super) constants: Vec<Rva<S>>,
+    /// The symbols that tell of the lists of a runtime.
+    pub(super) lists: Vec<runtime::Named>,
     /// Sorted by place; none where nothing tells of them.
     pub(super) fixups: Vec<Fixup<S>>,
     /// From DWARF: (address, line), sorted by address; line 0 where nothing has one.
@@ -63,6 +67,7 @@ pub(crate) struct Unscanned<S: Side> {
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
     bodiless: Vec<Box<str>>,
     groups: Vec<Group<S>>,
+    runtime: RuntimeLists<S>,
     types: Types,
     streams: Option<Arc<CompilandStreams>>,
     source_names: Box<[u8]>,
@@ -82,8 +87,10 @@ impl<S: Side> Unscanned<S> {
             contributions,
             starts,
             constants,
+            lists,
             ..
         } = symbols;
+        let runtime = runtime::lists(&pe, &lists);
         places::tell_apart(&mut compilands);
         let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
         let mut switch_tables = switch_tables(&pe, &modules);
@@ -127,6 +134,7 @@ impl<S: Side> Unscanned<S> {
             cold_parts,
             bodiless,
             groups,
+            runtime,
             types,
             streams: symbols.streams,
             source_names: symbols.source_names,
@@ -220,6 +228,7 @@ impl<S: Side> Unscanned<S> {
             cold_parts: self.cold_parts,
             bodiless: self.bodiless,
             groups: self.groups,
+            runtime: self.runtime,
             types: self.types,
             streams: self.streams,
             source_names: self.source_names,

@@ -11,6 +11,7 @@ use super::assemble::Symbols;
 use super::contained::contained;
 use super::fixups;
 use super::pdb::{Module, OpenPdb, RawContribution, Streams};
+use super::runtime::is_list;
 use super::symbols::{self, ModuleSymbols, RawData, RawPublic};
 use crate::error::Error;
 use crate::image::{Compiland, Contribution, SymbolSource};
@@ -50,6 +51,8 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
             compiland(&name, symbols, LineRecords::new(streams.clone(), index))
         })
         .collect();
+    let lists = publics.iter().filter(|it| is_list(&it.name));
+    let lists = lists.map(|it| (it.name.clone(), it.place)).collect();
     Ok(Symbols {
         source,
         modules,
@@ -61,6 +64,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
         // Contributions tell.
         starts: Vec::new(),
         constants: Vec::new(),
+        lists,
         fixups,
         lines: Vec::new(),
         source_names,

@@ -97,6 +97,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         contributions,
         starts,
         constants,
+        lists: coff.lists,
         lines: lines(pe, &units),
         modules,
         // Fixups, names of source files and records of inlined calls are read from PDBs alone.

@@ -164,7 +164,10 @@ impl Graph {
             .filter(|it| !is_listed(**it));
         let absolute =
             absolute.filter(|it| base.pe.section_at(**it).is_some_and(|it| !it.is_code()));
-        let absolute = absolute.filter_map(|place| {
+        // Destructors run at the end. GNU ld lists them in the midst of code.
+        let destructors = base.runtime.destructors;
+        let destructors = destructors.map_or(&[][..], |it| base.pe.relocations_in(it.0, it.1));
+        let absolute = absolute.chain(destructors).filter_map(|place| {
             let word = base.pe.bytes(*place, 8)?.first_chunk()?;
             base.pe.rva_of(u64::from_le_bytes(*word))
         });

@@ -11,6 +11,7 @@ use hpbuild_metadata::{SectionOffset, Side};
 
 use crate::error::Error;
 use crate::pe::{Pe, Section};
+use crate::read::runtime::{Named, is_list};
 
 /// How many times larger a compressed section may be inside than outside. Real ones gain a factor
 /// of 2 to 6.
@@ -65,6 +66,8 @@ pub(super) struct CoffSymbols {
     pub(super) definitions: Vec<SectionDefinition>,
     /// Where further sections of object files start; nothing tells of their sizes.
     pub(super) starts: Vec<SectionOffset>,
+    /// Lists of the C runtime.
+    pub(super) lists: Vec<Named>,
 }
 
 /// The symbol table of an image, and the names that need it.
@@ -239,10 +242,15 @@ impl<'a, S: Side> CoffTables<'a, S> {
                     Some(String::from_utf8_lossy(&record[..end]))
                 }
             };
-            let Some(name) = name.filter(|name| !name.is_empty() && !LISTS.contains(&&**name))
-            else {
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
                 continue;
             };
+            if is_list(&name) {
+                found.lists.push((Box::from(&*name), place));
+            }
+            if LISTS.contains(&&*name) {
+                continue;
+            }
             if class == STATIC && is_section(&name) {
                 found.starts.push(place);
                 continue;

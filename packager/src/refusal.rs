@@ -149,8 +149,8 @@ rules! {
         "Compile without merging of globals; put something between an array and what follows it.",
         "buffer has 16 entries in the base and 32 in the fixed image, and the fixed function writes to entry 20.";
     DataNotUnderstood "HP075" "data that must be copied is not understood",
-        "The patch needs a copy of data that holds relative addresses or whose extent is not known.",
-        "Give the data a symbol with a type, or keep it unchanged.",
+        "The patch needs a copy of data that holds relative addresses or whose extent is not known. Or it holds the address of a variable of another DLL that the C runtime of MinGW fills in at the start (auto-import), which it does for the images that were loaded, not for a copy.",
+        "Give the data a symbol with a type, or keep it unchanged. Declare variables of other DLLs with __declspec(dllimport).",
         "A new table of four-byte addresses counted from the start of the image.";
     Previous "HP076" "the older patch is not carried",
         "Patches over one base are cumulative: the system reverts every function an older patch redirected and a newer one does not mention. The older patch redirects functions that this one does not.",

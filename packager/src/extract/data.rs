@@ -33,6 +33,16 @@ impl Extraction<'_> {
             let message = format!("{size:#x} bytes");
             self.refuse(Code::DataNotUnderstood, &name, None, message);
         }
+        if let Some(place) = image.runtime.rewritten_in(rva, size) {
+            let message = "the C runtime fills it in at the start (a runtime pseudo relocation), and \
+                           would not fill in a copy";
+            self.refuse(
+                Code::DataNotUnderstood,
+                &name,
+                place.checked_sub(rva),
+                message,
+            );
+        }
         let references = match resolve(image, rva) {
             Meaning::JumpTable(index) => self.table_entries(index, &name).unwrap_or_default(),
             _ => {

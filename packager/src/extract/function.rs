@@ -76,6 +76,12 @@ impl Extraction<'_> {
                 "its bytes are not in the file",
             );
         }
+        if let Some(place) = image.runtime.rewritten_in(extent.rva, extent.size) {
+            let message = "the C runtime fills in an address at the start (a runtime pseudo \
+                           relocation), and would not fill in a copy";
+            let offset = place.checked_sub(extent.rva);
+            self.refuse(Code::NotUnderstood, &name, offset, message);
+        }
         let relocated = match image.pe.machine {
             Machine::X64 => image.pe.relocations_in(extent.rva, extent.size),
             Machine::Arm64 => &[],

@@ -7,12 +7,13 @@
 //! | another changed function | the patch, when called; the base's entry, when its address is taken, so that pointers compare equal everywhere |
 //! | a new function, a cold part, a funclet | a copy in the patch |
 //! | writable data of the base | the base |
-//! | new data, changed constants, constants without pointers that are read in place, constants without a name | a copy |
+//! | new data, changed constants, constants without pointers that are read in place | a copy |
 //! | unchanged constants whose address is taken | the base |
+//! | constants without a name | the base, where their address is taken and it is known where the base has them, unchanged; a copy otherwise |
 //! | imports, guard pointers | slots that mirror the base's |
 //!
 //! What fits none of these is refused by name; nothing is guessed. In the end copies that overlap become
-//! one, so that what is copied has one address, whoever leads to it.
+//! one, so that what is copied has one address, whoever leads to it, and those go that the base has.
 
 mod code;
 mod constants;
@@ -23,6 +24,8 @@ mod data;
 mod ends;
 mod function;
 mod handler;
+mod kept;
+mod places;
 mod previous;
 mod table;
 mod throw;
@@ -147,8 +150,8 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         let refusals = previous.check(&diff.base, options.sequence, &redirects);
         extraction.refusals.extend(refusals);
     }
-    let parts = extraction.finish(options, redirects)?;
-    copies::joined(parts)
+    let parts = copies::joined(extraction.finish(options, redirects)?)?;
+    Ok(kept::kept(diff, &diff.comparer(), parts))
 }
 
 impl<'a> Extraction<'a> {

@@ -135,6 +135,38 @@ fn check_pdb(pair: &Pair, patch: &Patch) {
     tools::run_on("llvm-pdbutil-22", &all, &pdb);
 }
 
+/// What the base has without a name and unchanged is reached there, by code and by pointers; what
+/// changed is copied.
+#[test]
+fn constants_without_a_name_that_did_not_change_are_those_of_the_base() {
+    let all = pairs().expect("the prebuilt pairs");
+    let expected: [(&str, &[u8]); 3] = [
+        ("identity/check", b""),
+        ("identity/other", b""),
+        ("identity/text", b"good evening, all\0"),
+    ];
+    for (name, copied) in expected {
+        let mut machines = 0;
+        for pair in all.iter().filter(|pair| pair.name == name) {
+            let diff = compared(pair).expect("images that can be compared");
+            let patch = built(pair, &diff).expect("a patch");
+            let pieces = patch.parts.pieces.iter();
+            let copies = pieces.filter(|piece| piece.origin.is_some());
+            let copies: Vec<_> = copies.map(|piece| &*piece.bytes).collect();
+            let title = format!("{name} {:?}", pair.machine);
+            match copied {
+                [] => assert!(copies.is_empty(), "{title}: {copies:?}"),
+                _ => {
+                    let holds = |copy: &&[u8]| copy.windows(copied.len()).any(|it| it == copied);
+                    assert!(copies.iter().any(holds), "{title}: {copies:?}");
+                }
+            }
+            machines += 1;
+        }
+        assert_eq!(machines, 2, "{name}");
+    }
+}
+
 /// A newer patch must carry what an older one redirected, with a higher number.
 #[test]
 fn an_older_patch_must_be_carried() {

@@ -13,7 +13,7 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 16] = [
+const SCENARIOS: [(&str, &str); 17] = [
     ("adjoining", include_str!("running/adjoining.toml")),
     ("aligned", include_str!("running/aligned.toml")),
     ("bare", include_str!("running/cuts.toml")),
@@ -22,6 +22,7 @@ const SCENARIOS: [(&str, &str); 16] = [
     ("cuts", include_str!("running/cuts.toml")),
     ("edits", include_str!("running/edits.toml")),
     ("folded", include_str!("running/folded.toml")),
+    ("identity", include_str!("running/identity.toml")),
     ("msvc", include_str!("running/msvc.toml")),
     ("objects", include_str!("running/objects.toml")),
     ("pools", include_str!("running/pools.toml")),

@@ -24,7 +24,7 @@ use super::extent::{
 use super::readers::{MOST, Readers, is_of, sources};
 use super::{Comparer, Extent, Meaning, Target, is_read_only, resolve};
 use crate::decode::{Reference, ReferenceKind};
-use crate::image::Image;
+use crate::image::{Image, PlacedReference};
 
 /// An operand of a function.
 #[derive(Clone, Copy)]
@@ -64,6 +64,28 @@ impl Comparer<'_> {
                 .map_or(Meaning::Same, |(meaning, _)| meaning),
             Meaning::Unknown | Meaning::Different(_) => meaning,
         }
+    }
+
+    /// What two operands of functions mean, as far as it is known whose they are.
+    pub fn compare_placed(
+        &self,
+        (base, b): (FunctionId<Base>, &PlacedReference<Base>),
+        (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
+    ) -> Meaning {
+        let meaning = self.compare(b.reference.target, f.reference.target, b.reference.kind);
+        let operands = (
+            Operand {
+                function: base,
+                offset: b.offset,
+                reference: b.reference,
+            },
+            Operand {
+                function: fixed,
+                offset: f.offset,
+                reference: f.reference,
+            },
+        );
+        self.compare_operands(&operands.0, &operands.1, meaning)
     }
 
     /// Compares constants without a name whose ends nothing else tells.

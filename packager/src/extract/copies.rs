@@ -61,6 +61,27 @@ pub(super) fn joined(mut parts: Parts) -> Result<Parts, Vec<Refusal>> {
     Ok(parts)
 }
 
+/// The same parts without those of the copies `may_go` to which nothing leads.
+pub(super) fn without_unreached(mut parts: Parts, may_go: &[bool]) -> Parts {
+    let mut goes = may_go.to_vec();
+    for reference in parts.pieces.iter().flat_map(|piece| &piece.references) {
+        if let Target::Piece(place) = reference.target {
+            goes[place.piece.index()] = false;
+        }
+    }
+    let mut next = 0;
+    let numbers = goes.iter().map(|goes| {
+        let place = Place::start(PieceId(next));
+        next += u32::from(!goes);
+        place
+    });
+    let moves: Vec<Place> = numbers.collect();
+    aim(&mut parts, &moves);
+    let mut goes = goes.into_iter();
+    parts.pieces.retain(|_| !goes.next().unwrap_or_default());
+    parts
+}
+
 /// The copy of an image's data that a piece is: first byte and size.
 fn copied(piece: &Piece) -> Option<(u32, u32)> {
     let origin = piece.origin?;

@@ -1,6 +1,8 @@
 //! The destructors of MinGW's runtime, which are still to run. One that changed runs as the patch has it;
 //! the running base keeps the list itself.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
 
 use super::initialisers::{List, functions};
@@ -12,13 +14,18 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     let pairing = case.comparer.pairing;
     let (before, after) = (listed(base), listed(fixed));
+    let known: BTreeSet<FunctionId<Base>> = before.iter().map(|(id, _)| *id).collect();
+    // Of several entries of one function the first counts.
+    let places = after.iter().enumerate().rev();
+    let places: BTreeMap<FunctionId<Fixed>, usize> =
+        places.map(|(at, (id, _))| (*id, at)).collect();
     let place = |id: FunctionId<Base>| {
         let mut partners = pairing.fixed_functions(id);
-        partners.find_map(|partner| after.iter().position(|it| it.0 == partner))
+        partners.find_map(|partner| places.get(&partner).copied())
     };
     let is_old = |id: FunctionId<Fixed>| {
         let mut partners = pairing.base_functions(id);
-        partners.any(|partner| before.iter().any(|it| it.0 == partner))
+        partners.any(|partner| known.contains(&partner))
     };
     for (id, _) in before.iter().filter(|it| place(it.0).is_none()) {
         refusals.push(finding(base, *id, "is a destructor no more", "the base"));
@@ -31,10 +38,11 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             "the fixed image",
         ));
     }
-    let places = before.iter();
-    let stays = places.filter_map(|(id, origin)| Some((*id, (place(*id)?, *origin))));
-    let (stays, places): (Vec<_>, Vec<_>) = stays.unzip();
-    if let Some((_, second)) = swapped(&places) {
+    let stays = before
+        .iter()
+        .filter_map(|(id, origin)| Some((*id, (place(*id)?, *origin))));
+    let (stays, order): (Vec<_>, Vec<_>) = stays.unzip();
+    if let Some((_, second)) = swapped(&order) {
         let what = "is a destructor that runs in another order";
         refusals.push(finding(base, stays[second], what, "the base"));
     }

@@ -286,9 +286,9 @@ rules! {
     "HP033" Refuse "changed constant reached by unchanged code"
         why "A table changed, and a writable pointer or an export leads to it, or code stores its \
              address. Code that goes that way keeps the base's table, as objects do that exist. \
-             Where code compares the address, nothing of the base is equal to the copy in the \
-             patch. Where a structure, or a table of functions, is only handed on, or other \
-             constants lead to it, the finding is a warning: somebody may keep the address."
+             Where the address is only compared, or that of a structure or a table of functions is \
+             handed on, or other constants lead there, the finding is a warning: somebody may keep \
+             the address, and what keeps it is not equal to that of the copy in the patch."
         do "Change the code that reads the table instead; of a table of functions, the functions."
         example "static const int *chosen = table; and an entry of table changes: the base's \
              chosen leads to the base's table."

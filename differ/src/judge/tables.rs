@@ -68,8 +68,9 @@ fn pointer_to(
 }
 
 /// What code of the base does with the address of a constant that changed: objects of the running
-/// process that keep it go on with the base's, and no comparison finds the copy in the patch equal to it.
-/// What others get may be kept by them; where it is numbers or a text, that is the old ones at worst.
+/// process that keep it go on with the base's, and no comparison finds the copy in the patch equal to it;
+/// that they keep it is sure only where code stores it. What others get may be kept by them; where it is
+/// numbers or a text, that is the old ones at worst.
 fn held(case: &Case<'_>, symbol: &DataSymbol<Base>) -> Option<Refusal> {
     let image = case.comparer.base;
     let end = symbol.rva.checked_add(symbol.size)?;
@@ -96,7 +97,8 @@ fn held(case: &Case<'_>, symbol: &DataSymbol<Base>) -> Option<Refusal> {
         }
         Some((Escape::Compared, id)) => {
             let what = "compares its address, which is another one in the patch";
-            format!("{shown} changed, and {} {what}", function(id))
+            let message = format!("{shown} changed, and {} {what}", function(id));
+            return Some(warning(name, message, evidence));
         }
         _ if !has_parts(image, symbol) => return None,
         Some((Escape::Handed, id)) => {

@@ -124,6 +124,14 @@ fn guard_flags(image: &[u8]) -> usize {
     offset as usize + 0x90
 }
 
+/// What random words found once: a table of no entries that is the last of its section.
+#[test]
+fn damaged_once() {
+    let words = [(2_518_724_313, 0)];
+    patch("x64", &damage("x64", &words));
+    patch("arm64", &damage("arm64", &words));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 

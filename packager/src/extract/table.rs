@@ -110,6 +110,8 @@ impl<'a> Table<'a> {
         align: u32,
     ) -> Result<Piece, Refused> {
         let bytes = self.get(0, self.at).ok_or_else(|| self.ends_early())?;
+        // A table of no entries has an address all the same, which must lie in a section.
+        let bytes = if bytes.is_empty() { &[0; 4] } else { bytes };
         self.references.sort_by_key(|reference| reference.offset);
         // What describes code belongs to that code, and nothing else has its address.
         let origin = (room != Room::Unwind).then_some(Origin {

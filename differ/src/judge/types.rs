@@ -16,6 +16,9 @@ use crate::types::{Sources, Types, VirtualFunction, difference};
 /// A name of a type, and its index.
 type Named = (String, u32);
 
+/// Types, and which of them are definitions with names, in the order of these.
+type Defined<'a> = (&'a Types, &'a [Named]);
+
 /// What differs in a type: a rule, what to say, and what shows it.
 pub(super) type Finding = (&'static str, &'static str, String);
 
@@ -106,7 +109,7 @@ fn only_in<'a>(these: &'a [(String, u32)], others: &[(String, u32)]) -> Vec<&'a 
 /// leave out the definition where no code of theirs makes such an object. Whether the layout is the
 /// same nobody can tell.
 fn one_sided(
-    (types, definitions): (&Types, &[Named]),
+    (types, definitions): Defined<'_>,
     lost: &[&str],
     used_by_other: &FxHashSet<String>,
     side: &str,
@@ -145,7 +148,7 @@ fn names(types: &Types, name: &str, index: u32) -> (String, String) {
 /// Types that changed functions of the base use and that only the base has, where those of the fixed
 /// image use another one made by the same template: objects that exist have the layout of the former.
 fn replaced<'a>(
-    ((base, before), (fixed, after)): ((&Types, &[Named]), (&Types, &[Named])),
+    ((base, before), (fixed, after)): (Defined<'_>, Defined<'_>),
     lost: impl Iterator<Item = &'a str>,
     gained: impl Iterator<Item = &'a str>,
     refusals: &mut Vec<Refusal>,

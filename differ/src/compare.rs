@@ -265,18 +265,7 @@ fn references_differ(
             continue;
         }
         let places = (b.reference.target, f.reference.target);
-        let operands = (
-            Operand {
-                function: base,
-                offset: b.offset,
-                reference: b.reference,
-            },
-            Operand {
-                function: fixed,
-                offset: f.offset,
-                reference: f.reference,
-            },
-        );
+        let operands = (Operand::new(base, b), Operand::new(fixed, f));
         let meaning = seen.compare(comparer, places, b.reference.kind);
         let meaning = comparer.compare_operands(&operands.0, &operands.1, meaning);
         // What has other contents counts, whether or not an array ends where it starts: which of

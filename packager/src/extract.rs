@@ -15,6 +15,7 @@
 //! What fits none of these is refused by name; nothing is guessed. In the end copies that overlap become
 //! one, so that what is copied has one address, whoever leads to it, and those go that the base has.
 
+mod alike;
 mod code;
 mod constants;
 mod continuations;

@@ -37,6 +37,17 @@ pub(crate) struct Operand<S: Side> {
     pub(crate) reference: Reference<S>,
 }
 
+impl<S: Side> Operand<S> {
+    /// That of a function whose operands were read.
+    pub(crate) fn new(function: FunctionId<S>, placed: &PlacedReference<S>) -> Self {
+        Self {
+            function,
+            offset: placed.offset,
+            reference: placed.reference,
+        }
+    }
+}
+
 /// Constants without a name on both sides, as far as two functions reach them by two operands.
 pub(super) type Reach = (Extent<Base>, Extent<Fixed>);
 
@@ -73,18 +84,7 @@ impl Comparer<'_> {
         (fixed, f): (FunctionId<Fixed>, &PlacedReference<Fixed>),
     ) -> Meaning {
         let meaning = self.compare(b.reference.target, f.reference.target, b.reference.kind);
-        let operands = (
-            Operand {
-                function: base,
-                offset: b.offset,
-                reference: b.reference,
-            },
-            Operand {
-                function: fixed,
-                offset: f.offset,
-                reference: f.reference,
-            },
-        );
+        let operands = (Operand::new(base, b), Operand::new(fixed, f));
         self.compare_operands(&operands.0, &operands.1, meaning)
     }
 

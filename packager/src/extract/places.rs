@@ -6,21 +6,19 @@
 //! different things, or two constants belong to one, nothing is known.
 
 use hpbuild_differ::Diff;
-use hpbuild_differ::compare::Kind;
 use hpbuild_differ::decode::ReferenceKind;
 use hpbuild_differ::image::{Image, PlacedReference};
 use hpbuild_differ::meaning::{Comparer, Meaning, Target, is_read_only};
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::alike::{Pair, have_same_shape, reshaped};
 use super::kept::{Reached, place_in_image};
 use crate::piece::{Parts, Room};
 
 /// No more places of one function are compared with those of the other.
 const MAX_COMPARED: usize = 1 << 12;
 
-/// A function in both images.
-type Pair = (FunctionId<Base>, FunctionId<Fixed>);
 /// An operand in both images.
 type Operands<'a> = (&'a PlacedReference<Base>, &'a PlacedReference<Fixed>);
 
@@ -152,31 +150,15 @@ impl Places {
 /// The pairs of functions that reach the same at the same places of their bodies, and the others which
 /// take an address that is demanded.
 fn pairs_that_reach(diff: &Diff, demanded: &FxHashSet<Rva<Fixed>>) -> (Vec<Pair>, Vec<Pair>) {
-    let changed: FxHashSet<Pair> = diff
-        .comparison
-        .changed
-        .iter()
-        .filter(|change| {
-            let moved = [Kind::Code, Kind::DataTarget];
-            change.kinds.iter().any(|kind| moved.contains(kind))
-        })
-        .map(|change| (change.base, change.fixed))
-        .collect();
+    let reshaped = reshaped(diff);
     let (mut alike, mut others) = (Vec::new(), Vec::new());
     for &(base, fixed, _) in diff.pairing.bodies() {
-        let (b, f) = (
-            diff.base.references_of(base),
-            diff.fixed.references_of(fixed),
-        );
-        let same_shape = b.len() == f.len()
-            && b.iter().zip(f).all(|(b, f)| {
-                (b.offset, b.length, b.reference.kind, b.reference.field)
-                    == (f.offset, f.length, f.reference.kind, f.reference.field)
-            });
-        if same_shape && !changed.contains(&(base, fixed)) {
-            alike.push((base, fixed));
-        } else if f.iter().any(|f| demanded.contains(&f.reference.target)) {
-            others.push((base, fixed));
+        let pair = (base, fixed);
+        let mut taken = diff.fixed.references_of(fixed).iter();
+        if have_same_shape(diff, pair) && !reshaped.contains(&pair) {
+            alike.push(pair);
+        } else if taken.any(|f| demanded.contains(&f.reference.target)) {
+            others.push(pair);
         }
     }
     (alike, others)

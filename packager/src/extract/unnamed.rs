@@ -9,12 +9,13 @@
 use std::collections::BTreeSet;
 
 use hpbuild_differ::Diff;
-use hpbuild_differ::compare::Kind;
 use hpbuild_differ::decode::ReferenceKind;
 use hpbuild_differ::image::Image;
 use hpbuild_differ::meaning::{Comparer, Meaning, Target, is_read_only};
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::alike::{have_same_shape, reshaped};
 
 /// For each address of unnamed writable data in the fixed image that unchanged code reaches its
 /// address in the base; `None` where two functions disagree.
@@ -25,33 +26,16 @@ const MAX_COMPARED: usize = 1 << 16;
 
 /// Looks at every pair of functions of the same shape that reach the same data.
 pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
-    let changed: BTreeSet<(FunctionId<Base>, FunctionId<Fixed>)> = diff
-        .comparison
-        .changed
-        .iter()
-        .filter(|change| {
-            let moved = [Kind::Code, Kind::DataTarget];
-            change.kinds.iter().any(|kind| moved.contains(kind))
-        })
-        .map(|change| (change.base, change.fixed))
-        .collect();
+    let changed = reshaped(diff);
     let mut found = Unnamed::default();
     for &(base, fixed, _) in diff.pairing.bodies() {
-        if changed.contains(&(base, fixed)) {
+        if changed.contains(&(base, fixed)) || !have_same_shape(diff, (base, fixed)) {
             continue;
         }
         let (b, f) = (
             diff.base.references_of(base),
             diff.fixed.references_of(fixed),
         );
-        let same_shape = b.len() == f.len()
-            && b.iter().zip(f).all(|(b, f)| {
-                (b.offset, b.length, b.reference.kind, b.reference.field)
-                    == (f.offset, f.length, f.reference.kind, f.reference.field)
-            });
-        if !same_shape {
-            continue;
-        }
         for (b, f) in b.iter().zip(f) {
             let (b, f) = (b.reference.target, f.reference.target);
             // A function that differs in a number may reach another variable as well, where one of them

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hpbuild_metadata::{Base, FunctionId, Side};
+use hpbuild_metadata::{Base, FunctionId, Rva, Side};
 
 use super::{Case, Refusal};
 use crate::decode::ReferenceKind;
@@ -28,10 +28,11 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let after: BTreeSet<_> = after
         .flat_map(|id| addresses(fixed, id, |rva| comparer.in_fixed(rva)))
         .collect();
+    // That these cannot be told apart is a finding of its own.
+    let unmatched: BTreeSet<_> = case.comparison.unmatched_base.iter().copied().collect();
     for (target, by) in before {
-        let is_unmatched = case.comparison.unmatched_base.contains(&target);
-        let mut stays = after.iter();
-        if is_unmatched || stays.any(|it| comparer.pairing.linked(target, *it)) {
+        let mut partners = comparer.pairing.fixed_functions(target);
+        if unmatched.contains(&target) || partners.any(|it| after.contains(&it)) {
             continue;
         }
         let (name, by) = (base.display_name(target), base.display_name(by));
@@ -47,7 +48,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 fn addresses<S: Side>(
     image: &Image<S>,
     function: FunctionId<S>,
-    resolve: impl Fn(hpbuild_metadata::Rva<S>) -> Target<S>,
+    resolve: impl Fn(Rva<S>) -> Target<S>,
 ) -> Vec<FunctionId<S>> {
     let taken = image
         .references_of(function)

@@ -20,6 +20,7 @@ mod graph;
 mod statics;
 mod ways;
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 
 use hpbuild_metadata::{Base, FunctionId};
@@ -57,7 +58,9 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let base = case.comparer.base;
     let roots = Roots::new(base);
     let makers = Makers::new(base);
-    let once = Once::new(case, &roots, &makers);
+    // Few images have nothing that runs once, and few functions never return.
+    let once = LazyCell::new(|| Once::new(case, &roots, &makers));
+    let any_once = !roots.is_empty() || !makers.is_empty();
     let mut endless = Endless::new(base);
     let mut last = None;
     for (id, _) in &case.redirected {
@@ -66,14 +69,17 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         if is_again || roots.initialisers.contains(id) || roots.callbacks.contains(id) {
             continue;
         }
-        if let Some(finding) = once.finding(case, &roots, *id) {
+        let finding = any_once.then(|| once.finding(case, &roots, *id));
+        if let Some(finding) = finding.flatten() {
             refusals.push(finding);
-        } else if once.later.has(*id) && endless.is(*id) {
+        } else if endless.is(*id) && once.later.has(*id) {
             let what = "never returns; a thread that is in it stays in the base's code";
             refusals.push(warning(base, *id, what, &[*id]));
         }
     }
-    makers_alone(case, &once, &makers, refusals);
+    if !makers.is_empty() {
+        makers_alone(case, &once, &makers, refusals);
+    }
 }
 
 /// Functions that changed nowhere but where they make static locals.
@@ -166,6 +172,10 @@ impl Roots {
             entry: base.pe.entry_point.and_then(|rva| base.function_at(rva)),
             is_dll: base.pe.characteristics & DLL != 0,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.initialisers.is_empty() && self.callbacks.is_empty() && self.entry.is_none()
     }
 }
 

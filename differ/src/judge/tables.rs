@@ -1,6 +1,7 @@
 //! Changed constants that unchanged code and objects of the running process still lead to: vtables,
 //! what writable pointers and exports lead to, and what code keeps the address of.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use hpbuild_metadata::{Base, FunctionId, Rva, Side};
@@ -13,7 +14,11 @@ use crate::names::is_vtable;
 use crate::pe::ExportTarget;
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    if case.comparison.data.is_empty() {
+        return;
+    }
     let image = case.comparer.base;
+    let leads = Leads::new(case);
     for change in &case.comparison.data {
         let symbol = image.data_symbol(change.base);
         let (name, shown) = (&*symbol.name, symbol.display());
@@ -24,7 +29,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             refusals.push(Refusal::new("HP027", name, message, evidence));
             continue;
         }
-        let holder = pointer_to(image, symbol, |place| !is_read_only(image, place));
+        let holder = leads.holder(symbol, |place| !is_read_only(image, place));
         let is_exported = image.pe.exports.iter().any(
             |export| matches!(&export.target, ExportTarget::Rva(rva) if is_inside(symbol, *rva)),
         );
@@ -37,7 +42,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             refusals.push(Refusal::new("HP033", name, message, evidence.clone()));
         }
         if holder.is_none() && !is_exported {
-            refusals.extend(held(case, symbol));
+            refusals.extend(held(&leads, symbol));
         }
     }
 }
@@ -47,46 +52,80 @@ fn is_inside<S: Side>(symbol: &DataSymbol<S>, rva: Rva<S>) -> bool {
         .is_some_and(|offset| offset < symbol.size)
 }
 
-/// What holds a pointer into `symbol` at such a place, by name or address.
-fn pointer_to(
-    image: &Image<Base>,
-    symbol: &DataSymbol<Base>,
-    is_wanted: impl Fn(Rva<Base>) -> bool,
-) -> Option<String> {
-    let place = image.pe.base_relocations.iter().find(|place| {
-        let address = image
-            .pe
-            .bytes(**place, 8)
-            .and_then(|bytes| bytes.first_chunk());
-        let target = address.and_then(|word| image.pe.rva_of(u64::from_le_bytes(*word)));
-        target.is_some_and(|target| is_inside(symbol, target)) && is_wanted(**place)
-    })?;
-    let named = image
-        .data_at(*place)
-        .map(|id| image.data_symbol(id).display());
-    Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
+/// What leads into constants of the base, in the order of where it leads.
+struct Leads<'a> {
+    image: &'a Image<Base>,
+    /// Pointers in data: where one leads, and its place.
+    pointers: Vec<(Rva<Base>, Rva<Base>)>,
+    /// Operands that take an address: that, the function, and the offset in it. Only of functions that
+    /// changed or are gone: what reads a constant that changed is one of them.
+    operands: Vec<(Rva<Base>, FunctionId<Base>, u32)>,
+}
+
+impl<'a> Leads<'a> {
+    fn new(case: &Case<'a>) -> Self {
+        let image = case.comparer.base;
+        let places = image.pe.base_relocations.iter();
+        let pointers = places.filter_map(|place| {
+            let word = image.pe.bytes(*place, 8)?.first_chunk()?;
+            Some((image.pe.rva_of(u64::from_le_bytes(*word))?, *place))
+        });
+        let mut pointers: Vec<_> = pointers.collect();
+        pointers.sort_unstable();
+        let changed = case.comparison.changed.iter().map(|change| change.base);
+        let functions = changed.chain(case.comparison.removed.iter().copied());
+        let operands = functions.flat_map(|id| {
+            let references = image.references_of(id).iter();
+            let taken = references.filter(|it| it.reference.kind == ReferenceKind::Address);
+            taken.map(move |it| (it.reference.target, id, it.offset))
+        });
+        let mut operands: Vec<_> = operands.collect();
+        operands.sort_unstable();
+        Self {
+            image,
+            pointers,
+            operands,
+        }
+    }
+
+    /// What holds a pointer into `symbol` at such a place, by name or address; of several the one at the
+    /// lowest.
+    fn holder(
+        &self,
+        symbol: &DataSymbol<Base>,
+        is_wanted: impl Fn(Rva<Base>) -> bool,
+    ) -> Option<String> {
+        let first = self.pointers.partition_point(|it| it.0 < symbol.rva);
+        let inside = self.pointers[first..].iter();
+        let inside = inside.take_while(|it| is_inside(symbol, it.0));
+        let places = inside.map(|it| it.1).filter(|place| is_wanted(*place));
+        let place = places.min()?;
+        let named = self.image.data_at(place);
+        let named = named.map(|id| self.image.data_symbol(id).display());
+        Some(named.unwrap_or_else(|| format!("the pointer at rva {place}")))
+    }
+
+    /// What code does with an address in `symbol`, and a function that does; of several that do the same
+    /// the first.
+    fn escape(&self, symbol: &DataSymbol<Base>) -> Option<(Escape, FunctionId<Base>)> {
+        let first = self.operands.partition_point(|it| it.0 < symbol.rva);
+        let inside = self.operands[first..].iter();
+        let inside = inside.take_while(|it| is_inside(symbol, it.0));
+        let ways = inside.filter_map(|(_, id, offset)| {
+            let code = self.image.code_of(*id);
+            Some((escape(self.image.pe.machine, code, *offset)?, *id))
+        });
+        ways.max_by_key(|(way, id)| (*way, Reverse(*id)))
+    }
 }
 
 /// What code of the base does with the address of a constant that changed: objects of the running
 /// process that keep it go on with the base's, and no comparison finds the copy in the patch equal to it;
 /// that they keep it is sure only where code stores it. What others get may be kept by them; where it is
 /// numbers or a text, that is the old ones at worst.
-fn held(case: &Case<'_>, symbol: &DataSymbol<Base>) -> Option<Refusal> {
-    let image = case.comparer.base;
-    let end = symbol.rva.checked_add(symbol.size)?;
-    let escapes = |function: FunctionId<Base>| {
-        let references = image.references_of(function).iter();
-        let addresses = references.filter(|it| {
-            it.reference.kind == ReferenceKind::Address && is_inside(symbol, it.reference.target)
-        });
-        let code = image.code_of(function);
-        let ways = addresses.filter_map(|it| escape(image.pe.machine, code, it.offset));
-        ways.max().map(|way| (way, function))
-    };
-    let readers = case.comparer.readers_in(symbol.rva..end);
-    // Of several functions that do the same the first stands for all.
-    let found = readers.into_iter().rev().filter_map(escapes);
-    let found = found.max_by_key(|(way, _)| *way);
+fn held(leads: &Leads<'_>, symbol: &DataSymbol<Base>) -> Option<Refusal> {
+    let image = leads.image;
+    let found = leads.escape(symbol);
     let evidence = format!("rva {} of the base", symbol.rva);
     let (name, shown) = (&*symbol.name, symbol.display());
     let function = |id| image.display_name(id);
@@ -107,7 +146,7 @@ fn held(case: &Case<'_>, symbol: &DataSymbol<Base>) -> Option<Refusal> {
             return Some(warning(name, message, evidence));
         }
         None => {
-            let holder = pointer_to(image, symbol, |place| !is_inside(symbol, place))?;
+            let holder = leads.holder(symbol, |place| !is_inside(symbol, place))?;
             let what = "leads to it: whoever keeps that address goes on with the base's";
             return Some(warning(
                 name,

@@ -1,7 +1,6 @@
 //! Ends of arrays. Code that walks an array may hold the address behind its last element, and
 //! whatever comes next stands at that address: nothing in an image says which of the two is meant.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Rva, Side};
@@ -126,11 +125,6 @@ impl Comparer<'_> {
         };
         let places = symbol.rva..end;
         self.is_pointed_into(&places) || self.readers.0.any_in(self.base, places)
-    }
-
-    /// The functions of the base whose code leads to these addresses.
-    pub(crate) fn readers_in(&self, places: Range<Rva<Base>>) -> BTreeSet<FunctionId<Base>> {
-        self.readers.0.all_in(self.base, places)
     }
 
     /// Whether a pointer of the base leads to one of these addresses.

@@ -1,6 +1,5 @@
 //! Who reaches data, and whether they share source.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -46,18 +45,6 @@ impl<S: Side> Readers<S> {
         let all = self.all(image);
         let next = all.partition_point(|it| it.0 < places.start);
         all.get(next).is_some_and(|it| it.0 < places.end)
-    }
-
-    /// The functions that reach into these addresses, each once, in their order.
-    pub(super) fn all_in(
-        &self,
-        image: &Image<S>,
-        places: Range<Rva<S>>,
-    ) -> BTreeSet<FunctionId<S>> {
-        let all = self.all(image);
-        let next = all.partition_point(|it| it.0 < places.start);
-        let inside = all[next..].iter().take_while(|it| it.0 < places.end);
-        inside.map(|it| it.1).collect()
     }
 
     fn all(&self, image: &Image<S>) -> &[(Rva<S>, FunctionId<S>)] {

@@ -69,6 +69,11 @@ impl<S: Side> Makers<S> {
         Self { offsets }
     }
 
+    /// Whether no function is known to make one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
     /// Those of a function.
     pub(super) fn of(&self, id: FunctionId<S>) -> &[u32] {
         self.offsets.get(&id).map_or(&[], Vec::as_slice)

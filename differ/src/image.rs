@@ -76,6 +76,8 @@ pub struct Image<S: Side> {
     pub groups: Vec<Group<S>>,
     /// What the C runtime of MinGW works through.
     pub runtime: RuntimeLists<S>,
+    /// Names and values of enumerators whose enumerations the symbols do not tell, in their order.
+    pub(crate) enumerators: Vec<(Box<str>, i128)>,
     /// Types of functions and data.
     pub types: Types,
     /// Where records of compilands are read that few ask for; none without a PDB.

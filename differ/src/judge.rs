@@ -5,6 +5,7 @@ mod beside;
 mod data;
 mod destructors;
 mod entry;
+mod enumerators;
 mod function;
 mod guards;
 mod handed;

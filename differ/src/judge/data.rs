@@ -3,7 +3,7 @@
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
 use super::{
-    Case, Refusal, destructors, guards, lists, nameless, rights, state, tables, types,
+    Case, Refusal, destructors, enumerators, guards, lists, nameless, rights, state, tables, types,
     unknown_types, variables,
 };
 use crate::decode::ReferenceKind;
@@ -22,6 +22,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     guards::judge(case, &mut refusals);
     types::judge(case, &mut refusals);
     unknown_types::judge(case, &mut refusals);
+    enumerators::judge(case, &mut refusals);
     variables::judge(case, &mut refusals);
     refusals
 }

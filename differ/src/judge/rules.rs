@@ -267,8 +267,9 @@ rules! {
         why "Objects made by the base have the old layout, or hold old values of an enumeration, and \
              unchanged code keeps using them. Where no changed function is known to use the type, by \
              its parameters, variables, calls and data, the finding is a warning: a cast leaves no \
-             record. So it is where it uses another type made by the same template, and where no \
-             record tells of types at all."
+             record. So it is where it uses another type made by the same template, where no \
+             record tells of types at all, and where enumerators got other numbers that programs \
+             keep in plain integers."
         do "Keep the type, and put what is new elsewhere."
         example "A field is added in the middle of a struct: objects that exist have no room for \
              it."

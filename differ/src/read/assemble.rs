@@ -28,6 +28,8 @@ pub(super) struct Symbols<S: Side> {
     pub(super) modules: Vec<ModuleSymbols>,
     pub(super) publics: Vec<RawPublic>,
     pub(super) globals: Vec<RawData>,
+    /// Names and values of enumerators whose enumerations are not told.
+    pub(super) enumerators: Vec<(Box<str>, i128)>,
     pub(super) types: Types,
     pub(super) compilands: Vec<Compiland>,
     /// Sorted, disjoint.
@@ -68,6 +70,7 @@ pub(crate) struct Unscanned<S: Side> {
     bodiless: Vec<Box<str>>,
     groups: Vec<Group<S>>,
     runtime: RuntimeLists<S>,
+    enumerators: Vec<(Box<str>, i128)>,
     types: Types,
     streams: Option<Arc<CompilandStreams>>,
     source_names: Box<[u8]>,
@@ -135,6 +138,7 @@ impl<S: Side> Unscanned<S> {
             bodiless,
             groups,
             runtime,
+            enumerators: symbols.enumerators,
             types,
             streams: symbols.streams,
             source_names: symbols.source_names,
@@ -229,6 +233,7 @@ impl<S: Side> Unscanned<S> {
             bodiless: self.bodiless,
             groups: self.groups,
             runtime: self.runtime,
+            enumerators: self.enumerators,
             types: self.types,
             streams: self.streams,
             source_names: self.source_names,

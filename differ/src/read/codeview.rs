@@ -12,7 +12,7 @@ use super::contained::contained;
 use super::fixups;
 use super::pdb::{Module, OpenPdb, RawContribution, Streams};
 use super::runtime::is_list;
-use super::symbols::{self, ModuleSymbols, RawData, RawPublic};
+use super::symbols::{self, GlobalSymbols, ModuleSymbols};
 use crate::error::Error;
 use crate::image::{Compiland, Contribution, SymbolSource};
 use crate::lines::LineRecords;
@@ -34,7 +34,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
             )
         },
     );
-    let (modules, (publics, globals), types) = (modules?, global?, types?);
+    let (modules, global, types) = (modules?, global?, types?);
     let contributions = contributions(&path, pe, &pdb)?;
     let fixups = fixups::parse(&path, pe, &pdb.fixups)?;
     let source_names = streams.source_names();
@@ -51,13 +51,14 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
             compiland(&name, symbols, LineRecords::new(streams.clone(), index))
         })
         .collect();
-    let lists = publics.iter().filter(|it| is_list(&it.name));
+    let lists = global.publics.iter().filter(|it| is_list(&it.name));
     let lists = lists.map(|it| (it.name.clone(), it.place)).collect();
     Ok(Symbols {
         source,
         modules,
-        publics,
-        globals,
+        publics: global.publics,
+        globals: global.data,
+        enumerators: global.enumerators,
         types,
         compilands,
         contributions,
@@ -91,10 +92,7 @@ fn read_modules(
     read.into_iter().collect()
 }
 
-fn read_globals(
-    path: &Path,
-    streams: Streams<'_>,
-) -> Result<(Vec<RawPublic>, Vec<RawData>), Error> {
+fn read_globals(path: &Path, streams: Streams<'_>) -> Result<GlobalSymbols, Error> {
     contained(path, "pdb global symbols", || {
         symbols::global_symbols(path, &streams.globals()?)
     })

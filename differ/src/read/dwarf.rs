@@ -92,6 +92,8 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         source: SymbolSource::Dwarf,
         publics: publics.list,
         globals: data,
+        // Each is in its enumeration.
+        enumerators: Vec::new(),
         types: types.into(),
         compilands,
         contributions,

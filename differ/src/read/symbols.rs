@@ -6,8 +6,8 @@ use std::path::Path;
 use hpbuild_metadata::SectionOffset;
 use ms_pdb::codeview::parser::ParserError;
 use ms_pdb::syms::{
-    ArmSwitchTable, ArmSwitchType, Compile3, Data, HotPatchFunc, OffsetSegment, Proc, Pub, Sym,
-    SymKind, ThreadStorageData, Thunk, Trampoline,
+    ArmSwitchTable, ArmSwitchType, Compile3, Constant, Data, HotPatchFunc, OffsetSegment, Proc,
+    Pub, Sym, SymKind, ThreadStorageData, Thunk, Trampoline,
 };
 use ms_pdb::types::TypeIndex;
 
@@ -105,6 +105,16 @@ pub(super) struct RawGroup {
 pub(super) struct RawPublic {
     pub(super) place: SectionOffset,
     pub(super) name: Box<str>,
+}
+
+/// What the global symbol stream tells.
+#[derive(Default)]
+pub(super) struct GlobalSymbols {
+    pub(super) publics: Vec<RawPublic>,
+    /// Data that no compiland's own records name, and data that these name as well.
+    pub(super) data: Vec<RawData>,
+    /// Enumerators of C, whose records lead to no enumeration: names and values.
+    pub(super) enumerators: Vec<(Box<str>, i128)>,
 }
 
 impl ModuleSymbols {
@@ -324,15 +334,12 @@ pub(super) fn module_symbols(
     Ok(found)
 }
 
-/// Reads the global symbol stream: publics, and data that no compiland's own records name.
+/// Reads the global symbol stream.
 ///
 /// # Errors
 /// As [`module_symbols`].
-pub(super) fn global_symbols(
-    path: &Path,
-    bytes: &[u8],
-) -> Result<(Vec<RawPublic>, Vec<RawData>), Error> {
-    let (mut publics, mut data) = (Vec::new(), Vec::new());
+pub(super) fn global_symbols(path: &Path, bytes: &[u8]) -> Result<GlobalSymbols, Error> {
+    let mut found = GlobalSymbols::default();
     let mut iter = SymbolRecords::new(bytes);
     for symbol in iter.by_ref() {
         let broken = |_| {
@@ -347,14 +354,14 @@ pub(super) fn global_symbols(
         match symbol.kind {
             SymKind::S_PUB32 => {
                 let record: Pub<'_> = symbol.parse_as().map_err(broken)?;
-                publics.push(RawPublic {
+                found.publics.push(RawPublic {
                     place: place(record.offset_segment()),
                     name: text(record.name),
                 });
             }
             SymKind::S_GDATA32 | SymKind::S_LDATA32 => {
                 let record: Data<'_> = symbol.parse_as().map_err(broken)?;
-                data.push(RawData {
+                found.data.push(RawData {
                     place: place(record.header.offset_segment),
                     name: text(record.name),
                     global: symbol.kind == SymKind::S_GDATA32,
@@ -366,11 +373,20 @@ pub(super) fn global_symbols(
                     compiland: None,
                 });
             }
+            SymKind::S_CONSTANT => {
+                let record: Constant<'_> = symbol.parse_as().map_err(broken)?;
+                // A constant that a program declares is of a constant type, and that is a record.
+                let is_enumerator = record.type_ < TypeIndex::MIN_BEGIN;
+                let value = is_enumerator.then(|| i128::try_from(record.value));
+                if let Some(Ok(value)) = value {
+                    found.enumerators.push((text(record.name), value));
+                }
+            }
             _ => {}
         }
     }
     check_whole(path, "the global stream", &iter, bytes.len())?;
-    Ok((publics, data))
+    Ok(found)
 }
 
 /// The iterator stops silently at a record it cannot read; whatever is left then is an error,

@@ -281,6 +281,19 @@ impl DwarfTypes {
         definition.enumerators.iter().map(pair).collect()
     }
 
+    /// Names and values of the enumerators of all enumerations without a name.
+    pub(crate) fn nameless_enumerators(&self) -> Vec<(String, i128)> {
+        let nameless = self.records.iter().filter_map(|record| match record {
+            DwarfType::Definition(it) if it.name.is_none() => Some(&it.enumerators),
+            _ => None,
+        });
+        // Values are as wide as the longest, and that has a sign more often than not.
+        let pair = |(name, value): &(Box<str>, u64)| (name.to_string(), value.cast_signed().into());
+        let mut found: Vec<_> = nameless.flatten().map(pair).collect();
+        found.sort_unstable();
+        found
+    }
+
     /// Whether values of this type are arrays, or structures of an array and nothing else.
     pub(crate) fn is_array(&self, index: u32) -> bool {
         self.array(index).is_some()

@@ -9,6 +9,7 @@ use rustc_hash::FxHasher;
 
 use super::CodeViewTypes;
 use super::layout::Seen;
+use crate::names::is_nameless_type;
 
 /// A virtual function that a class declares.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,5 +133,29 @@ impl CodeViewTypes {
                 _ => None,
             })
             .collect()
+    }
+
+    /// Names and values of the enumerators of all enumerations without a name.
+    pub(crate) fn nameless_enumerators(&self) -> Vec<(String, i128)> {
+        let definitions = self
+            .definitions
+            .iter()
+            .chain(self.further.values().flatten());
+        let nameless = definitions.filter(|index| {
+            let name = self.name_of(**index).map(|it| it.0).unwrap_or_default();
+            is_nameless_type(&String::from_utf8_lossy(name))
+        });
+        let members = nameless.flat_map(|index| self.members(index.0));
+        let mut found: Vec<_> = members
+            .filter_map(|member| match member {
+                Field::Enumerate(enumerator) => Some((
+                    String::from_utf8_lossy(enumerator.name).into_owned(),
+                    i128::try_from(enumerator.value).ok()?,
+                )),
+                _ => None,
+            })
+            .collect();
+        found.sort_unstable();
+        found
     }
 }

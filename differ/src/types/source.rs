@@ -171,6 +171,14 @@ impl Types {
         }
     }
 
+    /// Names and values of the enumerators of all enumerations without a name, sorted.
+    pub(crate) fn nameless_enumerators(&self) -> Vec<(String, i128)> {
+        match &self.0 {
+            Source::CodeView(types) => types.nameless_enumerators(),
+            Source::Dwarf(types) => types.nameless_enumerators(),
+        }
+    }
+
     /// Adds the structures, unions and enumerations that a type names directly.
     pub(crate) fn named_in(&self, index: u32, found: &mut BTreeSet<u32>) {
         match &self.0 {

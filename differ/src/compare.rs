@@ -295,6 +295,18 @@ fn references_differ(
     Some(kinds)
 }
 
+/// Whether two bodies, paired or not, are certain to do the same: cleanups and handlers of exceptions
+/// aside.
+pub(crate) fn are_alike(
+    comparer: &Comparer<'_>,
+    base: FunctionId<Base>,
+    fixed: FunctionId<Fixed>,
+) -> bool {
+    let mut unknown = Vec::new();
+    let kinds = references_differ(comparer, &mut Seen::default(), (base, fixed), &mut unknown);
+    kinds.is_some_and(|kinds| kinds.is_empty()) && unknown.is_empty()
+}
+
 /// Why it is not known whether two operands mean the same.
 fn doubt(comparer: &Comparer<'_>, operands: &(Operand<Base>, Operand<Fixed>)) -> Doubt {
     let (base, fixed) = operands;

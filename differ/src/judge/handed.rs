@@ -1,33 +1,52 @@
-//! Functions whose addresses changed code no longer hands out: callbacks that another one replaces.
+//! Functions whose addresses changed code hands out: callbacks that another one replaces, and those that
+//! stood for two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hpbuild_metadata::{Base, FunctionId, Rva, Side};
+use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
 use super::{Case, Refusal};
+use crate::compare::are_alike;
 use crate::decode::ReferenceKind;
 use crate::image::Image;
 use crate::meaning::Target;
 
-/// Callbacks that changed code registered, and that no changed or new code of the fixed image does. What
-/// holds one goes on with it, patched or not.
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let comparer = case.comparer;
-    let (base, fixed) = (comparer.base, comparer.fixed);
+    let handed = case.redirected.iter().map(|(b, f)| Handed {
+        by: *b,
+        before: addresses(comparer.base, *b, |rva| comparer.in_base(rva)),
+        after: addresses(comparer.fixed, *f, |rva| comparer.in_fixed(rva)),
+    });
+    let handed: Vec<_> = handed.collect();
+    replaced(case, &handed, refusals);
+    split(case, &handed, refusals);
+}
+
+/// The functions whose addresses a changed function takes on either side, each once, sorted.
+struct Handed {
+    by: FunctionId<Base>,
+    before: BTreeSet<FunctionId<Base>>,
+    after: BTreeSet<FunctionId<Fixed>>,
+}
+
+/// Callbacks that changed code registered, and that no changed or new code of the fixed image does. What
+/// holds one goes on with it, patched or not.
+fn replaced(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
+    let (comparer, base) = (case.comparer, case.comparer.base);
     let mut before: BTreeMap<FunctionId<Base>, FunctionId<Base>> = BTreeMap::new();
-    for (id, _) in &case.redirected {
-        for target in addresses(base, *id, |rva| comparer.in_base(rva)) {
-            before.entry(target).or_insert(*id);
+    for it in handed {
+        for target in &it.before {
+            before.entry(*target).or_insert(it.by);
         }
     }
     if before.is_empty() {
         return;
     }
-    let added = case.comparison.added.iter().copied();
-    let after = case.redirected.iter().map(|(_, fixed)| *fixed).chain(added);
-    let after: BTreeSet<_> = after
-        .flat_map(|id| addresses(fixed, id, |rva| comparer.in_fixed(rva)))
-        .collect();
+    let mut after: BTreeSet<_> = handed.iter().flat_map(|it| &it.after).copied().collect();
+    for id in &case.comparison.added {
+        after.extend(addresses(comparer.fixed, *id, |rva| comparer.in_fixed(rva)));
+    }
     // That these cannot be told apart is a finding of its own.
     let unmatched: BTreeSet<_> = case.comparison.unmatched_base.iter().copied().collect();
     for (target, by) in before {
@@ -44,12 +63,56 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     }
 }
 
+/// Functions that changed and were handed out where a new one with the body that they had is now:
+/// compilers make one function of two with equal bodies, and what holds its address for the other one is
+/// redirected as well.
+fn split(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
+    let (comparer, base) = (case.comparer, case.comparer.base);
+    let added: BTreeSet<_> = case.comparison.added.iter().copied().collect();
+    let changed: BTreeSet<_> = case.redirected.iter().map(|(base, _)| *base).collect();
+    let mut known = BTreeSet::new();
+    for it in handed {
+        let bodies = it.before.iter().map(|id| behind_thunk(case, *id));
+        let bodies: BTreeSet<_> = bodies.filter(|id| changed.contains(id)).collect();
+        for new in it.after.iter().filter(|id| added.contains(*id)) {
+            let mut alike = bodies.iter().filter(|id| are_alike(comparer, **id, *new));
+            let Some(body) = alike.next().filter(|body| known.insert((**body, *new))) else {
+                continue;
+            };
+            let (name, new) = (base.display_name(*body), comparer.fixed.display_name(*new));
+            let message = format!(
+                "{name} stood for {new}, too, which did not change: what holds its address for that one \
+                 is redirected as well"
+            );
+            let by = base.display_name(it.by);
+            let evidence = format!("{by} hands out {new}, which has the body that {name} had");
+            refusals.push(Refusal::new("HP018", name, message, evidence));
+        }
+    }
+}
+
+/// The function that one leads to which only jumps there; any other itself.
+fn behind_thunk(case: &Case<'_>, id: FunctionId<Base>) -> FunctionId<Base> {
+    let base = case.comparer.base;
+    let [only] = base.references_of(id) else {
+        return id;
+    };
+    let is_all = only.offset == 0 && u32::from(only.length) == base.function(id).size;
+    if !is_all || only.reference.kind != ReferenceKind::Jump {
+        return id;
+    }
+    match case.comparer.in_base(only.reference.target) {
+        Target::Function { id, offset: 0 } => id,
+        _ => id,
+    }
+}
+
 /// The functions whose addresses code of a function takes.
 fn addresses<S: Side>(
     image: &Image<S>,
     function: FunctionId<S>,
     resolve: impl Fn(Rva<S>) -> Target<S>,
-) -> Vec<FunctionId<S>> {
+) -> BTreeSet<FunctionId<S>> {
     let taken = image
         .references_of(function)
         .iter()

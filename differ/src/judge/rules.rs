@@ -174,8 +174,11 @@ rules! {
         example "A driver's function in section INIT, changed."
     "HP018" Refuse "folded body"
         why "The linker folded several functions into one body. Redirecting it redirects them all, \
-             and not all of them changed alike."
-        do "Link the base with /OPT:NOICF (/PROFILE does), or see that all of them may change."
+             and not all of them changed alike. So it is where a compiler made one function of two \
+             with equal bodies (rustc does), and changed code hands out a new function with the body \
+             that the changed one had."
+        do "Link the base with /OPT:NOICF (/PROFILE does), and compile it without merging functions \
+            (-Z merge-functions=disabled), or see that all of them may change."
         example "get_width and get_count are one body in the base; the fix changes get_count \
              alone."
     "HP019" Refuse "base too large for an Arm64 branch"

@@ -2,6 +2,8 @@
 
 mod readable;
 
+use std::borrow::Cow;
+
 use undname::Flags;
 
 pub use readable::{display, display_data};
@@ -395,6 +397,15 @@ pub(crate) fn without_impl_numbers(name: &str) -> Option<String> {
     }
     stable.push_str(rest);
     (stable != name).then_some(stable)
+}
+
+/// What a type is called in another build too: without the parts that compilers hash or count.
+pub(crate) fn of_type(name: &str) -> Cow<'_, str> {
+    let stable = without_generated_parts(name).map_or(name.into(), Cow::Owned);
+    match without_impl_numbers(&stable) {
+        Some(stable) => stable.into(),
+        None => stable,
+    }
 }
 
 /// What an object file is called in another build too: without its folders, and where rustc named

@@ -316,11 +316,7 @@ impl CodeViewTypes {
             .definitions
             .iter()
             .chain(self.further.values().flatten())
-            .filter_map(|index| {
-                let name = String::from_utf8_lossy(self.name_of(*index)?.0);
-                let stable = crate::names::without_generated_parts(&name);
-                Some((stable.unwrap_or_else(|| name.into_owned()), index.0))
-            })
+            .filter_map(|index| Some((lasting_name(&self.data(*index)?)?, index.0)))
             .collect();
         all.sort_unstable();
         all
@@ -372,6 +368,27 @@ fn hash_of(name: &[u8]) -> u64 {
     let mut hasher = FxHasher::default();
     name.hash(&mut hasher);
     hasher.finish()
+}
+
+/// What a structure, union or enumeration is called in another image, too: its unique name without what
+/// compilers count or hash. rustc's is nothing but a hash, of which the version of the crate is a
+/// part; its plain names have all scopes.
+fn lasting_name(data: &TypeData<'_>) -> Option<String> {
+    let (name, _) = definition_name(data)?;
+    let plain = match data {
+        _ if !is_hash(name) => name,
+        TypeData::Struct(s) => s.name,
+        TypeData::Union(u) => u.name,
+        TypeData::Enum(e) => e.name,
+        _ => name,
+    };
+    let name = String::from_utf8_lossy(plain);
+    Some(crate::names::of_type(&name).into_owned())
+}
+
+/// Whether a unique name is a hash of 128 bits, which is written without zeros in front.
+fn is_hash(name: &[u8]) -> bool {
+    (16..=32).contains(&name.len()) && name.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// The unique name of a structure, union or enumeration (its plain name where it has none), and

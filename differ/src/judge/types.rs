@@ -134,11 +134,9 @@ fn index_of(definitions: &[Named], name: &str) -> Option<u32> {
     at.ok().map(|at| definitions[at].1)
 }
 
-/// What a policy calls a type, and what people do. Some compilers have codes for unique names: hashes
-/// (rustc), and what stands for the name of a class in the Itanium C++ ABI.
+/// What a policy calls a type, and what people do. Unique names in the Itanium C++ ABI are codes.
 fn names(types: &Types, name: &str, index: u32) -> (String, String) {
-    let is_hash = name.len() == 32 && name.bytes().all(|it| it.is_ascii_hexdigit());
-    if is_hash || name.starts_with("_ZTS") {
+    if name.starts_with("_ZTS") {
         let words = types.words(index);
         return (words.clone(), words);
     }
@@ -156,12 +154,17 @@ fn replaced<'a>(
     let template = |types: &Types, definitions: &[Named], name: &str| {
         let index = index_of(definitions, name)?;
         let (name, shown) = names(types, name, index);
-        let made_by = shown.split_once('<')?.0.to_owned();
+        let made_by = made_by(&shown)?.to_owned();
         Some((made_by, name, shown, index))
     };
     let gained: Vec<_> = gained.filter_map(|it| template(fixed, after, it)).collect();
     let lost = lost.filter_map(|it| template(base, before, it));
+    let mut known = BTreeSet::new();
     for (made_by, name, shown, b) in lost {
+        // One of them says it for all.
+        if known.contains(&made_by) {
+            continue;
+        }
         let found = gained.iter().filter(|(other, ..)| *other == made_by);
         let found = found.map(|(_, _, new, f)| {
             let parts = difference(&base.parts(b), &fixed.parts(*f));
@@ -183,7 +186,17 @@ fn replaced<'a>(
         let mut refusal = Refusal::new("HP031", name, message, evidence);
         refusal.severity = Severity::Warn;
         refusals.push(refusal);
+        known.insert(made_by);
     }
+}
+
+/// The template that made a type; `None` where none did, and for what is declared in such a type.
+/// Enumerations of Rust stand in a template of the debug information's own.
+fn made_by(shown: &str) -> Option<&str> {
+    let own = shown.strip_prefix("enum2$<");
+    let own = own.and_then(|it| it.strip_suffix('>')).unwrap_or(shown);
+    let (template, _) = own.trim_end().strip_suffix('>')?.split_once('<')?;
+    Some(template)
 }
 
 /// The function whose variables a catch, finally or cleanup block works on, by the name that MSVC
@@ -363,7 +376,21 @@ fn virtual_functions_differ(
 
 #[cfg(test)]
 mod tests {
-    use super::parent;
+    use super::{made_by, parent};
+
+    #[test]
+    fn templates_of_types() {
+        assert_eq!(made_by("Buffer<16>"), Some("Buffer"));
+        assert_eq!(made_by("Buffer<16>::Entry"), None);
+        assert_eq!(made_by("Buffer"), None);
+        let option = "enum2$<core::option::Option<ref$<u8> > >";
+        assert_eq!(made_by(option), Some("core::option::Option"));
+        assert_eq!(
+            made_by("enum2$<core::option::Option<ref$<u8> > >::Some"),
+            None
+        );
+        assert_eq!(made_by("enum2$<shop::State>"), None);
+    }
 
     #[test]
     fn blocks_name_the_function_they_belong_to() {

@@ -183,12 +183,11 @@ impl DwarfTypes {
     /// Full definitions as (name without what hashes the source, index), in name order; several of
     /// a name where units disagree on it.
     pub(crate) fn definitions(&self) -> Vec<(String, u32)> {
-        let stable = |name: &str| crate::names::without_generated_parts(name);
         let mut all: Vec<_> = self
             .definitions
             .iter()
             .flat_map(|(name, found)| {
-                let name = stable(name).unwrap_or_else(|| name.to_string());
+                let name = crate::names::of_type(name).into_owned();
                 found.iter().map(move |index| (name.clone(), *index))
             })
             .collect();

@@ -7,7 +7,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex};
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::{CodeViewTypes, MAX_DEPTH, definition_name};
+use super::{CodeViewTypes, MAX_DEPTH, definition_name, lasting_name};
 
 /// Layouts of the types walked so far, by index and by whether a pointer led there.
 pub(super) type Seen = RefCell<FxHashMap<(u32, bool), u64>>;
@@ -182,14 +182,9 @@ impl CodeViewTypes {
             std::mem::discriminant(data).hash(hash);
             return;
         };
-        // Compilers hash the source into the names of lambdas and unnamed namespaces.
-        let readable = String::from_utf8_lossy(name);
-        let is_nameless = crate::names::is_nameless_type(&readable);
+        let is_nameless = crate::names::is_nameless_type(&String::from_utf8_lossy(name));
         if !is_nameless {
-            match crate::names::without_generated_parts(&readable) {
-                Some(stable) => stable.as_bytes().hash(hash),
-                None => name.hash(hash),
-            }
+            lasting_name(data).hash(hash);
             if behind_pointer {
                 return;
             }

@@ -6,7 +6,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex};
 use rustc_hash::FxHashSet;
 
-use super::{CodeViewTypes, definition_name};
+use super::{CodeViewTypes, definition_name, lasting_name};
 
 impl CodeViewTypes {
     /// Adds the structures, unions and enumerations that a type names directly: through pointers,
@@ -60,13 +60,11 @@ impl CodeViewTypes {
             let Some((name, _)) = definition_name(&data) else {
                 continue;
             };
-            let readable = String::from_utf8_lossy(name);
-            let stable = crate::names::without_generated_parts(&readable);
             // All definitions of a name are walked when the first is met.
             if !walked.insert(name.to_vec()) {
                 continue;
             }
-            names.insert(stable.unwrap_or_else(|| readable.into_owned()));
+            names.extend(lasting_name(&data));
             let mut members = BTreeSet::new();
             for definition in self.definitions_of(name) {
                 for member in self.members(definition.0) {

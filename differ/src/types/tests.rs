@@ -89,3 +89,39 @@ fn a_declaration_of_several_structures_has_no_size() {
     assert_eq!(namesakes(16, 16), Some(16));
     assert_eq!(namesakes(4, 16), None);
 }
+
+/// `struct`, defined with so many bytes, as rustc writes it: its unique name is a hash.
+fn of_rust(name: &str, hash: &str, bytes: u16) -> CodeViewTypes {
+    const HAS_UNIQUE_NAME: u16 = 0x200;
+    let mut data = vec![0, 0];
+    data.extend_from_slice(&HAS_UNIQUE_NAME.to_le_bytes());
+    data.extend_from_slice(&[0; 12]);
+    data.extend_from_slice(&bytes.to_le_bytes());
+    data.extend_from_slice(format!("{name}\0{hash}\0").as_bytes());
+    CodeViewTypes::new(stream(&[(0x1505, data)]), stream(&[]))
+}
+
+#[test]
+fn another_version_of_a_crate_has_other_hashes() {
+    const HASHES: [&str; 2] = [
+        "a9f45efc0e78a3a978a2b5dac3cb1305",
+        "118c3e7dae47b0ec87ea8a3febf885b",
+    ];
+    let layout = |types: &CodeViewTypes| types.layout_hash(0x1000);
+    let names = |types: &CodeViewTypes| types.definitions();
+    let (before, after) = (
+        of_rust("shop::impl$3::Item", HASHES[0], 8),
+        of_rust("shop::impl$4::Item", HASHES[1], 8),
+    );
+    assert_eq!(layout(&before), layout(&after));
+    assert_eq!(names(&before), names(&after));
+    assert_eq!(names(&before), [("shop::impl$::Item".to_owned(), 0x1000)]);
+    assert_ne!(
+        layout(&before),
+        layout(&of_rust("shop::impl$4::Item", HASHES[1], 16))
+    );
+    assert_ne!(
+        layout(&before),
+        layout(&of_rust("shop::impl$4::Price", HASHES[0], 8))
+    );
+}

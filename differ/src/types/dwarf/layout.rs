@@ -106,11 +106,7 @@ impl Walk<'_> {
         hash: &mut FxHasher,
     ) {
         if let Some(name) = &definition.name {
-            // Compilers hash the source into the names of closures.
-            match crate::names::without_generated_parts(name) {
-                Some(stable) => stable.hash(hash),
-                None => (**name).hash(hash),
-            }
+            crate::names::of_type(name).hash(hash);
             if behind_pointer {
                 return;
             }

@@ -10,6 +10,7 @@ use super::extent::{is_ended_text, text_size};
 use super::{Comparer, Target, is_read_only, resolve};
 use crate::decode::{Back, Field, ReferenceKind, is_compared, is_kept_or_indexed, reaches_back};
 use crate::image::{Image, PlacedReference};
+use crate::names::is_vtable;
 
 /// The data that ends at `rva` where `function` reaches into it, too, so that `rva` may be meant as
 /// its end. The size must be certain.
@@ -28,7 +29,7 @@ pub fn ends_at<S: Side>(
     is_reached.then_some(found)
 }
 
-/// The data of a certain size that end at `rva`.
+/// The data of a certain size that end at `rva`. Vtables do not count: nobody walks one.
 pub fn data_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>> {
     let last = image
         .data
@@ -37,7 +38,9 @@ pub fn data_before<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<DataId<S>> 
     let ends_here = |id: &DataId<S>| {
         let symbol = image.data_symbol(*id);
         let is_typed = symbol.sized_by_type && symbol.type_index != 0;
-        is_typed && symbol.rva.checked_add(symbol.size) == Some(rva)
+        let linkage = symbol.decorated.as_deref().unwrap_or_default();
+        let is_walked = !is_vtable(&symbol.name) && !is_vtable(linkage);
+        is_walked && is_typed && symbol.rva.checked_add(symbol.size) == Some(rva)
     };
     image.data_aliases(DataId::new(last)).find(ends_here)
 }

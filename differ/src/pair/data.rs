@@ -2,6 +2,7 @@
 //!
 //! | tier | key |
 //! |---|---|
+//! | led to | name without numbers of lambdas and closures, and the functions it leads to |
 //! | scope | linkage name without the number of the scope, position among its namesakes |
 //! | decorated | linkage name, as it is and without what compilers number or hash |
 //! | home | name, and the function that declares it: its body's partner, or its name, and compiland |
@@ -11,6 +12,7 @@
 //! | reached | name and type, and which of its namesakes paired functions reach |
 
 mod keys;
+mod led;
 mod reached;
 mod scoped;
 
@@ -56,6 +58,7 @@ pub(super) fn pair_data(
 ) -> PairedData {
     let (base_procedures, bodies) = functions;
     let mut paired: Paired = (vec![None; base.data.len()], vec![None; fixed.data.len()]);
+    led::pair_counted(&mut paired, base, fixed, bodies);
     let uncounted = scoped::pair_scoped(&mut paired, base, fixed);
     let b_linkage = |i| linkage(base, &uncounted.base, i);
     let f_linkage = |i| linkage(fixed, &uncounted.fixed, i);

@@ -12,6 +12,7 @@ mod escapes;
 mod field;
 mod follow;
 mod frame;
+mod kept;
 mod listing;
 mod pages;
 mod relative_tables;

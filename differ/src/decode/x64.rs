@@ -16,6 +16,7 @@ mod image_base;
 mod operands;
 mod registers;
 mod relative_tables;
+mod slots;
 mod tables;
 mod text;
 mod uses;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::effects::{self, Flow, Registers};
-use super::follow::{follow, is_copy};
+use super::follow::{Through, follow, is_copy};
 use crate::decode::{Escape, Seen};
 
 /// `x29` points into the frame, and 31 is the stack pointer as a base.
@@ -12,7 +12,7 @@ const FRAME: [u32; 2] = [29, 31];
 /// See [`crate::decode::escape`].
 pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
     let mut seen = Seen::default();
-    let stored = follow(bytes, offset, passes_on, |step| {
+    let stored = follow(bytes, offset, Through::Registers, passes_on, |step| {
         let (word, held) = (step.word, step.held);
         let is_held = |low: u32| effects::register(word, low) & held != 0;
         let returns = word == 0xd65f_03c0 && held & 1 != 0;

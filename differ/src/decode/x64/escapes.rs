@@ -8,7 +8,7 @@ use iced_x86::{
 };
 
 use super::back::is_copy;
-use super::follow::follow;
+use super::follow::{Through, follow};
 use super::registers::RegisterSet;
 use crate::decode::{Escape, Seen};
 
@@ -24,7 +24,7 @@ pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
     if points_into_frame(bytes) {
         frame.insert(Register::RBP);
     }
-    let stored = follow(bytes, offset, passes_on, |step| {
+    let stored = follow(bytes, offset, Through::Registers, passes_on, |step| {
         let (iced, held) = (step.iced, step.held);
         seen.is_read |= held.contains(iced.memory_base()) || held.contains(iced.memory_index());
         let returns = iced.flow_control() == FlowControl::Return;

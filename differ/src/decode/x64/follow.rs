@@ -1,14 +1,15 @@
-//! The way of an address through registers.
+//! The way of an address through registers, and through slots of the frame where that is asked for.
 
 use std::ops::ControlFlow;
 
 use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction as Iced, InstructionInfoFactory, OpAccess,
-    Register, UsedRegister,
+    Decoder, DecoderOptions, FlowControl, Instruction as Iced, InstructionInfo,
+    InstructionInfoFactory, OpAccess, OpKind, Register,
 };
 use rustc_hash::FxHashSet;
 
 use super::registers::RegisterSet;
+use super::slots::Slots;
 use super::uses::VOLATILE;
 
 /// How many instructions behind an address its registers are followed, counted anew where others of
@@ -18,21 +19,42 @@ const WINDOW: usize = 128;
 /// Registers that hold the arguments of a callee.
 const ARGUMENTS: [Register; 4] = [Register::RCX, Register::RDX, Register::R8, Register::R9];
 
+/// What is followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Through {
+    Registers,
+    /// Slots of the frame as well, and the registers that these are loaded into.
+    Frame,
+}
+
+/// What holds the address at one place of the code.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Holders {
+    held: RegisterSet,
+    loaded: RegisterSet,
+    slots: Slots,
+}
+
 /// An instruction on the way.
 pub(super) struct Step<'a> {
     pub(super) iced: &'a Iced,
-    /// The registers that hold the address before it.
+    /// The registers that hold the address before it, and did ever since it was taken.
     pub(super) held: RegisterSet,
+    /// The registers that it was loaded into from the frame.
+    pub(super) loaded: RegisterSet,
+    /// The slots of the frame that hold it.
+    pub(super) slots: Slots,
     /// Whether it calls or jumps to another function, with the address as an argument.
     pub(super) hands: bool,
 }
 
 /// Goes through the code behind the instruction at `offset`, which puts an address into a register, as
-/// far as any register holds it. `passes_on` tells whether an instruction makes its first operand hold
-/// it, too.
+/// far as anything holds it. `passes_on` tells whether an instruction makes its first operand hold it,
+/// too.
 pub(super) fn follow<T>(
     bytes: &[u8],
     offset: u32,
+    through: Through,
     passes_on: impl Fn(&Iced, RegisterSet) -> bool,
     mut see: impl FnMut(Step<'_>) -> ControlFlow<T>,
 ) -> Option<T> {
@@ -41,13 +63,13 @@ pub(super) fn follow<T>(
         (!rest.is_empty()).then(|| Decoder::with_ip(64, rest, at, DecoderOptions::NONE).decode())
     };
     let first = decode(offset.into())?;
-    let mut held = RegisterSet::default();
-    held.insert(first.op0_register());
-    let mut open = vec![(first.next_ip(), held)];
+    let mut holders = Holders::default();
+    holders.held.insert(first.op0_register());
+    let mut open = vec![(first.next_ip(), holders)];
     let mut seen = FxHashSet::default();
     let mut info = InstructionInfoFactory::new();
-    while let Some((at, mut held)) = open.pop() {
-        if held.is_empty() || seen.len() == WINDOW || !seen.insert((at, held)) {
+    while let Some((at, mut holders)) = open.pop() {
+        if holders.is_empty() || seen.len() == WINDOW || !seen.insert((at, holders)) {
             continue;
         }
         let Some(iced) = decode(at) else { continue };
@@ -58,28 +80,25 @@ pub(super) fn follow<T>(
         let leaves = is_call || flow == FlowControl::UnconditionalBranch && is_left;
         let step = Step {
             iced: &iced,
-            held,
-            hands: leaves && ARGUMENTS.iter().any(|it| held.contains(*it)),
+            held: holders.held,
+            loaded: holders.loaded,
+            slots: holders.slots,
+            hands: leaves && ARGUMENTS.iter().any(|it| holders.held.contains(*it)),
         };
         if let ControlFlow::Break(found) = see(step) {
             return Some(found);
         }
         if leaves {
-            VOLATILE.iter().for_each(|it| held.remove(*it));
+            VOLATILE.iter().for_each(|it| holders.remove(*it));
         }
-        let is_passed_on = passes_on(&iced, held);
-        let used = info.info(&iced).used_registers();
-        for used in used.iter().filter(|it| is_write(it)) {
-            held.remove(used.register().full_register());
-        }
-        if is_passed_on {
-            held.insert(iced.op0_register());
-        }
+        holders.step(&iced, info.info(&iced), through, &passes_on);
         match flow {
-            FlowControl::UnconditionalBranch => open.push((target, held)),
-            FlowControl::ConditionalBranch => open.extend([(target, held), (iced.next_ip(), held)]),
+            FlowControl::UnconditionalBranch => open.push((target, holders)),
+            FlowControl::ConditionalBranch => {
+                open.extend([(target, holders), (iced.next_ip(), holders)]);
+            }
             FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {
-                open.push((iced.next_ip(), held));
+                open.push((iced.next_ip(), holders));
             }
             _ => {}
         }
@@ -87,7 +106,50 @@ pub(super) fn follow<T>(
     None
 }
 
-fn is_write(used: &UsedRegister) -> bool {
+impl Holders {
+    fn is_empty(self) -> bool {
+        self.held.is_empty() && self.loaded.is_empty() && self.slots.is_empty()
+    }
+
+    fn remove(&mut self, register: Register) {
+        self.held.remove(register);
+        self.loaded.remove(register);
+    }
+
+    /// What an instruction does to what holds the address.
+    fn step(
+        &mut self,
+        iced: &Iced,
+        info: &InstructionInfo,
+        through: Through,
+        passes_on: impl Fn(&Iced, RegisterSet) -> bool,
+    ) {
+        let is_passed_on = passes_on(iced, self.held);
+        let is_loaded = passes_on(iced, self.loaded) || self.slots.are_loaded(iced);
+        let to_memory = iced.op0_kind() == OpKind::Memory && writes(info.op0_access());
+        if through == Through::Frame && to_memory {
+            self.slots.write(iced, self.held.union(self.loaded));
+        }
+        // A call leaves the stack pointer as it was.
+        let is_call = matches!(
+            iced.flow_control(),
+            FlowControl::Call | FlowControl::IndirectCall
+        );
+        let used = info.used_registers().iter();
+        for used in used.filter(|it| writes(it.access()) && !is_call) {
+            let register = used.register().full_register();
+            self.remove(register);
+            self.slots.lose(register);
+        }
+        if is_passed_on {
+            self.held.insert(iced.op0_register());
+        } else if is_loaded {
+            self.loaded.insert(iced.op0_register());
+        }
+    }
+}
+
+fn writes(access: OpAccess) -> bool {
     use OpAccess::{CondWrite, ReadCondWrite, ReadWrite, Write};
-    matches!(used.access(), Write | CondWrite | ReadWrite | ReadCondWrite)
+    matches!(access, Write | CondWrite | ReadWrite | ReadCondWrite)
 }

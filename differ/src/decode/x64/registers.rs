@@ -50,6 +50,10 @@ impl RegisterSet {
             || (self.contains(iced.memory_index()) && iced.memory_index_scale() == 1)
     }
 
+    pub(super) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     pub(super) fn insert(&mut self, register: Register) {
         self.0 |= Self::bit(register);
     }

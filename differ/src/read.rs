@@ -8,6 +8,7 @@ mod contained;
 mod container;
 mod data;
 mod dwarf;
+mod filler;
 mod fixups;
 mod image_relative;
 mod jump_tables;

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use hpbuild_metadata::{Machine, Rva, SectionOffset, Side};
+use hpbuild_metadata::{Rva, SectionOffset, Side};
 use rustc_hash::FxHashMap;
 
+use super::filler::without_filler;
 use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
-use crate::decode::{Body, Code, decode};
+use crate::decode::Code;
 use crate::image::{Contribution, Function, FunctionKind, Mention, Procedure, RecordPlace};
 use crate::pe::Pe;
 use crate::types::Types;
@@ -448,45 +449,15 @@ fn guess_size<S: Side>(
         size = size.min(end - rva.get());
     }
     let bytes = &available[..size as usize];
-    let filler = padding_behind(pe.machine, bytes);
-    if filler == 0 {
-        return size;
-    }
-    // The last instruction may end in bytes that look like filler: it belongs to the code.
-    let code = Code {
-        bytes,
-        rva,
-        image_base: pe.image_base,
-        relocated: pe.relocations_in(rva, size),
-    };
-    let mut body = Body::default();
-    decode(pe.machine, code, &mut body);
-    let starts = body.instructions.iter().map(|it| it.offset);
-    starts
-        .into_iter()
-        .find(|at| *at >= size - filler)
-        .unwrap_or(size)
-}
-
-/// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.
-fn padding_behind(machine: Machine, bytes: &[u8]) -> u32 {
-    let filler = match machine {
-        Machine::X64 => bytes
-            .iter()
-            .rev()
-            .take_while(|byte| matches!(**byte, 0xcc | 0))
-            .count(),
-        Machine::Arm64 => {
-            let is_filler = |word: &&[u8]| {
-                matches!(
-                    **word,
-                    [0, 0, 0, 0] | [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0x3e, 0xd4]
-                )
-            };
-            4 * bytes.chunks_exact(4).rev().take_while(is_filler).count()
-        }
-    };
-    u32::try_from(filler).expect("no more than the bytes given")
+    without_filler(
+        pe.machine,
+        Code {
+            bytes,
+            rva,
+            image_base: pe.image_base,
+            relocated: pe.relocations_in(rva, size),
+        },
+    )
 }
 
 /// The contribution that holds `rva`.

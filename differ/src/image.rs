@@ -43,6 +43,8 @@ pub struct Image<S: Side> {
     /// Constants whose symbols tell no size and that are no data for it: places, and the bytes to
     /// where something else is known to be; sorted.
     pub(crate) constants: Vec<(Rva<S>, u32)>,
+    /// Texts without a name whose bytes the records tell: start and bytes, sorted.
+    pub(crate) texts: Vec<(Rva<S>, u32)>,
     /// Object files, in the PDB's order.
     pub compilands: Vec<Compiland>,
     /// Spans that compilands gave to sections, sorted by address, disjoint.

@@ -46,6 +46,13 @@ pub fn anonymous_extent<S: Side>(
             ..whole
         });
     }
+    if let Some(size) = left_in_text(image, rva) {
+        return Some(Extent {
+            rva,
+            size,
+            exact: true,
+        });
+    }
     // Code may reach into the middle of an array, which does not end there.
     let named = image.constants.binary_search_by_key(&rva, |it| it.0);
     if let Some((_, size)) = named.ok().and_then(|index| image.constants.get(index)) {
@@ -210,6 +217,14 @@ pub(crate) fn left_in_contribution<S: Side>(image: &Image<S>, rva: Rva<S>) -> Op
     let contribution = image.contribution_at(rva)?;
     let end = contribution.rva.checked_add(contribution.size)?;
     end.checked_sub(rva)
+}
+
+/// How many bytes of a text lie at `rva` and behind it whose size is told.
+fn left_in_text<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<u32> {
+    let behind = image.texts.partition_point(|(start, _)| *start <= rva);
+    let (start, size) = image.texts.get(behind.checked_sub(1)?)?;
+    let end = start.checked_add(*size)?;
+    end.checked_sub(rva).filter(|left| *left > 0)
 }
 
 /// Bytes that occur in texts in ASCII and UTF-8.

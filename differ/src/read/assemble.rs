@@ -39,6 +39,8 @@ pub(super) struct Symbols<S: Side> {
     pub(super) starts: Vec<Rva<S>>,
     /// Places of constants whose symbols tell no size; sorted.
     pub(super) constants: Vec<Rva<S>>,
+    /// Texts without a name whose size is told: (start, bytes), sorted.
+    pub(super) texts: Vec<(Rva<S>, u32)>,
     /// The symbols that tell of the lists of a runtime.
     pub(super) lists: Vec<runtime::Named>,
     /// Sorted by place; none where nothing tells of them.
@@ -64,6 +66,7 @@ pub(crate) struct Unscanned<S: Side> {
     contributions: Vec<Contribution<S>>,
     starts: Vec<Rva<S>>,
     constants: Vec<Rva<S>>,
+    texts: Vec<(Rva<S>, u32)>,
     switch_tables: Vec<SwitchTable<S>>,
     hotpatch_functions: Vec<Box<str>>,
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
@@ -132,6 +135,7 @@ impl<S: Side> Unscanned<S> {
             contributions,
             starts,
             constants,
+            texts: symbols.texts,
             switch_tables,
             hotpatch_functions,
             cold_parts,
@@ -222,6 +226,7 @@ impl<S: Side> Unscanned<S> {
             mentions: self.mentions,
             data,
             constants,
+            texts: self.texts,
             compilands: self.compilands,
             contributions,
             switch_tables,

@@ -65,6 +65,7 @@ pub(super) fn read<S: Side>(pe: &Pe<S>, path: PathBuf, pdb: OpenPdb) -> Result<S
         // Contributions tell.
         starts: Vec::new(),
         constants: Vec::new(),
+        texts: Vec::new(),
         lists,
         fixups,
         lines: Vec::new(),

@@ -29,9 +29,10 @@ use crate::image::{Compiland, SymbolSource, Tool};
 use crate::lines::LineRecords;
 use crate::names::is_itanium_vtable;
 use crate::pe::Pe;
+use crate::types::Types;
 use crate::types::dwarf::{CxxAbi, DwarfTypes};
 use contributions::contributions;
-use places::{constants, is_linker_made, own_vtables, starts};
+use places::{constants, drop_marks, is_linker_made, own_vtables, starts, texts};
 use sections::{CoffSymbol, CoffTables};
 use units::{Address, Named, UnitFacts};
 
@@ -76,6 +77,9 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
     let vtables = own_vtables(pe, &coff.symbols, &contributions);
     let constants = constants(pe, &coff.symbols, &vtables);
     coff.symbols.retain(|symbol| !is_linker_made(pe, symbol));
+    drop_marks(&mut coff.symbols, &modules);
+    let types = Types::from(types);
+    let texts = texts(pe, &units, &entries, &types);
     let globals = add_coff_symbols(pe, coff.symbols, &modules, (&mut publics, &vtables));
     let mut modules = modules;
     let mut data = Vec::new();
@@ -94,11 +98,12 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
         globals: data,
         // Each is in its enumeration.
         enumerators: Vec::new(),
-        types: types.into(),
+        types,
         compilands,
         contributions,
         starts,
         constants,
+        texts,
         lists: coff.lists,
         lines: lines(pe, &units),
         modules,

@@ -1,13 +1,17 @@
-//! What the COFF symbol table says of places in data, whatever of it is believed.
+//! What the COFF symbol table says of places, whatever of it is believed, and DWARF of texts.
 
 use hpbuild_metadata::{Rva, SectionOffset, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::super::carve::find;
+use super::super::symbols::ModuleSymbols;
+use super::Entries;
 use super::sections::{CoffSymbol, POINTER};
+use super::units::{Address, UnitFacts};
 use crate::image::Contribution;
 use crate::names::is_itanium_vtable;
 use crate::pe::Pe;
+use crate::types::Types;
 
 /// How names of tables of exceptions begin.
 const EXCEPTIONS: &str = "GCC_except_table";
@@ -81,4 +85,48 @@ pub(super) fn is_linker_made<S: Side>(pe: &Pe<S>, symbol: &CoffSymbol) -> bool {
     let is_inside = table
         .is_some_and(|(start, size)| rva.checked_sub(*start).is_some_and(|offset| offset < *size));
     is_inside && !symbol.name.starts_with(POINTER)
+}
+
+/// Takes away names of functions that are none. GNU ld marks both ends of sections that may be empty,
+/// and of those that it leaves out (`__end__`, `___crt_xc_end__`), with what happens to stand there: the
+/// first function, which another one is in the next build.
+pub(super) fn drop_marks(symbols: &mut Vec<CoffSymbol>, modules: &[ModuleSymbols]) {
+    let procedures = modules.iter().flat_map(|module| &module.procedures);
+    let mut functions: FxHashSet<SectionOffset> = procedures.map(|it| it.place).collect();
+    let typed = symbols.iter().filter(|symbol| symbol.is_function);
+    functions.extend(typed.map(|symbol| symbol.place));
+    symbols.retain(|it| it.is_function || !it.global || !functions.contains(&it.place));
+}
+
+/// Texts of the source, each with its bytes: clang describes them as constant arrays without a name.
+/// Sorted.
+pub(super) fn texts<S: Side>(
+    pe: &Pe<S>,
+    units: &[UnitFacts],
+    entries: &Entries,
+    types: &Types,
+) -> Vec<(Rva<S>, u32)> {
+    let variables = units.iter().flat_map(|unit| &unit.variables);
+    let mut found: Vec<_> = variables
+        .filter_map(|variable| {
+            let Address::Virtual(address) = variable.address else {
+                return None;
+            };
+            let described = entries.describe(variable.offset);
+            if described.name.is_some() || described.linkage_name.is_some() {
+                return None;
+            }
+            let size = types
+                .size(described.ty)
+                .filter(|_| types.is_array(described.ty))?;
+            let rva = pe.rva_of(address)?;
+            let section = pe.section_at(rva)?;
+            let is_constant = !section.is_code() && !section.is_writable();
+            let is_ended = pe.bytes(rva, size)?.last() == Some(&0);
+            (is_constant && is_ended).then_some((rva, size))
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }

@@ -22,6 +22,8 @@ const EXTERNAL: u8 = 2;
 const STATIC: u8 = 3;
 /// `IMAGE_SYM_CLASS_FILE`.
 const FILE: u8 = 103;
+/// `IMAGE_SYM_DTYPE_FUNCTION`, in the bits of a type above the lowest four.
+const FUNCTION: u8 = 2;
 /// Bytes of a record of the symbol table.
 const SYMBOL: usize = 18;
 /// Sections whose symbols name what the linker made and the loader or nobody reads.
@@ -48,6 +50,8 @@ pub(super) struct CoffSymbol {
     pub(super) place: SectionOffset,
     /// Whether other object files can name it.
     pub(super) global: bool,
+    /// Whether its type says that it is a function.
+    pub(super) is_function: bool,
 }
 
 /// What an object file gave to a section. GNU ld keeps these; lld does not.
@@ -263,6 +267,7 @@ impl<'a, S: Side> CoffTables<'a, S> {
                 name: name.into_owned(),
                 place,
                 global: class == EXTERNAL,
+                is_function: record[14] >> 4 & 3 == FUNCTION,
             });
         }
         found

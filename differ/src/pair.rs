@@ -16,9 +16,11 @@
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
 //! | name-content | name, without those parts, and meaning of the body |
-//! | order | name, without those parts, compiland, and the number in it or the position among its namesakes, where both sides have as many and a compiler made the names |
+//! | order | name, without those parts, compiland, and the number in it or the position among its namesakes, where both sides have as many and a compiler made the names, or where all do the same |
+//! | callers | name and type of static functions, and which of its namesakes paired functions call |
 //! | content | meaning of the body alone |
 
+mod called;
 mod content;
 mod data;
 pub(crate) mod funclet;
@@ -26,6 +28,7 @@ mod homes;
 mod keys;
 mod once;
 mod tiers;
+mod votes;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
 use rustc_hash::FxHashMap;
@@ -55,8 +58,10 @@ pub enum Tier {
     Funclet,
     /// Name and meaning of the body.
     NameContent,
-    /// Number or position among compiler-made namesakes of one compiland.
+    /// Number or position among namesakes of one compiland that a compiler made, or that do the same.
     Order,
+    /// Name and type of a static function, and who calls it.
+    Callers,
     /// Meaning of the body.
     Content,
 }
@@ -268,6 +273,9 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     );
     pairs.tier(Tier::Generated, |i| b.generated(i), |i| f.generated(i));
     pairs.order(&b, &f);
+    if called::pair_called(&mut pairs, &b, &f) {
+        funclet::pair_funclets(&mut pairs, &b, &f);
+    }
     pairs.tier(
         Tier::Content,
         |i| contents.whole_base(b.owners[i as usize]),

@@ -241,15 +241,16 @@ rules! {
         example "virtual void close() is added in the middle of a class: every later function has \
              another place."
     "HP028" Refuse "functions or variables that could not be told apart"
-        why "Several functions of one name stand on both sides and nothing tells which is which. \
-             Any of them may have changed. Of several variables of one name a patch that takes one \
-             for another would go on with the wrong value, and one that has its own starts again \
-             with the first. So would a new static variable that the base has without a name, which \
-             is what compilers leave of variables that they merge or take apart."
+        why "Several functions of one name stand on both sides and nothing tells which is which: \
+             neither the object, nor what they do, nor who calls them. Any of them may have changed. \
+             Of several variables of one name a patch that takes one for another would go on with \
+             the wrong value, and one that has its own starts again with the first. So would a new \
+             static variable that the base has without a name, which is what compilers leave of \
+             variables that they merge or take apart."
         do "Give them names of their own, or build without the option that hides their difference; a \
             variable that the compiler should leave alone wants __attribute__((used))."
-        example "Two files have a static function prepare; in the fixed build both files have \
-             other names, and both functions changed."
+        example "Two files have a static function odd, and link-time optimisation makes one object \
+             of them; both functions changed, and so did the only one that calls either."
     "HP029" Refuse "reference that is not understood"
         why "An operand points to something that could not be explained, so it cannot be said \
              whether it still means the same. What is not known to be equal is not reported equal. \

@@ -124,6 +124,13 @@ impl<'a, S: Side> Names<'a, S> {
         Some((name, self.image.types.layout_hash(kind)))
     }
 
+    /// Name, type and linkage name of a function that one source alone can name.
+    pub(super) fn static_name(&self, index: u32) -> Option<(&'a str, u64, Option<&'a str>)> {
+        let procedure = self.procedure(index);
+        let (name, kind) = self.typed_name(index).filter(|_| !procedure.global)?;
+        Some((name, kind, procedure.decorated.as_deref()))
+    }
+
     /// The compiland of a function of C or C++ that no other compiland can name.
     fn own_place(&self, index: u32) -> Option<&'a str> {
         let id = self.function(index).compiland?;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use hpbuild_metadata::{Rva, SectionOffset, Side};
 use rustc_hash::FxHashMap;
 
-use super::filler::without_filler;
+use super::filler::{is_filler, without_filler};
 use super::symbols::{ModuleSymbols, RawPublic, RawSeparated};
 use crate::decode::Code;
 use crate::image::{Contribution, Function, FunctionKind, Mention, Procedure, RecordPlace};
@@ -147,6 +147,8 @@ pub(super) fn called<S: Side>(
         !inside && pe.section_at(*rva).is_some_and(|section| section.is_code())
     };
     let mut starts = unknown.to_vec();
+    starts.sort_unstable();
+    let by_code = starts.clone();
     starts.extend(pointers(pe).filter(is_unknown));
     starts.sort_unstable();
     starts.dedup();
@@ -156,7 +158,9 @@ pub(super) fn called<S: Side>(
         let known = functions.get(behind).map(|function| function.rva);
         let next = [known, starts.get(index + 1).copied()];
         let size = guess_size(pe, contributions, rva, next.into_iter().flatten().min());
-        if size > 0 {
+        // Compilers list the room that they leave before entries, which no code leads to.
+        let is_listed = || known == rva.checked_add(size) && by_code.binary_search(&rva).is_err();
+        if size > 0 && !(is_listed() && is_filler(pe.machine, code_of(pe, rva, size))) {
             found.push(Function {
                 rva,
                 size,
@@ -448,16 +452,16 @@ fn guess_size<S: Side>(
         let end = contribution.rva.get().saturating_add(contribution.size);
         size = size.min(end - rva.get());
     }
-    let bytes = &available[..size as usize];
-    without_filler(
-        pe.machine,
-        Code {
-            bytes,
-            rva,
-            image_base: pe.image_base,
-            relocated: pe.relocations_in(rva, size),
-        },
-    )
+    without_filler(pe.machine, code_of(pe, rva, size))
+}
+
+fn code_of<S: Side>(pe: &Pe<S>, rva: Rva<S>, size: u32) -> Code<'_, S> {
+    Code {
+        bytes: pe.bytes(rva, size).unwrap_or_default(),
+        rva,
+        image_base: pe.image_base,
+        relocated: pe.relocations_in(rva, size),
+    }
 }
 
 /// The contribution that holds `rva`.

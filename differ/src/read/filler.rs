@@ -46,6 +46,24 @@ pub(super) fn without_filler<S: Side>(machine: Machine, code: Code<'_, S>) -> u3
     }
 }
 
+/// Whether code is nothing but instructions that do nothing.
+pub(super) fn is_filler<S: Side>(machine: Machine, code: Code<'_, S>) -> bool {
+    let mut body = Body::default();
+    decode(machine, code, &mut body);
+    let is_nop = |it: &Instruction<S>| is_nop(machine, code, it);
+    !body.instructions.is_empty() && body.instructions.iter().all(is_nop)
+}
+
+fn is_nop<S: Side>(machine: Machine, code: Code<'_, S>, it: &Instruction<S>) -> bool {
+    let bytes = bytes_of(code, it);
+    it.valid && bytes.is_some_and(|bytes| runs_on(machine, bytes).is_none())
+}
+
+fn bytes_of<'a, S: Side>(code: Code<'a, S>, it: &Instruction<S>) -> Option<&'a [u8]> {
+    let start = it.offset as usize;
+    code.bytes.get(start..start + usize::from(it.length))
+}
+
 /// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.
 fn padding_behind(machine: Machine, bytes: &[u8]) -> u32 {
     let filler = match machine {
@@ -75,20 +93,14 @@ fn nops_behind<S: Side>(
     instructions: &[Instruction<S>],
     furthest: u32,
 ) -> usize {
-    let bytes = |it: &Instruction<S>| {
-        let start = it.offset as usize;
-        code.bytes.get(start..start + usize::from(it.length))
-    };
-    let is_nop = |it: &&Instruction<S>| {
-        it.valid && bytes(it).is_some_and(|it| runs_on(machine, it).is_none())
-    };
-    let count = instructions.iter().rev().take_while(is_nop).count();
+    let nops = instructions.iter().rev();
+    let count = nops.take_while(|it| is_nop(machine, code, it)).count();
     let (before, nops) = instructions.split_at(instructions.len() - count);
     let (Some(last), Some(first)) = (before.last(), nops.first()) else {
         return 0;
     };
     let goes_on = !last.valid
-        || bytes(last).is_none_or(|it| {
+        || bytes_of(code, last).is_none_or(|it| {
             let flow = flow(machine, it);
             matches!(flow, Flow::Next | Flow::ConditionalJump | Flow::Call)
         });
@@ -137,6 +149,22 @@ mod tests {
             assert_eq!(size(&[&jump[..], filler].concat()), 6, "{filler:x?}");
             assert_eq!(size(&[&[0xc3][..], filler].concat()), 1, "{filler:x?}");
         }
+    }
+
+    #[test]
+    fn room_before_an_entry() {
+        let filler = |bytes: &[u8]| {
+            let code = Code {
+                bytes,
+                rva: Rva::<Base>::new(0x1000),
+                image_base: 0x1_8000_0000,
+                relocated: &[],
+            };
+            is_filler(Machine::X64, code)
+        };
+        assert!(filler(&[0x90; 16]) && filler(&[0x66, 0x90, 0x0f, 0x1f, 0x40, 0x00]));
+        // inc eax; the half of an instruction; nothing.
+        assert!(!filler(&[0x90, 0xff, 0xc0]) && !filler(&[0x90, 0x0f, 0x1f]) && !filler(&[]));
     }
 
     #[test]

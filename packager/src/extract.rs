@@ -16,6 +16,7 @@
 //! one, so that what is copied has one address, whoever leads to it, and those go that the base has.
 
 mod alike;
+pub(crate) mod brought;
 mod code;
 mod constants;
 mod continuations;
@@ -152,7 +153,9 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         extraction.refusals.extend(refusals);
     }
     let parts = copies::joined(extraction.finish(options, redirects)?)?;
-    Ok(kept::kept(diff, &diff.comparer(), parts))
+    let mut parts = kept::kept(diff, &diff.comparer(), parts);
+    parts.brought = brought::brought(diff, &parts, options.previous.as_ref());
+    Ok(parts)
 }
 
 impl<'a> Extraction<'a> {
@@ -268,6 +271,7 @@ impl<'a> Extraction<'a> {
             continuations,
             redirects,
             imports: self.imports,
+            brought: Vec::new(),
         })
     }
 

@@ -15,7 +15,7 @@ pub mod write;
 
 pub use refusal::Refusal;
 
-use hpbuild_differ::Diff;
+use hpbuild_differ::{Diff, judge};
 use verify::{Fault, Verified};
 
 /// A patch image that was read back.
@@ -33,6 +33,9 @@ pub struct Patch {
     pub linked: link::Linked,
     /// What the verifier found.
     pub verified: Verified,
+    /// What the process may hold of the older patch, where there is one. They are for the caller to
+    /// judge by its policy: no patch should be made where one refuses.
+    pub findings: Vec<judge::Refusal>,
 }
 
 /// Why there is no patch image.
@@ -54,7 +57,11 @@ pub fn build(diff: &Diff, options: &extract::Options) -> Result<Patch, NoPatch> 
     let table = attach::attach(&parts, &linked);
     let file = write::write(&linked, &table);
     let verified = verify::verify(&file, &parts).map_err(NoPatch::Faulty)?;
+    let older = options.previous.as_ref();
     Ok(Patch {
+        findings: older.map_or_else(Vec::new, |older| {
+            extract::brought::findings(diff, &parts, older)
+        }),
         name: write::image_name(&parts),
         pdb: pdb::pdb(&parts, &linked, &file),
         file,

@@ -3,7 +3,7 @@
 //! `extract` makes the pieces, `link` gives them addresses, and `verify` holds the written image
 //! against them. No piece knows where it will lie, and nothing here is an address of the patch.
 
-use hpbuild_differ::decode::{Field, ReferenceKind};
+use hpbuild_differ::decode::{Escape, Field, ReferenceKind};
 use hpbuild_differ::pe::ImportSymbol;
 use hpbuild_metadata::{Base, BaseIdentity, Fixed, Machine, Rva, Sequence};
 
@@ -208,6 +208,25 @@ pub struct BaseFacts {
     pub ex_characteristics: u32,
 }
 
+/// Something that the base does not have and whose address the process may hold once a patch brought it:
+/// no newer patch can redirect it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Brought {
+    /// Its name, at most [`Brought::LONGEST`] bytes.
+    pub name: Box<str>,
+    /// What it is and does: SHA-256 over its bytes and over everything that it leads to in the patch.
+    pub digest: [u8; 32],
+    /// What the code that takes its address does with it.
+    pub way: Escape,
+    /// Whether it is, or reaches, a variable that lives in the patch.
+    pub has_state: bool,
+}
+
+impl Brought {
+    /// Bytes of the longest name.
+    pub const LONGEST: usize = 1 << 12;
+}
+
 /// Everything the patch image will hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -230,6 +249,8 @@ pub struct Parts {
     pub redirects: Vec<Redirect>,
     /// In any order; the order chooses nothing.
     pub imports: Vec<ImportUse>,
+    /// What this patch and the older ones that it takes the place of brought, sorted.
+    pub brought: Vec<Brought>,
 }
 
 impl Parts {

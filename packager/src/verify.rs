@@ -6,6 +6,7 @@
 //! the piece says, through whatever thunk, slot or stub stands there.
 
 mod arm64;
+mod brought;
 mod copies;
 mod guard;
 mod image;
@@ -19,7 +20,7 @@ use std::fmt;
 use hpbuild_metadata::table::{Chunk, HotPatchTable, TableError, decode};
 use hpbuild_metadata::{Base, Rva};
 
-use crate::piece::Parts;
+use crate::piece::{Brought, Parts};
 use pe::View;
 
 /// Something in the written image that is not as it must be. A bug of this crate, or damage.
@@ -92,6 +93,15 @@ pub fn verify(file: &[u8], parts: &Parts) -> Result<Verified, Vec<Fault>> {
             return Err(faults);
         }
     };
+    match brought::read(&view) {
+        Ok(brought) if brought == parts.brought => {}
+        Ok(other) => faults.push(fault(
+            "list of what it brought",
+            format!("{} entries of the parts", parts.brought.len()),
+            format!("{} others", other.len()),
+        )),
+        Err(fault) => faults.push(fault),
+    }
     let (pieces, references) = walk::walk(&view, parts, &table, &slots, &mut faults);
     if faults.is_empty() {
         Ok(Verified {
@@ -135,6 +145,14 @@ fn read_table(view: &View<'_>, parts: &Parts) -> Result<HotPatchTable, Fault> {
 /// Where the file is no PE32+ image, or has no table that can be read.
 pub fn table(file: &[u8]) -> Result<HotPatchTable, Fault> {
     table_of(&View::read(file)?)
+}
+
+/// What a patch image and those before it brought that the base does not have.
+///
+/// # Errors
+/// Where the file is no PE32+ image, or has a list that cannot be read.
+pub fn brought(file: &[u8]) -> Result<Vec<Brought>, Fault> {
+    brought::read(&View::read(file)?)
 }
 
 fn table_of(view: &View<'_>) -> Result<HotPatchTable, Fault> {

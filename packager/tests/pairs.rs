@@ -167,6 +167,52 @@ fn constants_without_a_name_that_did_not_change_are_those_of_the_base() {
     }
 }
 
+/// What a patch brought counts for all that come after it, whichever lie between.
+#[test]
+fn what_older_patches_brought_is_handed_on() {
+    let all = pairs().expect("the prebuilt pairs");
+    let built_over = |name: &str, older: Option<&Patch>| {
+        let is_it =
+            |pair: &&Pair| pair.name == name && pair.machine == hpbuild_fixtures::Machine::X64;
+        let pair = all.iter().find(is_it).expect("a pair of the group");
+        let diff = compared(pair).expect("images that can be compared");
+        let read = |patch: &Patch| Previous::read(&patch.file).expect("a patch image");
+        let older = older.map(read);
+        let follows = older.as_ref().map_or(1, |older| older.sequence.get() + 1);
+        let options = Options {
+            sequence: Sequence::new(follows).expect("not zero"),
+            previous: older,
+            ..Options::first()
+        };
+        build(&diff, &options).expect("a patch")
+    };
+    let found = |patch: &Patch| -> Vec<String> {
+        patch.findings.iter().map(|it| it.name.clone()).collect()
+    };
+    let first = built_over("later/first", None);
+    assert!(first.findings.is_empty());
+    let names: Vec<&str> = first.parts.brought.iter().map(|it| &*it.name).collect();
+    let expected = ["checked", "checked_ways", "equal_ways", "on_late", "strict"];
+    assert_eq!(names, expected);
+    let second = built_over("later/gone", Some(&first));
+    assert_eq!(found(&second), ["on_late"]);
+    assert_eq!(second.parts.brought, first.parts.brought);
+    let third = built_over("later/first", Some(&second));
+    assert_eq!(found(&third), [""; 0]);
+    let third = built_over("later/handed", Some(&second));
+    assert_eq!(found(&third), ["on_late"]);
+    // Both that came are listed from then on.
+    let names = third
+        .parts
+        .brought
+        .iter()
+        .filter(|it| &*it.name == "on_late");
+    assert_eq!(names.count(), 2);
+    for cut in (0..first.file.len()).step_by(7) {
+        let _ = Previous::read(&first.file[..cut]);
+    }
+}
+
 /// A newer patch must carry what an older one redirected, with a higher number.
 #[test]
 fn an_older_patch_must_be_carried() {

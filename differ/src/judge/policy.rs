@@ -11,6 +11,9 @@ use hpbuild_metadata::manifest::{LINE, is_line};
 use super::{Refusal, rule};
 use crate::names::display_data;
 
+/// The rule about what an older patch brought: without one, waivers of it wait.
+const OF_OLDER_PATCH: &str = "HP043";
+
 /// Names of other findings of the rule that a report of an unused waiver shows.
 const SHOWN: usize = 3;
 
@@ -82,9 +85,23 @@ impl Policy {
         Ok(Self { waivers })
     }
 
-    /// Marks what the policy allows as waived, and adds a finding for each waiver that allows
-    /// nothing.
+    /// Marks what the policy allows of the findings about what an older patch brought, which only who
+    /// makes a patch over one can have.
+    #[must_use]
+    pub fn allow_of_older_patch(&self, findings: Vec<Refusal>) -> Vec<Refusal> {
+        let of_it = |waiver: &&Waiver| waiver.code == OF_OLDER_PATCH;
+        let waivers = self.waivers.iter().filter(of_it).cloned().collect();
+        Self { waivers }.apply_all(findings)
+    }
+
+    /// The same for all other findings, with one more for each waiver that allows nothing.
     pub(super) fn apply(&self, findings: Vec<Refusal>) -> Vec<Refusal> {
+        let of_others = |waiver: &&Waiver| waiver.code != OF_OLDER_PATCH;
+        let waivers = self.waivers.iter().filter(of_others).cloned().collect();
+        Self { waivers }.apply_all(findings)
+    }
+
+    fn apply_all(&self, findings: Vec<Refusal>) -> Vec<Refusal> {
         let mut uses = vec![Use::None; self.waivers.len()];
         let names: Vec<Option<String>> = self
             .waivers

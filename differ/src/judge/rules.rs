@@ -355,4 +355,17 @@ rules! {
         do "Change the function itself, and leave its name and where it is registered."
         example "connect() registers on_data_checked in place of on_data: connections that exist call \
              on_data."
+    "HP043" Refuse "what an older patch brought is held"
+        why "An older patch brought a function, a table or a variable that the base does not have, and \
+             its code or data handed out the address (build --previous). The older image stays in the \
+             process, and a patch redirects functions of the base alone: whoever holds the address goes \
+             on with the older patch's. Where that has another content now and code of the older patch \
+             stores the address, it is refused. Where the address was only handed on or compared, where \
+             it is gone, where it is the same and reaches variables, of which each patch has its own \
+             (HP032), or where code compares the address, which is another one in each patch, the \
+             finding is a warning."
+        do "Leave what the older patch brought as it is, and make the fix in a function that the base \
+            has. Make new callbacks so small that they only call a function of the base. Or restart."
+        example "The first patch brings on_checked and registers it; the second one corrects it: \
+             connections made in between call the first one's."
 }

@@ -180,7 +180,7 @@ impl Types {
     }
 
     /// Adds the structures, unions and enumerations that a type names directly.
-    pub(crate) fn named_in(&self, index: u32, found: &mut BTreeSet<u32>) {
+    pub fn named_in(&self, index: u32, found: &mut BTreeSet<u32>) {
         match &self.0 {
             Source::CodeView(types) => types.named_in(index, found),
             Source::Dwarf(_) => {}

@@ -13,7 +13,7 @@ use hpbuild_packager::{NoPatch, Patch};
 use serde::Serialize;
 
 use super::describe::describe;
-use super::diff::compare;
+use super::diff::{compare, policy};
 use super::package::DESCRIPTION_SUFFIX;
 use crate::cli::{BuildArguments, Format};
 use crate::failure::{Failure, Outcome};
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         Ok(diff) => diff,
         Err(refusals) => return refuse(arguments, refusals),
     };
-    let report = Report::new(&diff, arguments.with_line_numbers);
+    let mut report = Report::new(&diff, arguments.with_line_numbers);
     match report.verdict {
         Verdict::Refused => return refuse(arguments, report.refusals),
         Verdict::Same => {
@@ -74,7 +74,14 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         name: "build",
         time: start.elapsed(),
     });
-    let description = describe(&diff, &patch, &arguments.output)?;
+    let found = policy(&arguments.pair)?.allow_of_older_patch(patch.findings.clone());
+    let is_refused = found.iter().any(Refusal::refuses);
+    report.refusals.extend(found);
+    report.refusals.sort_by_key(|refusal| refusal.code);
+    if is_refused {
+        return refuse(arguments, report.refusals);
+    }
+    let description = describe(&diff, &patch, &report.refusals, &arguments.output)?;
     let mut beside = arguments.output.clone().into_os_string();
     beside.push(DESCRIPTION_SUFFIX);
     let beside = Path::new(&beside);

@@ -6,6 +6,7 @@ use std::path::Path;
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Kind;
 use hpbuild_differ::image::SymbolSource;
+use hpbuild_differ::judge::Refusal;
 use hpbuild_metadata::manifest::{
     BaseFile, Guid, Patch, PdbIdentity, RedirectedFunction, Sha256, Waiver,
 };
@@ -14,10 +15,11 @@ use hpbuild_signer::DigestAlgorithm;
 
 use crate::failure::Failure;
 
-/// Describes `built`, which was made from `diff` and goes to `path`.
+/// Describes `built`, which was made from `diff` in spite of these `findings` and goes to `path`.
 pub(crate) fn describe(
     diff: &Diff,
     built: &hpbuild_packager::Patch,
+    findings: &[Refusal],
     path: &Path,
 ) -> Result<Patch, Failure> {
     let base = &diff.base;
@@ -54,7 +56,7 @@ pub(crate) fn describe(
             .iter()
             .map(|redirect| function(diff, redirect))
             .collect(),
-        waivers: waivers(diff),
+        waivers: waivers(findings),
     })
 }
 
@@ -90,13 +92,13 @@ fn reason(kind: Kind) -> String {
 }
 
 /// Every finding that a policy allowed, with its reason.
-fn waivers(diff: &Diff) -> Vec<Waiver> {
-    let waiver = |refusal: &hpbuild_differ::judge::Refusal| {
+fn waivers(findings: &[Refusal]) -> Vec<Waiver> {
+    let waiver = |refusal: &Refusal| {
         Some(Waiver {
             rule: refusal.code.to_owned(),
             symbol: refusal.name.clone(),
             reason: refusal.waived.clone()?,
         })
     };
-    diff.refusals.iter().filter_map(waiver).collect()
+    findings.iter().filter_map(waiver).collect()
 }

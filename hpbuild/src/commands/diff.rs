@@ -44,12 +44,7 @@ pub(crate) fn compare(
         base: pair.base(),
         fixed: pair.fixed(),
         symbols: pair.symbols.paths(),
-        policy: pair
-            .policy
-            .as_deref()
-            .map(read_policy)
-            .transpose()?
-            .unwrap_or_default(),
+        policy: policy(pair)?,
     };
     for side in [&differ.base, &differ.fixed] {
         input::note(&side.pe);
@@ -62,6 +57,12 @@ pub(crate) fn compare(
         }
     }
     Ok(outcome)
+}
+
+/// The policy that the user named, or one that allows nothing.
+pub(super) fn policy(pair: &PairArguments) -> Result<Policy, Failure> {
+    let policy = pair.policy.as_deref().map(read_policy).transpose()?;
+    Ok(policy.unwrap_or_default())
 }
 
 pub(super) fn read_policy(path: &Path) -> Result<Policy, Failure> {

@@ -5,7 +5,7 @@ use hpbuild_differ::image::Image;
 use hpbuild_metadata::table::{Chunk, HotPatchTable};
 use hpbuild_metadata::{Base, BaseIdentity, Rva, Sequence};
 
-use crate::piece::Redirect;
+use crate::piece::{Brought, Redirect};
 use crate::refusal::{Code, Refusal};
 use crate::verify::{self, Fault};
 
@@ -18,6 +18,8 @@ pub struct Previous {
     pub sequence: Sequence,
     /// The base functions it redirected.
     pub redirected: Vec<Rva<Base>>,
+    /// What it and those before it brought that the base does not have.
+    pub brought: Vec<Brought>,
 }
 
 impl Previous {
@@ -43,6 +45,7 @@ impl Previous {
             identity: base.identity,
             sequence: table.sequence,
             redirected,
+            brought: verify::brought(file)?,
         })
     }
 

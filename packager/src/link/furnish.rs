@@ -1,7 +1,7 @@
 //! What a PE needs beside code and data, as pieces: exception directory, load config, guard
 //! table, debug directory, and room for the hotpatch table.
 
-use hpbuild_differ::decode::ReferenceKind;
+use hpbuild_differ::decode::{Escape, ReferenceKind};
 use hpbuild_metadata::Machine;
 
 use super::imports::Fields;
@@ -19,7 +19,8 @@ pub(super) struct Furnished {
     pub(super) debug: PieceId,
     pub(super) codeview: PieceId,
     pub(super) repro: PieceId,
-    pub(super) debug_data: [PieceId; 3],
+    /// What the entries of the debug directory lead to, in their order.
+    pub(super) debug_data: Vec<PieceId>,
     pub(super) exceptions: Option<PieceId>,
     /// Whether control flow guard is on.
     pub(super) guard_cf: bool,
@@ -29,6 +30,9 @@ pub(super) struct Furnished {
 const LOAD_CONFIG_SIZE: u32 = 0x140;
 /// Bytes of one entry of the debug directory.
 const DEBUG_ENTRY_SIZE: usize = 28;
+/// `Type` of the entry for what the patch brings: no system has that, and all pass over what they do
+/// not know.
+const BROUGHT: u32 = 0x4250_4842;
 /// `IMAGE_GUARD_CF_INSTRUMENTED | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT`.
 const GUARD_CF: u32 = 0x500;
 /// `IMAGE_GUARD_EH_CONTINUATION_TABLE_PRESENT`.
@@ -53,9 +57,8 @@ pub(super) fn furnish(parts: &Parts, mut lowered: Lowered) -> Furnished {
         vec![0; table_size],
         Vec::new(),
     ));
-    let [codeview, repro, ex] = debug_data(parts);
-    let debug_data = [add(codeview), add(repro), add(ex)];
-    let debug = debug_directory(&lowered.pieces, debug_data);
+    let debug_data: Vec<PieceId> = debug_data(parts).into_iter().map(add).collect();
+    let debug = debug_directory(&lowered.pieces, &debug_data);
     let debug = push(&mut lowered, debug);
     let exceptions =
         exception_directory(parts.machine, &lowered).map(|piece| push(&mut lowered, piece));
@@ -223,9 +226,9 @@ fn exception_directory(machine: Machine, lowered: &Lowered) -> Option<Piece> {
     (!fields.bytes.is_empty()).then(piece)
 }
 
-/// CodeView record, content hash and extended characteristics; GUID and hash are filled when the
-/// rest of the file is known.
-fn debug_data(parts: &Parts) -> [Piece; 3] {
+/// CodeView record, content hash, extended characteristics and, where there is anything, what the patch
+/// brings; GUID and hash are filled when the rest of the file is known.
+fn debug_data(parts: &Parts) -> Vec<Piece> {
     let mut codeview = b"RSDS".to_vec();
     codeview.extend([0; 16]);
     codeview.extend(1_u32.to_le_bytes());
@@ -235,25 +238,47 @@ fn debug_data(parts: &Parts) -> [Piece; 3] {
     repro.extend([0; 32]);
     let ex = parts.base.ex_characteristics & EX_KEPT | EX_HOTPATCH_COMPATIBLE;
     let piece = |name, bytes| new_piece(name, Room::ReadOnly, 4, bytes, Vec::new());
-    [
+    let mut all = vec![
         piece("codeview", codeview),
         piece("content hash", repro),
         piece("extended characteristics", ex.to_le_bytes().to_vec()),
-    ]
+    ];
+    if !parts.brought.is_empty() {
+        all.push(piece("what the patch brings", brought(parts)));
+    }
+    all
+}
+
+/// The list that the next patch over this base is held against; see `verify/brought.rs` for its form.
+fn brought(parts: &Parts) -> Vec<u8> {
+    let mut bytes = 1_u32.to_le_bytes().to_vec();
+    bytes.extend((parts.brought.len() as u32).to_le_bytes());
+    for brought in &parts.brought {
+        let way = match brought.way {
+            Escape::Handed => 0,
+            Escape::Compared => 1,
+            Escape::Stored => 2,
+        };
+        bytes.push(way | if brought.has_state { 4 } else { 0 });
+        bytes.extend((brought.name.len() as u16).to_le_bytes());
+        bytes.extend(brought.name.as_bytes());
+        bytes.extend(brought.digest);
+    }
+    bytes
 }
 
 /// The debug directory; file offsets and time stamps are filled when the file is laid out.
-fn debug_directory(pieces: &[Piece], data: [PieceId; 3]) -> Piece {
+fn debug_directory(pieces: &[Piece], data: &[PieceId]) -> Piece {
     let mut fields = Fields::default();
-    // IMAGE_DEBUG_TYPE_CODEVIEW, _REPRO and _EX_DLLCHARACTERISTICS.
-    for (kind, id) in [2_u32, 16, 20].into_iter().zip(data) {
+    // IMAGE_DEBUG_TYPE_CODEVIEW, _REPRO and _EX_DLLCHARACTERISTICS, and one of our own.
+    for (kind, id) in [2_u32, 16, 20, BROUGHT].into_iter().zip(data) {
         fields.bytes.extend([0; 12]);
         fields.bytes.extend(kind.to_le_bytes());
         fields.bytes.extend(pieces[id.index()].size().to_le_bytes());
-        fields.image_relative(Place::start(id));
+        fields.image_relative(Place::start(*id));
         fields.bytes.extend([0; 4]);
     }
-    debug_assert_eq!(fields.bytes.len(), 3 * DEBUG_ENTRY_SIZE);
+    debug_assert_eq!(fields.bytes.len(), data.len() * DEBUG_ENTRY_SIZE);
     new_piece(
         "debug directory",
         Room::ReadOnly,

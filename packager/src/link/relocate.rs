@@ -154,11 +154,11 @@ fn directories(furnished: &Furnished, layout: &Layout) -> Directories {
         load_config: Some(range(furnished.load_config)),
         table: Some(range(furnished.table)),
         guard_cf: furnished.guard_cf,
-        file_offsets: (0..3)
-            .zip(furnished.debug_data)
-            .map(|(index, data)| (field(furnished.debug, index * 28 + 24), layout.rva(data)))
+        file_offsets: (0..)
+            .zip(&furnished.debug_data)
+            .map(|(index, data)| (field(furnished.debug, index * 28 + 24), layout.rva(*data)))
             .collect(),
-        time_stamps: (0..3)
+        time_stamps: (0..furnished.debug_data.len() as u32)
             .map(|index| field(furnished.debug, index * 28 + 4))
             .collect(),
         guid: Some(field(furnished.codeview, 4)),

@@ -149,6 +149,7 @@ pub(crate) fn parts(machine: Machine, pieces: Vec<Piece>) -> Parts {
             piece: PieceId(0),
         }],
         imports: Vec::new(),
+        brought: Vec::new(),
     }
 }
 

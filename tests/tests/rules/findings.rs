@@ -78,7 +78,10 @@ pub(crate) fn findings_of(diff: &Diff, options: &Options) -> Findings {
     let changed = &diff.comparison.changed;
     if changed.iter().any(|change| !change.is_line_number_only()) {
         match hpbuild_packager::build(diff, options) {
-            Ok(_) => {}
+            Ok(patch) => {
+                refused |= patch.findings.iter().any(Refusal::refuses);
+                rules.extend(patch.findings.iter().map(text));
+            }
             Err(NoPatch::Refused(found)) => {
                 refused = true;
                 rules.extend(found.iter().map(|it| text(&it.judged())));

@@ -36,6 +36,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(headers());
     cases.extend(loader());
     cases.extend(older_patches());
+    cases.extend(later_fixes());
     cases.extend(waivers());
     cases.push(reach("far", 2 << 20, &["HP069 far"], &[]));
     cases.push(reach("close", 16, &[], &["HP069 close"]));
@@ -387,6 +388,111 @@ fn older_patches() -> Vec<Case> {
     ]
 }
 
+/// The older variant and the newer one, whether that is refused, what is found, and what comes close.
+type Later = (
+    &'static str,
+    &'static str,
+    bool,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+/// Second fixes over a first one that brought functions and tables.
+const LATER: [Later; 8] = [
+    (
+        "first",
+        "first",
+        false,
+        &[],
+        &["HP043 checked", "HP043 checked_ways"],
+    ),
+    (
+        "first",
+        "changed",
+        true,
+        &["HP043 checked"],
+        &["HP043 on_late", "HP043 strict", "HP043 checked_ways"],
+    ),
+    (
+        "first",
+        "handed",
+        false,
+        &["HP043 on_late"],
+        &["HP043 checked", "HP043 strict"],
+    ),
+    (
+        "first",
+        "table",
+        true,
+        &["HP043 checked_ways"],
+        &["HP043 equal_ways", "HP043 strict"],
+    ),
+    (
+        "first",
+        "gone",
+        false,
+        &["HP043 on_late"],
+        &["HP043 strict"],
+    ),
+    (
+        "first",
+        "compared",
+        false,
+        &["HP043 strict"],
+        &["HP043 checked"],
+    ),
+    (
+        "state",
+        "state",
+        false,
+        &["HP032 dropped", "HP043 counted"],
+        &["HP043 checked", "HP043 dropped"],
+    ),
+    (
+        "state",
+        "first",
+        false,
+        &["HP043 counted"],
+        &["HP043 checked"],
+    ),
+];
+
+fn later_fixes() -> Vec<Case> {
+    let pairs = pairs().expect("fixtures");
+    let diff = |name: &str, machine| {
+        let name = format!("later/{name}");
+        let is_it = |pair: &&hpbuild_fixtures::Pair| pair.name == name && pair.machine == machine;
+        let pair = pairs.iter().find(is_it).expect("a pair of the group");
+        let symbols = SymbolPaths::default();
+        match compared(&pair.base.dll, &pair.fixed.dll, symbols, Policy::default()) {
+            Compared::Diff(diff) => diff,
+            Compared::Nothing(rules) => panic!("{rules:?}"),
+        }
+    };
+    let mut cases = Vec::new();
+    for machine in [Machine::X64, Machine::Arm64] {
+        for (older, newer, refused, expected, near) in LATER {
+            let first = diff(older, machine);
+            let patch = hpbuild_packager::build(&first, &Options::first()).expect("a patch");
+            let previous = Previous::read(&patch.file).expect("a patch image");
+            let options = Options {
+                sequence: Sequence::new(2).expect("not zero"),
+                previous: Some(previous),
+                ..Options::first()
+            };
+            let mut found = findings_of(&diff(newer, machine), &options);
+            // What the older one had can be what a finding is about, too.
+            let before = findings_of(&first, &Options::first());
+            found.names.extend(before.names);
+            let name = format!("later/{newer} over {older} {}", machine.name());
+            let mut case = case(&name, expected, near, found);
+            case.hotpatchable = Some(!refused);
+            cases.push(case);
+        }
+    }
+    cases
+}
+
 /// A waiver that allows a finding, and one that waits for another name.
 fn waivers() -> Vec<Case> {
     let pairs = pairs().expect("fixtures");
@@ -467,6 +573,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
             piece: PieceId(0),
         }],
         imports: Vec::new(),
+        brought: Vec::new(),
     };
     let rules = match hpbuild_packager::link::link(&parts) {
         Ok(_) => BTreeSet::new(),

@@ -73,6 +73,7 @@ fn parts(pieces: Vec<Piece>) -> Parts {
             piece: last,
         }],
         imports: Vec::new(),
+        brought: Vec::new(),
     }
 }
 

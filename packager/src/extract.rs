@@ -31,7 +31,7 @@ mod places;
 mod previous;
 mod table;
 mod throw;
-mod unnamed;
+pub(crate) mod unnamed;
 mod unwind;
 mod x64_image_base;
 
@@ -40,7 +40,7 @@ use std::cell::OnceCell;
 use hpbuild_differ::Diff;
 use hpbuild_differ::compare::Changed;
 use hpbuild_differ::image::FunctionKind;
-use hpbuild_differ::meaning::Comparer;
+use hpbuild_differ::meaning::{Comparer, Fresh};
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Sequence};
 use rustc_hash::FxHashMap;
 
@@ -95,6 +95,8 @@ struct Extraction<'a> {
     comparer: Comparer<'a>,
     /// Where the base has unnamed writable data, once it is asked for.
     unnamed: OnceCell<unnamed::Unnamed>,
+    /// What writable data without a name is new, once it is asked for.
+    fresh: OnceCell<Fresh<'a>>,
     /// Where operands and pointers of the fixed image lead, sorted, once it is asked for.
     reached: OnceCell<Vec<Rva<Fixed>>>,
     /// Fixed functions that take the place of base functions, each with the first of these.
@@ -123,6 +125,7 @@ pub fn extract(diff: &Diff, options: &Options) -> Result<Parts, Vec<Refusal>> {
         diff,
         comparer: diff.comparer(),
         unnamed: OnceCell::new(),
+        fresh: OnceCell::new(),
         reached: OnceCell::new(),
         replaced: (changed
             .iter()

@@ -33,8 +33,9 @@ pub struct Patch {
     pub linked: link::Linked,
     /// What the verifier found.
     pub verified: Verified,
-    /// What the process may hold of the older patch, where there is one. They are for the caller to
-    /// judge by its policy: no patch should be made where one refuses.
+    /// What there is to say of what the patch brings, and of what the process may hold of the older
+    /// patch, where there is one. They are for the caller to judge by its policy: no patch should be made
+    /// where one refuses.
     pub findings: Vec<judge::Refusal>,
 }
 
@@ -57,11 +58,12 @@ pub fn build(diff: &Diff, options: &extract::Options) -> Result<Patch, NoPatch> 
     let table = attach::attach(&parts, &linked);
     let file = write::write(&linked, &table);
     let verified = verify::verify(&file, &parts).map_err(NoPatch::Faulty)?;
-    let older = options.previous.as_ref();
+    let mut findings = extract::unnamed::notes(diff, &parts);
+    if let Some(older) = &options.previous {
+        findings.extend(extract::brought::findings(diff, &parts, older));
+    }
     Ok(Patch {
-        findings: older.map_or_else(Vec::new, |older| {
-            extract::brought::findings(diff, &parts, older)
-        }),
+        findings,
         name: write::image_name(&parts),
         pdb: pdb::pdb(&parts, &linked, &file),
         file,

@@ -89,8 +89,8 @@ macro_rules! rules {
 
 rules! {
     NotUnderstood "HP060" "a reference is not understood",
-        "An operand or pointer of a function that goes into the patch points at something that no symbol, constant, import or jump table explains. What it should reach in the base is unknown, so nothing is guessed.",
-        "Build both images with full debug information; if the place is data without a symbol, give it one. Optimisers make the members of a static structure variables without names: declare it with __attribute__((used)), or without static, in both builds, and it stays whole.",
+        "An operand or pointer of a function that goes into the patch points at something that no symbol, constant, import or jump table explains. What it should reach in the base is unknown, so nothing is guessed. Writable data without a name is the base's where unchanged code shows which it is, and new where the base has nothing left that it could be; otherwise it may hold what the process has.",
+        "Build both images with full debug information; if the place is data without a symbol, give it one. Optimisers make the members of a static structure variables without names, and a byte without a name of a flag: declare it with __attribute__((used)), or without static, in both builds, and it stays whole.",
         "Assembly reads a variable without a symbol that no unchanged function reaches.";
     NotInBase "HP061" "the base has no counterpart",
         "The fixed function uses something that the running base does not have and that cannot be carried by the patch: an import, a thread-local variable, or data whose counterpart is not known.",

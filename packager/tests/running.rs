@@ -13,7 +13,7 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 17] = [
+const SCENARIOS: [(&str, &str); 18] = [
     ("adjoining", include_str!("running/adjoining.toml")),
     ("aligned", include_str!("running/aligned.toml")),
     ("bare", include_str!("running/cuts.toml")),
@@ -21,6 +21,7 @@ const SCENARIOS: [(&str, &str); 17] = [
     ("copies", include_str!("running/copies.toml")),
     ("cuts", include_str!("running/cuts.toml")),
     ("edits", include_str!("running/edits.toml")),
+    ("flags", include_str!("running/flags.toml")),
     ("folded", include_str!("running/folded.toml")),
     ("identity", include_str!("running/identity.toml")),
     ("msvc", include_str!("running/msvc.toml")),

@@ -2,14 +2,14 @@
 //! several, or several of one, and name the first or none. A patch would give the new name room of its
 //! own, and what the process holds would be lost to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use hpbuild_metadata::{Base, DataId, Fixed, Side};
+use hpbuild_metadata::{Base, DataId, Fixed};
 
-use super::nameless::{is_data, is_thread_local, nameless};
+use super::nameless::nameless;
 use super::{Case, Refusal};
-use crate::image::{Contribution, DataSymbol, Image};
-use crate::meaning::{Target, resolve};
+use crate::image::{Contribution, DataSymbol};
+use crate::meaning::fresh::{counts, is_data, is_thread_local};
 
 /// What tells of variables without a name.
 pub(super) struct Hidden<'a> {
@@ -100,25 +100,4 @@ fn has_lost_name(case: &Case<'_>, contribution: &Contribution<Base>) -> bool {
     let last = data.partition_point(|it| u64::from(it.rva.get()) < behind);
     let mut names = (first..last).map(DataId::new);
     names.any(|id| case.comparer.fixed_data_of(id).is_none())
-}
-
-/// How many places without a name code reaches in what each object gave to writable sections.
-fn counts<S: Side>(image: &Image<S>) -> BTreeMap<&str, usize> {
-    let functions = image.function_ids();
-    let targets = functions.flat_map(|id| image.references_of(id));
-    let places: BTreeSet<_> = targets.map(|placed| placed.reference.target).collect();
-    let mut found = BTreeMap::new();
-    for rva in places {
-        let is_nameless = matches!(resolve(image, rva), Target::Anonymous(_));
-        let is_variable = || image.pe.section_at(rva).is_some_and(is_data);
-        if !is_nameless || !is_variable() || is_thread_local(image, rva) {
-            continue;
-        }
-        let contribution = image.contribution_at(rva);
-        let compiland = contribution.and_then(|it| image.compilands.get(it.compiland.index()));
-        if let Some(compiland) = compiland {
-            *found.entry(&*compiland.place).or_default() += 1;
-        }
-    }
-    found
 }

@@ -4,6 +4,7 @@
 //! covers is compared as it lies there: the writable parts of one object, in order. Without a PDB
 //! nothing tells all that an object gave, and sections take the place of objects.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use hpbuild_metadata::{Base, Fixed, Rva, Side};
 
 use super::{Case, Refusal, data};
 use crate::image::Image;
-use crate::pe::Section;
+use crate::meaning::fresh::{Fresh, is_data, is_thread_local};
 
 /// Where GNU ld puts what it makes for the loader, which that writes to.
 const IMPORTS: &str = ".idata";
@@ -33,6 +34,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         false => (parts_of_sections(base), parts_of_sections(fixed)),
     };
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    let fresh = OnceCell::new();
     for key in keys {
         let b = before.get(key).map_or(&[][..], Vec::as_slice);
         let f = after.get(key).map_or(&[][..], Vec::as_slice);
@@ -41,9 +43,18 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         } else {
             Some(format!("{} parts before, {} after", b.len(), f.len()))
         };
+        let fresh = || fresh.get_or_init(|| Fresh::new(case.comparer));
         if let Some(evidence) = evidence {
             let name = format!("nameless data of {}", key.0);
-            let message = format!("the initial value of {name} changed");
+            let message = match b.first() {
+                // Who uses it has it from the patch.
+                None if fresh().is_new(key.0) => continue,
+                None => format!(
+                    "{name} has initial values where the base has none: it may be new, or a variable of \
+                     the base that the compiler has merged with others or taken apart"
+                ),
+                Some(_) => format!("the initial value of {name} changed"),
+            };
             refusals.push(Refusal::new("HP030", name, message, evidence));
         }
     }
@@ -85,17 +96,6 @@ fn parts_of_sections<S: Side>(image: &Image<S>) -> Parts<'_, S> {
         found.entry(key).or_default().extend(parts);
     }
     found
-}
-
-/// Whether the program's variables may be here once it runs.
-pub(super) fn is_data<S: Side>(section: &Section<S>) -> bool {
-    section.is_writable() && !section.is_code()
-}
-
-/// Whether this is a part of what each thread starts with, which is compared as a whole.
-pub(super) fn is_thread_local<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
-    let template = image.pe.tls.as_ref().and_then(|tls| tls.template);
-    template.is_some_and(|(start, size)| rva.checked_sub(start).is_some_and(|at| at < size))
 }
 
 /// The addresses that no symbol and no slot of the import table covers in these many bytes.

@@ -264,7 +264,8 @@ rules! {
     "HP030" Refuse "initial value of writable data changed"
         why "The running base keeps its own variables with the values they have, and where they are; \
              a new initial value has no effect, and what grew has no room to."
-        do "Set the value in code that runs, or keep it."
+        do "Set the value in code that runs, or keep it. Data without a name that may be new gets a name \
+            by __attribute__((used))."
         example "static int limit = 5; becomes 7: the running process has 5, or what it has set \
              since."
     "HP031" Refuse "layout of a type changed"

@@ -27,7 +27,10 @@ pub(crate) fn report(diff: &Diff, with_line_numbers: bool, stages: &mut Vec<Stag
         || build(diff, &options),
     );
     match built {
-        Ok(_) => {}
+        Ok(patch) => {
+            report.refusals.extend(patch.findings);
+            report.refusals.sort_by_key(|refusal| refusal.code);
+        }
         Err(NoPatch::Refused(found)) => {
             report.verdict = Verdict::Refused;
             let found: Vec<Refusal> = found.iter().map(NotCarried::judged).collect();

@@ -5,7 +5,7 @@ use hpbuild_differ::decode::{
 };
 use hpbuild_differ::image::Contribution;
 use hpbuild_differ::meaning::{
-    Target as Meaning, anonymous_extent, counted_from, is_read_only, resolve,
+    Fresh, Target as Meaning, anonymous_extent, counted_from, is_read_only, resolve,
 };
 use hpbuild_differ::pe::Tls;
 use hpbuild_metadata::{DataId, Fixed, Rva};
@@ -374,12 +374,20 @@ impl Extraction<'_> {
         let unnamed = self
             .unnamed
             .get_or_init(|| unnamed::unnamed(self.diff, &self.comparer));
-        let known = unnamed.get(&rva).copied().flatten();
-        known.map(Target::Base).ok_or_else(|| {
-            let message = "writable data without a name, which unchanged code does not reach: a guard, \
-                           or a part of a static structure that the optimiser took apart";
-            (Code::NotUnderstood, message.to_string())
-        })
+        let known = unnamed.get(&rva).copied();
+        if let Some(Some(known)) = known {
+            return Ok(Target::Base(known));
+        }
+        let fresh = self.fresh.get_or_init(|| Fresh::new(&self.comparer));
+        if let (None, Some((start, size))) = (known, fresh.stretch(rva)) {
+            let piece = self.piece_of(Source::Data(start, size));
+            let offset = i64::from(rva.get()) - i64::from(start.get());
+            return Ok(Target::Piece(Place::new(piece, offset)));
+        }
+        let message = "writable data without a name, which unchanged code does not reach: a guard, a flag, \
+                       or a part of a static structure that the optimiser took apart, which the base may \
+                       have";
+        Err((Code::NotUnderstood, message.to_string()))
     }
 }
 

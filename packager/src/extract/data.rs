@@ -81,6 +81,7 @@ impl Extraction<'_> {
         match resolve(image, rva) {
             Meaning::Data { id, .. } => image.data_symbol(id).name.to_string(),
             Meaning::JumpTable(_) => format!("jump table at fixed rva {rva}"),
+            _ if !is_read_only(image, rva) => format!("variable at fixed rva {rva}"),
             _ => format!("constant at fixed rva {rva}"),
         }
     }

@@ -11,11 +11,14 @@ use std::collections::BTreeSet;
 use hpbuild_differ::Diff;
 use hpbuild_differ::decode::ReferenceKind;
 use hpbuild_differ::image::Image;
-use hpbuild_differ::meaning::{Comparer, Meaning, Target, is_read_only};
+use hpbuild_differ::judge::Refusal;
+use hpbuild_differ::meaning::{Comparer, Meaning, Target, is_read_only, resolve};
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::alike::{have_same_shape, reshaped};
+use super::brought::is_type;
+use crate::piece::{Parts, Piece, Room};
 
 /// For each address of unnamed writable data in the fixed image that unchanged code reaches its
 /// address in the base; `None` where two functions disagree.
@@ -67,6 +70,29 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
         }
     }
     found
+}
+
+/// The notes about variables without a name that the patch brings.
+pub(crate) fn notes(diff: &Diff, parts: &Parts) -> Vec<Refusal> {
+    let image = &diff.fixed;
+    let note = |piece: &Piece| {
+        let origin = piece.origin.filter(|_| piece.room == Room::Writable)?;
+        let is_named = !matches!(resolve(image, origin.rva), Target::Anonymous(_));
+        if is_named || is_type(piece) {
+            return None;
+        }
+        let contribution = image.contribution_at(origin.rva)?;
+        let object = image.compilands.get(contribution.compiland.index())?;
+        let name = format!("nameless data of {}", object.place);
+        let message = format!("{name} is new and will live in the patch");
+        let evidence = format!(
+            "rva {} of the fixed image, {} bytes",
+            origin.rva,
+            piece.size()
+        );
+        Some(Refusal::new("HP032", name, message, evidence))
+    };
+    parts.pieces.iter().filter_map(note).collect()
 }
 
 /// The writable data that a function reaches.

@@ -13,7 +13,7 @@ use hpbuild_packager::build;
 use hpbuild_packager::extract::Options;
 
 /// Calls for the exported functions of a group whose result can be compared across images.
-const SCENARIOS: [(&str, &str); 18] = [
+const SCENARIOS: [(&str, &str); 19] = [
     ("adjoining", include_str!("running/adjoining.toml")),
     ("aligned", include_str!("running/aligned.toml")),
     ("bare", include_str!("running/cuts.toml")),
@@ -30,6 +30,7 @@ const SCENARIOS: [(&str, &str); 18] = [
     ("reached", include_str!("running/reached.toml")),
     ("rules", include_str!("running/rules.toml")),
     ("shapes", include_str!("running/shapes.toml")),
+    ("tables-behind", include_str!("running/tables-behind.toml")),
     ("tls", include_str!("running/tls.toml")),
     ("vtable", include_str!("running/vtable.toml")),
 ];

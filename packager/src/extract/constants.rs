@@ -115,6 +115,12 @@ impl Extraction<'_> {
         base.is_none_or(|base| !self.comparer.data_same(base))
     }
 
+    /// Whether data are a variable that the base does not have, and that all have in one place.
+    fn is_new_variable(&self, id: DataId<Fixed>) -> bool {
+        let is_of_threads = self.diff.fixed.data_symbol(id).thread_local;
+        !is_of_threads && self.comparer.base_data_of(id).is_none()
+    }
+
     /// An array of constants that is copied, and the constants which begin where it ends, in one piece,
     /// where these are copied as well: what an address between the two means.
     pub(super) fn array_with_what_follows(
@@ -145,8 +151,8 @@ impl Extraction<'_> {
         are_copied.then(|| self.place_in_span(Span::new(start, size, align), end))
     }
 
-    /// The array of constants that ends at `rva` and is reached by the function, too, and the constant
-    /// with a name that starts there, where both are copied: each for itself they would be parted.
+    /// The array that ends at `rva` and is reached by the function, too, and what has a name and starts
+    /// there, where both are copied, as new variables are: each for itself they would be parted.
     fn arrays_that_meet(
         &self,
         id: FunctionId<Fixed>,
@@ -157,10 +163,12 @@ impl Extraction<'_> {
         let span = |id: DataId<Fixed>| {
             let symbol = image.data_symbol(id);
             let is_whole = symbol.sized_by_type && symbol.type_index != 0;
-            let is_constant = is_whole && is_read_only(image, symbol.rva);
-            is_constant.then(|| Span::new(symbol.rva, symbol.size, alignment(image, symbol.rva)))
+            is_whole.then(|| Span::new(symbol.rva, symbol.size, alignment(image, symbol.rva)))
         };
-        let is_copied = |id: DataId<Fixed>| self.is_changed(id);
+        let is_copied = |id: DataId<Fixed>| match is_read_only(image, image.data_symbol(id).rva) {
+            true => self.is_changed(id),
+            false => self.is_new_variable(id),
+        };
         let Some(array) = ends_at(image, id, rva) else {
             return Vec::new();
         };
@@ -228,7 +236,9 @@ impl Extraction<'_> {
             let message = format!("constants of {:#x} bytes", span.size);
             (Code::DataNotUnderstood, message)
         })?;
-        self.check_hidden(span.start, span.size);
+        if is_read_only(&self.diff.fixed, span.start) {
+            self.check_hidden(span.start, span.size);
+        }
         let piece = self.piece_of(Source::Constants(span));
         Ok(Target::Piece(Place::new(piece, offset)))
     }

@@ -71,6 +71,7 @@ impl Extraction<'_> {
         match self.meant_in_base(walk.id, array, rva) {
             Some(true) => Ok(end),
             Some(false) => Ok(other),
+            None if self.is_all_that_leads_to(rva) => Ok(other),
             None => Err(end_of_array(&symbol.name, "what stands behind it")),
         }
     }
@@ -130,6 +131,17 @@ impl Extraction<'_> {
             true => Ok(Target::Base(end)),
             false => Err(end_of_array(&symbol.name, &name_behind)),
         })
+    }
+
+    /// Whether the data that begin at `rva`, in a section of their own, are led to from one place alone.
+    /// No compiler makes a section to which nothing leads, and linkers drop it, so that the place means them.
+    fn is_all_that_leads_to(&self, rva: Rva<Fixed>) -> bool {
+        let image = &self.diff.fixed;
+        let Meaning::Data { id, offset: 0 } = resolve(image, rva) else {
+            return false;
+        };
+        let contribution = image.contribution_at(rva);
+        contribution.is_some_and(|it| it.rva == rva) && self.is_for_one_pointer(id)
     }
 
     /// Whether data that only their source can name are reached once in the whole image. No compiler

@@ -135,7 +135,9 @@ rules! {
              stands there is overwritten, so it must be filler and nothing else: int3 or whole \
              no-operations that nothing reaches. Zeros prove nothing, as constants have them."
         do "Link the base with /FUNCTIONPADMIN:6 or more, and compile it with /hotpatch (clang: \
-            -fms-hotpatch, with debug info). lld pads no code of link-time optimisation."
+            -fms-hotpatch, with debug info). lld pads no code of link-time optimisation (-flto), whose \
+            objects do not say that they were compiled so: add -fpatchable-function-entry=6,6, which \
+            makes the room in the code."
         example "push rbp stands right behind the ret of the function before it, with five bytes \
              of int3 between instead of six."
     "HP011" Refuse "first instruction too short"

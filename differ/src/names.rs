@@ -49,7 +49,7 @@ pub(crate) fn is_itanium_vtable(name: &str) -> bool {
 
 /// The same of the names in debug information alone.
 pub(crate) fn is_named_vtable(name: &str) -> bool {
-    name.rsplit("::").next() == Some("_vtable$")
+    name == "_vtable$" || name.ends_with("::_vtable$")
 }
 
 /// Tables and pointers of the load config, which the linker or the loader fills (`guard` headers of
@@ -88,6 +88,10 @@ pub(crate) fn is_linker_made(name: &str, is_typed: bool) -> bool {
         "__RUNTIME_PSEUDO_RELOC_LIST",
         "___RUNTIME_PSEUDO_RELOC_LIST",
     ];
+    // Nearly every name is asked for, and few begin so.
+    if !name.starts_with(['_', '\x7f']) {
+        return false;
+    }
     let is_known = matches!(
         name,
         "_load_config_used" | "__enclave_config" | "__hybrid_auxiliary_iat"

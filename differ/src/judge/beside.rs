@@ -23,6 +23,8 @@ const FOLDED: u32 = 8;
 struct Redirected<'a> {
     image: &'a Image<Base>,
     bodies: Vec<FunctionId<Base>>,
+    /// Their entries: every operand of the image is held against them.
+    entries: Vec<Rva<Base>>,
 }
 
 /// A place that reaches into a body: how far behind its entry, and what it is.
@@ -43,7 +45,11 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     if bodies.is_empty() {
         return;
     }
-    let redirected = Redirected { image, bodies };
+    let redirected = Redirected {
+        image,
+        entries: bodies.iter().map(|id| image.function(*id).rva).collect(),
+        bodies,
+    };
     let mut found = redirected.by_code();
     found.extend(redirected.by_pointers());
     found.extend(redirected.by_exports());
@@ -74,9 +80,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 impl Redirected<'_> {
     /// The body around an address, and how far behind its entry that is.
     fn around(&self, rva: Rva<Base>) -> Option<(FunctionId<Base>, u32)> {
-        let before = self
-            .bodies
-            .partition_point(|id| self.image.function(*id).rva <= rva);
+        let before = self.entries.partition_point(|entry| *entry <= rva);
         let id = *self.bodies.get(before.checked_sub(1)?)?;
         let function = self.image.function(id);
         let offset = rva.checked_sub(function.rva)?;
@@ -87,19 +91,14 @@ impl Redirected<'_> {
         self.bodies.binary_search(&id).is_ok()
     }
 
-    /// The function bodies whose code stays as it is and is not a part of a redirected one that goes
-    /// with it.
-    fn others(&self) -> impl ParallelIterator<Item = FunctionId<Base>> {
-        (0..self.image.functions.len())
-            .into_par_iter()
-            .map(FunctionId::new)
-            .filter(|id| {
-                let names = self.image.procedures_of(*id);
-                let owner = self.image.owner_of(*id);
-                !self.contains(*id)
-                    && owner.is_none_or(|owner| !self.contains(owner))
-                    && !names.iter().any(|name| funclet::is_funclet(&name.name))
-            })
+    /// Whether the code of a function body stays as it is and is not a part of a redirected one that
+    /// goes with it.
+    fn is_other(&self, id: FunctionId<Base>) -> bool {
+        let names = self.image.procedures_of(id);
+        let owner = self.image.owner_of(id);
+        !self.contains(id)
+            && owner.is_none_or(|owner| !self.contains(owner))
+            && !names.iter().any(|name| funclet::is_funclet(&name.name))
     }
 
     /// Code that stays as it is and reaches into a body.
@@ -108,13 +107,15 @@ impl Redirected<'_> {
             let references = self.image.references_of(id).iter();
             references.filter_map(move |placed| {
                 let (body, offset) = self.around(placed.reference.target)?;
-                self.is_beside(placed, offset).then(|| {
+                // Few get here, so who it is is asked last.
+                (self.is_beside(placed, offset) && self.is_other(id)).then(|| {
                     let name = self.image.display_name(id);
                     (body, offset, format!("{name}+{:#x}", placed.offset))
                 })
             })
         };
-        self.others().flat_map_iter(of).collect()
+        let all = (0..self.image.functions.len()).into_par_iter();
+        all.map(FunctionId::new).flat_map_iter(of).collect()
     }
 
     /// Whether a reference into a body is none to its entry as such.

@@ -202,12 +202,14 @@ fn lonely<S: Side>(image: &Image<S>, settled: impl Fn(DataId<S>) -> bool) -> Vec
     let is_it = |id: &DataId<S>| {
         let symbol = image.data_symbol(*id);
         // The loader reaches these by directories, and what they hold has rules of its own.
-        let is_directory = crate::names::is_linker_made(&symbol.name, symbol.type_index != 0)
-            || &*symbol.name == "_tls_used";
+        let is_directory = || {
+            crate::names::is_linker_made(&symbol.name, symbol.type_index != 0)
+                || &*symbol.name == "_tls_used"
+        };
         symbol.sized_by_type
-            && !is_directory
             && symbol.type_index != 0
             && may_be_entry(image, symbol)
+            && !is_directory()
             && !listed.contains(id)
             && !settled(*id)
     };

@@ -12,14 +12,14 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     }
     let mut last = None;
     for (symbol, partner) in case.data_of_both() {
+        let was_constant = is_read_only(base, symbol.rva);
+        if was_constant == is_read_only(fixed, partner.rva) {
+            continue;
+        }
         let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
         let is_made = crate::names::is_linker_made(linkage, symbol.type_index != 0);
         let is_import = base.pe.import_at(symbol.rva).is_some();
         if last == Some(symbol.rva) || is_made || is_import || symbol.thread_local {
-            continue;
-        }
-        let was_constant = is_read_only(base, symbol.rva);
-        if was_constant == is_read_only(fixed, partner.rva) {
             continue;
         }
         last = Some(symbol.rva);

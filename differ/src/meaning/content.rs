@@ -101,20 +101,21 @@ fn compare_symbol(comparer: &Comparer<'_>, id: DataId<Base>) -> (bool, Vec<DataI
         return (true, Vec::new());
     };
     let fixed = comparer.fixed.data_symbol(partner);
+    let constant = (
+        is_read_only(comparer.base, base.rva),
+        is_read_only(comparer.fixed, fixed.rva),
+    );
+    if constant == (false, false) {
+        return (true, Vec::new());
+    }
     let is_slot = comparer.base.pe.import_at(base.rva).is_some()
         && comparer.fixed.pe.import_at(fixed.rva).is_some();
     let linkage = base.decorated.as_deref().unwrap_or(&base.name);
     if is_slot || crate::names::is_linker_made(linkage, base.type_index != 0) {
         return (true, Vec::new());
     }
-    let constant = (
-        is_read_only(comparer.base, base.rva),
-        is_read_only(comparer.fixed, fixed.rva),
-    );
-    match constant {
-        (false, false) => return (true, Vec::new()),
-        (true, true) => {}
-        _ => return (false, Vec::new()),
+    if constant != (true, true) {
+        return (false, Vec::new());
     }
     // Compilers name jump tables, too.
     if let (Target::JumpTable(b), Target::JumpTable(f)) = (

@@ -48,9 +48,8 @@ pub(super) fn pair_funclets(pairs: &mut Pairs, base: &Names<'_, Base>, fixed: &N
 
 /// Whether MSVC gives this name to a part of another function.
 pub(crate) fn is_funclet(name: &str) -> bool {
-    ["dtor$", "catch$", "filt$", "fin$"]
-        .iter()
-        .any(|mark| name.contains(mark))
+    const MARKS: [&str; 4] = ["dtor$", "catch$", "filt$", "fin$"];
+    name.contains('$') && MARKS.iter().any(|mark| name.contains(mark))
 }
 
 /// For each body with a paired name the lowest base number of such a name.

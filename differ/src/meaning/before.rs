@@ -31,13 +31,14 @@ impl Comparer<'_> {
         if !is_nameless || !is_read_only(self.base, b_last) || !is_read_only(self.fixed, f_last) {
             return None;
         }
-        // Few differ, and the rest takes longer.
-        let most = (
-            most_before(self.base, base)?,
-            most_before(self.fixed, fixed)?,
-        );
-        let size = most.0.len().min(most.1.len());
-        if most.0[most.0.len() - size..] == most.1[most.1.len() - size..] {
+        // Few differ, and the rest takes longer. Most are equal as far as the base is looked at.
+        let most = most_before(self.base, base)?;
+        if bytes_before(self.fixed, fixed, most.len()) == Some(most) {
+            return None;
+        }
+        let as_far = most_before(self.fixed, fixed)?;
+        let size = most.len().min(as_far.len());
+        if most[most.len() - size..] == as_far[as_far.len() - size..] {
             return None;
         }
         let b = before(self.base, &self.readers.0, base)?;
@@ -99,6 +100,17 @@ fn most_before<'a, S: Side>(image: &'a Image<S>, operand: &Operand<S>) -> Option
     image.pe.bytes(start, rva.checked_sub(start)?)
 }
 
+/// So many bytes before the address that an operand takes.
+fn bytes_before<'a, S: Side>(
+    image: &'a Image<S>,
+    operand: &Operand<S>,
+    size: usize,
+) -> Option<&'a [u8]> {
+    let size = u32::try_from(size).ok()?;
+    let start = operand.reference.target.get().checked_sub(size)?;
+    image.pe.bytes(Rva::new(start), size)
+}
+
 /// Whether the code that takes an address, or who gets it, reaches back from there. Where something is
 /// certain to start, as texts do, that is what others get.
 fn reaches_back_from<S: Side>(image: &Image<S>, operand: &Operand<S>) -> bool {
@@ -141,18 +153,20 @@ pub(super) fn before<S: Side>(
     readers: &Readers<S>,
     operand: &Operand<S>,
 ) -> Option<Before<S>> {
-    if !reaches_back_from(image, operand) {
-        return None;
-    }
     let rva = operand.reference.target;
     let is_certain = |rva: Rva<S>| image.certain_boundaries.binary_search(&rva).is_ok();
     let (mut start, mut is_own) = (rva, true);
     let first = image.boundaries.partition_point(|it| *it < rva);
-    for cut in image.boundaries[..first].iter().rev().take(MOST) {
+    let cuts = image.boundaries[..first].iter().rev();
+    for (index, cut) in cuts.take(MOST).enumerate() {
         let bytes = image.pe.bytes(*cut, start.checked_sub(*cut)?)?;
         let are_vtables = leads_to_code(image, rva) && leads_to_code(image, *cut);
         if !is_nameless_constant(image, *cut) || is_long_text(bytes) || are_vtables {
             break;
+        }
+        // Nearly always there is nothing to go back to, which is told sooner than what the code does.
+        if index == 0 && !reaches_back_from(image, operand) {
+            return None;
         }
         is_own = is_of(image, readers, operand, *cut) == Some(true);
         // What starts there may be another's, and shorter.

@@ -3,7 +3,7 @@
 
 use hpbuild_metadata::{Rva, Side};
 
-use super::{Comparer, Target, resolve};
+use super::{Comparer, Target};
 use crate::image::{Image, SwitchTable};
 use crate::pe::Pe;
 
@@ -92,7 +92,7 @@ impl Comparer<'_> {
             if b_end == Some(b) && f_end == Some(f) {
                 return true;
             }
-            match (resolve(self.base, b), resolve(self.fixed, f)) {
+            match (self.in_base(b), self.in_fixed(f)) {
                 (
                     Target::Function { id: b, offset: at },
                     Target::Function { id: f, offset: of },

@@ -19,8 +19,10 @@ mod view;
 mod tests;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use hpbuild_metadata::{BaseIdentity, Machine, Rva, SectionOffset, Side};
+use sha2::{Digest, Sha256};
 
 pub use unsupported::{Opened, Unsupported, UnsupportedKind};
 
@@ -79,8 +81,8 @@ pub struct Pe<S: Side> {
     pub tls: Option<Tls<S>>,
     /// Start and size of the resource directory, if present; as stored, not checked.
     pub resources: Option<(Rva<S>, u32)>,
-    /// SHA-256 of the whole file.
-    pub sha256: [u8; 32],
+    /// Asked for by [`Pe::sha256`].
+    sha256: OnceLock<[u8; 32]>,
     file: Vec<u8>,
 }
 
@@ -262,6 +264,12 @@ impl<S: Side> Section<S> {
 }
 
 impl<S: Side> Pe<S> {
+    /// SHA-256 of the whole file, which takes a while when it is asked for first.
+    pub fn sha256(&self) -> &[u8; 32] {
+        self.sha256
+            .get_or_init(|| Sha256::digest(&self.file).into())
+    }
+
     /// The RVA of a place as PDB records have it; `None` where it names no section (absolute and
     /// discarded symbols) or lies outside its section.
     pub(crate) fn rva_of_place(&self, place: SectionOffset) -> Option<Rva<S>> {

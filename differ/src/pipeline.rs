@@ -110,9 +110,15 @@ pub fn diff(
     }
     let (base, fixed) = assemble_pair(base, fixed);
     timed.done("read");
-    let (pairing, ()) = rayon::join(
+    // Most of pairing runs on one thread: what takes time and waits for nothing goes beside it.
+    let (pairing, _) = rayon::join(
         || pair(&base, &fixed),
-        || crate::decode::prepare_text(machine),
+        || {
+            rayon::join(
+                || crate::decode::prepare_text(machine),
+                || rayon::join(|| _ = base.pe.sha256(), || _ = fixed.pe.sha256()),
+            )
+        },
     );
     timed.done("pair");
     let comparer = Comparer::new(&base, &fixed, &pairing);

@@ -326,7 +326,11 @@ fn image<S: Side>(image: &Image<S>) -> ImageReport {
         machine: pe.machine,
         time_stamp: pe.identity.time_date_stamp,
         checksum: pe.identity.checksum,
-        sha256: pe.sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: pe
+            .sha256()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         pdb_guid: pdb.map(|(_, guid, _)| guid.clone()),
         pdb_age: pdb.map(|(.., age)| age),
     }

@@ -1,9 +1,9 @@
 //! Bytes to [`Pe`].
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use hpbuild_metadata::{BaseIdentity, Machine, Rva, Side};
-use sha2::{Digest, Sha256};
 
 use super::headers::{self, Headers, directory};
 use super::view::{Fault, View};
@@ -107,7 +107,7 @@ fn open<S: Side>(path: &Path, file: Vec<u8>) -> Result<Opened<S>, Fault> {
         resources: headers
             .directory(directory::RESOURCE)
             .map(|(rva, size)| (Rva::new(rva), size)),
-        sha256: Sha256::digest(&file).into(),
+        sha256: OnceLock::new(),
         sections,
         file,
     })))

@@ -47,7 +47,7 @@ pub(crate) fn describe(
             machine: base.pe.machine,
             time_date_stamp: base.pe.identity.time_date_stamp,
             checksum: base.pe.identity.checksum,
-            sha256: Sha256(base.pe.sha256),
+            sha256: Sha256(*base.pe.sha256()),
             pdb,
         },
         functions: built

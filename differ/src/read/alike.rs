@@ -21,21 +21,27 @@ pub(super) struct Decoded<'a, S: Side> {
     pe: &'a Pe<S>,
     functions: &'a [Function<S>],
     scanned: &'a Scanned<S>,
-    /// The functions by the hash of their first name. What it leads to is looked at byte by byte, so
-    /// that two names of one hash do no harm.
-    by_name: FxHashMap<u32, u32>,
+    by_name: &'a ByName<S>,
+}
+
+/// Where functions start, by the hash of their first name. What it leads to is looked at byte by
+/// byte, so that two names of one hash do no harm.
+pub(super) type ByName<S> = FxHashMap<u32, Rva<S>>;
+
+/// See [`ByName`].
+pub(super) fn by_name<S: Side>(functions: &[Function<S>], procedures: &[Procedure]) -> ByName<S> {
+    let mut found = ByName::with_capacity_and_hasher(functions.len(), FxBuildHasher);
+    let named = functions.iter();
+    found.extend(named.filter_map(|function| Some((key(function, procedures)?, function.rva))));
+    found
 }
 
 impl<'a, S: Side> Decoded<'a, S> {
     pub(super) fn new(
-        pe: &'a Pe<S>,
-        (functions, procedures): (&'a [Function<S>], &[Procedure]),
+        (pe, functions): (&'a Pe<S>, &'a [Function<S>]),
+        by_name: &'a ByName<S>,
         scanned: &'a Scanned<S>,
     ) -> Self {
-        let by_name = (0_u32..)
-            .zip(functions)
-            .filter_map(|(index, function)| Some((key(function, procedures)?, index)))
-            .collect();
         Self {
             pe,
             functions,
@@ -59,8 +65,9 @@ impl<'a, S: Side> Decoded<'a, S> {
         }
         let before = found.len();
         let named = || {
-            let index = self.by_name.get(&key(function, procedures)?)?;
-            Some(*index as usize).filter(|index| *index != *expected)
+            let rva = self.by_name.get(&key(function, procedures)?)?;
+            let index = self.functions.binary_search_by_key(rva, |it| it.rva).ok()?;
+            Some(index).filter(|index| *index != *expected)
         };
         for index in iter::once(*expected).chain(iter::once_with(named).flatten()) {
             if self.copy_of(index, pe, code, found).is_some() {

@@ -1,5 +1,6 @@
 //! What symbols say, and what the code shows, to an [`Image`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use hpbuild_metadata::{Base, Fixed, Machine, Rva, Side};
@@ -8,7 +9,7 @@ use super::alike::Decoded;
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawGroup, RawPublic, RawSwitchTable};
 use super::{
-    carve, data, image_relative, jump_tables, places, reach, runtime, scan, source_places,
+    alike, carve, data, image_relative, jump_tables, places, reach, runtime, scan, source_places,
 };
 use crate::image::{
     Compiland, Contribution, DataSymbol, Fixup, Function, Group, Image, Mention, Procedure,
@@ -157,28 +158,34 @@ impl<S: Side> Unscanned<S> {
     }
 
     /// Decodes all functions, and those without any record that they call, which may call more of
-    /// their kind. What is the same in `other` is not decoded again.
-    fn scan<O: Side>(&mut self, other: Option<(&Unscanned<O>, &Scanned<O>)>) -> Scanned<S> {
+    /// their kind: with these the functions are returned, where there are any. What is the same in
+    /// `other` is not decoded again.
+    fn scan<O: Side>(
+        &self,
+        other: Option<&Decoded<'_, O>>,
+    ) -> (Scanned<S>, Option<Vec<Function<S>>>) {
         // The linker's record says more than the code does.
         let other = other.filter(|_| self.fixups.is_empty());
-        let other = other
-            .map(|(it, scanned)| Decoded::new(&it.pe, (&it.functions, &it.procedures), scanned));
         let scan = |functions: &[Function<S>]| {
             let functions = (functions, &*self.procedures);
-            scan::scan(&self.pe, &self.fixups, functions, other.as_ref())
+            scan::scan(&self.pe, &self.fixups, functions, other)
         };
-        let functions = &mut self.functions;
-        let mut scanned = scan(functions);
+        let mut functions = Cow::Borrowed(&*self.functions);
+        let mut scanned = scan(&functions);
         for _ in 0..MAX_UNNAMED_DEPTH {
-            let called = carve::called(&self.pe, functions, &scanned.unknown, &self.contributions);
+            let called = carve::called(&self.pe, &functions, &scanned.unknown, &self.contributions);
             if called.is_empty() {
                 break;
             }
-            functions.extend(called);
-            functions.sort_by_key(|function| function.rva);
-            scanned = scan(functions);
+            let all = functions.to_mut();
+            all.extend(called);
+            all.sort_by_key(|function| function.rva);
+            scanned = scan(&functions);
         }
-        scanned
+        match functions {
+            Cow::Borrowed(_) => (scanned, None),
+            Cow::Owned(functions) => (scanned, Some(functions)),
+        }
     }
 
     /// Puts the image together.
@@ -253,7 +260,8 @@ impl<S: Side> Unscanned<S> {
 
 /// Puts an image together by itself.
 pub(super) fn assemble<S: Side>(mut unscanned: Unscanned<S>) -> Image<S> {
-    let scanned = unscanned.scan::<S>(None);
+    let (scanned, functions) = unscanned.scan::<S>(None);
+    unscanned.functions = functions.unwrap_or(unscanned.functions);
     unscanned.finish(scanned)
 }
 
@@ -262,8 +270,14 @@ pub(crate) fn assemble_pair(
     mut base: Unscanned<Base>,
     mut fixed: Unscanned<Fixed>,
 ) -> (Image<Base>, Image<Fixed>) {
-    let base_scanned = base.scan::<Base>(None);
-    let fixed_scanned = fixed.scan(Some((&base, &base_scanned)));
+    let ((base_scanned, functions), by_name) = rayon::join(
+        || base.scan::<Base>(None),
+        || alike::by_name(&base.functions, &base.procedures),
+    );
+    base.functions = functions.unwrap_or(base.functions);
+    let decoded = Decoded::new((&base.pe, &base.functions), &by_name, &base_scanned);
+    let (fixed_scanned, functions) = fixed.scan(Some(&decoded));
+    fixed.functions = functions.unwrap_or(fixed.functions);
     rayon::join(|| base.finish(base_scanned), || fixed.finish(fixed_scanned))
 }
 

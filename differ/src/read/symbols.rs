@@ -420,7 +420,10 @@ fn place(at: OffsetSegment) -> SectionOffset {
 
 /// Names are UTF-8 by convention; what is not is kept readable.
 fn text(name: &bstr::BStr) -> Box<str> {
-    String::from_utf8_lossy(name).into()
+    match str::from_utf8(name) {
+        Ok(name) => name.into(),
+        Err(_) => String::from_utf8_lossy(name).into(),
+    }
 }
 
 fn switch_table(data: &[u8]) -> Option<RawSwitchTable> {

@@ -1,6 +1,7 @@
 //! Rules about functions: folding, signatures, what went, what could not be told apart.
 
-use rustc_hash::FxHashMap;
+use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 
 use super::{Case, Refusal, handed, initialisers, once};
 use crate::compare::{Doubt, Unknown};
@@ -132,27 +133,30 @@ fn folded(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 /// Paired procedures whose types differ. Where a side has no type, nothing can be said.
 fn signatures(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
+    let paired = (0_u32..).zip(&base.procedures);
+    let typed = paired.filter_map(|(index, procedure)| {
+        let (partner, _) = case.comparer.pairing.fixed_procedure(index)?;
+        let types = (
+            procedure.type_index,
+            fixed.procedures[partner as usize].type_index,
+        );
+        (types.0 != 0 && types.1 != 0).then_some((procedure, types))
+    });
     // Most functions share their type with others.
-    let mut known: FxHashMap<(u32, u32), bool> = FxHashMap::default();
-    for (index, procedure) in (0_u32..).zip(&base.procedures) {
-        let Some((partner, _)) = case.comparer.pairing.fixed_procedure(index) else {
-            continue;
-        };
-        let partner = &fixed.procedures[partner as usize];
-        if procedure.type_index == 0 || partner.type_index == 0 {
-            continue;
-        }
-        let types = (procedure.type_index, partner.type_index);
-        let differ = *known
-            .entry(types)
-            .or_insert_with(|| base.types.layout_hash(types.0) != fixed.types.layout_hash(types.1));
-        if differ {
-            let name = procedure.display();
-            let message = format!("{name}: its parameters, result or calling convention changed");
-            let (before, after) = (base.types.parts(types.0), fixed.types.parts(types.1));
-            let evidence = difference(&before, &after);
-            let evidence = evidence.unwrap_or_else(|| "the records of its type".to_owned());
-            refusals.push(Refusal::new("HP021", name, message, evidence));
-        }
+    let pairs: FxHashSet<(u32, u32)> = typed.clone().map(|(_, types)| types).collect();
+    let differ = |(before, after): &(u32, u32)| {
+        base.types.layout_hash(*before) != fixed.types.layout_hash(*after)
+    };
+    let differing: FxHashSet<_> = pairs.into_par_iter().filter(differ).collect();
+    if differing.is_empty() {
+        return;
+    }
+    for (procedure, types) in typed.filter(|(_, types)| differing.contains(types)) {
+        let name = procedure.display();
+        let message = format!("{name}: its parameters, result or calling convention changed");
+        let (before, after) = (base.types.parts(types.0), fixed.types.parts(types.1));
+        let evidence = difference(&before, &after);
+        let evidence = evidence.unwrap_or_else(|| "the records of its type".to_owned());
+        refusals.push(Refusal::new("HP021", name, message, evidence));
     }
 }

@@ -1,9 +1,11 @@
 //! A PDB for the patch image, so that a debugger and a crash dump show names for patched frames.
 //!
-//! It holds a procedure for every function, thunk and stub, and a public for every piece; no types
+//! It holds a procedure for every function, thunk and stub, and a public for every piece whose name is its own; no types
 //! and no lines. The format is that of the LLVM project's "The PDB File Format".
 
 mod msf;
+
+use std::collections::BTreeSet;
 
 use ms_pdb::globals::build_global_symbols_index;
 
@@ -22,8 +24,10 @@ const MODULE: u16 = 9;
 const S_END: u16 = 0x0006;
 const S_OBJNAME: u16 = 0x1101;
 const S_PUB32: u16 = 0x110e;
+const S_LPROC32: u16 = 0x110f;
 const S_GPROC32: u16 = 0x1110;
 const S_PROCREF: u16 = 0x1125;
+const S_LPROCREF: u16 = 0x1127;
 const S_COMPILE3: u16 = 0x113c;
 
 /// The name of the only compiland.
@@ -119,6 +123,7 @@ fn module_stream<'a>(parts: &Parts, linked: &'a Linked) -> (Vec<u8>, Vec<(&'a Li
         text(body, concat!("hpbuild ", env!("CARGO_PKG_VERSION")));
     });
     let mut procedures = Vec::new();
+    let namesakes = namesakes(linked);
     for symbol in linked
         .symbols
         .iter()
@@ -127,7 +132,11 @@ fn module_stream<'a>(parts: &Parts, linked: &'a Linked) -> (Vec<u8>, Vec<(&'a Li
         let (section, offset) = place(linked, symbol);
         let at = out.len() as u32;
         procedures.push((symbol, at));
-        record(&mut out, S_GPROC32, |body| {
+        let kind = match namesakes.contains(&*symbol.name) {
+            true => S_LPROC32,
+            false => S_GPROC32,
+        };
+        record(&mut out, kind, |body| {
             u32s(body, &[0, 0, 0, symbol.size, 0, symbol.size, 0, offset]);
             u16s(body, &[section]);
             body.push(0);
@@ -140,13 +149,24 @@ fn module_stream<'a>(parts: &Parts, linked: &'a Linked) -> (Vec<u8>, Vec<(&'a Li
     (out, procedures)
 }
 
+/// Names that several functions have, which must be static ones of several sources.
+fn namesakes(linked: &Linked) -> BTreeSet<&str> {
+    let code = linked.symbols.iter().filter(|it| it.room == Room::Code);
+    let mut known = BTreeSet::new();
+    code.map(|it| &*it.name)
+        .filter(|name| !known.insert(*name))
+        .collect()
+}
+
 /// Publics, and references to the procedures of the compiland.
 fn symbol_records(linked: &Linked, procedures: &[(&LinkedSymbol, u32)]) -> Vec<u8> {
     let mut out = Vec::new();
+    let namesakes = namesakes(linked);
+    let is_static = |it: &LinkedSymbol| it.room == Room::Code && namesakes.contains(&*it.name);
     for symbol in linked
         .symbols
         .iter()
-        .filter(|symbol| symbol.room != Room::Unwind)
+        .filter(|it| it.room != Room::Unwind && !is_static(it))
     {
         let (section, offset) = place(linked, symbol);
         record(&mut out, S_PUB32, |body| {
@@ -160,7 +180,11 @@ fn symbol_records(linked: &Linked, procedures: &[(&LinkedSymbol, u32)]) -> Vec<u
         });
     }
     for (symbol, at) in procedures {
-        record(&mut out, S_PROCREF, |body| {
+        let kind = match is_static(symbol) {
+            true => S_LPROCREF,
+            false => S_PROCREF,
+        };
+        record(&mut out, kind, |body| {
             u32s(body, &[0, *at]);
             u16s(body, &[1]);
             text(body, &symbol.name);

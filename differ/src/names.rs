@@ -403,6 +403,13 @@ pub(crate) fn without_impl_numbers(name: &str) -> Option<String> {
     (stable != name).then_some(stable)
 }
 
+/// Whether an object file is one of link-time optimisation, made of many sources, as lld calls it:
+/// `t.dll.lto.obj`, `t.dll.lto.1.obj`.
+pub(crate) fn is_joint_object(path: &str) -> bool {
+    let name = path.rsplit(['/', '\\']).next().unwrap_or_default();
+    name.contains(".lto.") || name == "lto.tmp"
+}
+
 /// What a type is called in another build too: without the parts that compilers hash or count.
 pub(crate) fn of_type(name: &str) -> Cow<'_, str> {
     let stable = without_generated_parts(name).map_or(name.into(), Cow::Owned);

@@ -27,6 +27,7 @@ pub(crate) mod funclet;
 mod homes;
 mod keys;
 mod once;
+mod places;
 mod tiers;
 mod votes;
 

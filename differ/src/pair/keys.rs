@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use hpbuild_metadata::{FunctionId, Side};
 use rayon::prelude::*;
-use rustc_hash::FxHashSet;
 
 use crate::image::{Function, Image, Procedure};
 use crate::names::{self, Marks};
+
+use super::places::Places;
 
 /// `CV_CFL_CXX`; C is the only language with a lower number.
 const CXX: u8 = 1;
@@ -19,8 +20,7 @@ pub(super) struct Names<'a, S: Side> {
     pub(super) owners: &'a [FunctionId<S>],
     /// For each procedure what its name holds: every tier asks.
     marks: Vec<Marks>,
-    /// The places of all compilands.
-    places: FxHashSet<&'a str>,
+    places: Places<'a, S>,
 }
 
 impl<'a, S: Side> Names<'a, S> {
@@ -30,7 +30,7 @@ impl<'a, S: Side> Names<'a, S> {
             image,
             owners,
             marks: marks.map(|it| Marks::of(&it.name)).collect(),
-            places: image.compilands.iter().map(|it| &*it.place).collect(),
+            places: Places::new(image),
         }
     }
 
@@ -92,12 +92,8 @@ impl<'a, S: Side> Names<'a, S> {
         self.procedure(index).decorated.as_deref()
     }
 
-    fn compiland(&self, index: u32) -> Option<&'a str> {
-        let id = self.function(index).compiland?;
-        self.image
-            .compilands
-            .get(id.index())
-            .map(|compiland| &*compiland.short_name)
+    fn place(&self, index: u32) -> Option<&str> {
+        self.places.short(self.owners[index as usize])
     }
 
     /// What tells parts apart that have no name but a number.
@@ -105,10 +101,10 @@ impl<'a, S: Side> Names<'a, S> {
         &self,
         index: u32,
         content: Option<u64>,
-    ) -> Option<(Option<&'a str>, u64)> {
+    ) -> Option<(Option<&str>, u64)> {
         content
             .filter(|_| self.marks(index).is_only_numbered)
-            .map(|content| (self.compiland(index), content))
+            .map(|content| (self.place(index), content))
     }
 
     /// The name, unless a number in it may be another one's in another build.
@@ -131,13 +127,14 @@ impl<'a, S: Side> Names<'a, S> {
         Some((name, kind, procedure.decorated.as_deref()))
     }
 
-    /// The compiland of a function of C or C++ that no other compiland can name.
-    fn own_place(&self, index: u32) -> Option<&'a str> {
+    /// The place of a function of C or C++ that only its own source can name.
+    fn own_place(&self, index: u32) -> Option<&str> {
         let id = self.function(index).compiland?;
         let compiland = self.image.compilands.get(id.index())?;
         let language = compiland.tool.as_ref().map(|tool| tool.language);
         let is_own = !self.procedure(index).global && language.is_none_or(|it| it <= CXX);
-        is_own.then_some(&*compiland.place)
+        let place = self.places.exact(self.owners[index as usize]);
+        place.filter(|_| is_own)
     }
 
     /// Whether two functions are static ones of sources that are in both images: namesakes, and not
@@ -145,46 +142,45 @@ impl<'a, S: Side> Names<'a, S> {
     pub(super) fn is_other<O: Side>(&self, index: u32, other: &Names<'_, O>, theirs: u32) -> bool {
         let (own, theirs) = (self.own_place(index), other.own_place(theirs));
         let both = own.zip(theirs).filter(|(own, theirs)| own != theirs);
-        both.is_some_and(|(own, theirs)| other.places.contains(own) && self.places.contains(theirs))
+        both.is_some_and(|(own, theirs)| other.places.has(own) && self.places.has(theirs))
     }
 
-    pub(super) fn in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.lasting_name(index)?, self.compiland(index)?))
+    pub(super) fn in_compiland(&self, index: u32) -> Option<(&'a str, &str)> {
+        Some((self.lasting_name(index)?, self.place(index)?))
     }
 
     /// As [`Names::in_compiland`], where other compilands have the same short name.
-    pub(super) fn in_place(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        let id = self.function(index).compiland?;
-        let compiland = self.image.compilands.get(id.index())?;
-        let is_shared = compiland.place != compiland.short_name;
-        Some((self.lasting_name(index)?, &*compiland.place)).filter(|_| is_shared)
+    pub(super) fn in_place(&self, index: u32) -> Option<(&'a str, &str)> {
+        let place = self.places.exact(self.owners[index as usize])?;
+        let is_shared = self.place(index) != Some(place);
+        Some((self.lasting_name(index)?, place)).filter(|_| is_shared)
     }
 
-    pub(super) fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &'a str)> {
-        Some((self.decorated(index)?, self.compiland(index)?))
+    pub(super) fn decorated_in_compiland(&self, index: u32) -> Option<(&'a str, &str)> {
+        Some((self.decorated(index)?, self.place(index)?))
     }
 
-    pub(super) fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &'a str)> {
+    pub(super) fn with_type(&self, index: u32) -> Option<(Cow<'a, str>, u64, &str)> {
         let kind = self
             .image
             .types
             .layout_hash(self.procedure(index).type_index);
         self.telling_name(index)?;
         let name = self.name_without_impls(index);
-        Some((name, kind, self.compiland(index)?))
+        Some((name, kind, self.place(index)?))
     }
 
     /// The name without its generated parts, where it has some, and the compiland.
-    pub(super) fn generated(&self, index: u32) -> Option<(String, Option<&'a str>)> {
+    pub(super) fn generated(&self, index: u32) -> Option<(String, Option<&str>)> {
         match self.stable_name(index) {
-            Cow::Owned(stable) => Some((stable, self.compiland(index))),
+            Cow::Owned(stable) => Some((stable, self.place(index))),
             Cow::Borrowed(_) => None,
         }
     }
 
     /// What compiler-made namesakes of one compiland have in common.
-    pub(super) fn namesakes(&self, index: u32) -> Option<(Cow<'a, str>, &'a str)> {
-        let compiland = self.compiland(index)?;
+    pub(super) fn namesakes(&self, index: u32) -> Option<(Cow<'a, str>, &str)> {
+        let compiland = self.place(index)?;
         let is_generated = self.is_generated(index);
         is_generated.then(|| (self.stable_name(index), compiland))
     }

@@ -3,6 +3,7 @@
 mod readable;
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use undname::Flags;
 
@@ -200,7 +201,7 @@ fn has_mark(name: &[u8]) -> bool {
     name.starts_with(OUTLINED.as_bytes())
         || (0..name.len()).any(|at| match name[at] {
             b'.' | b'$' | b'#' | b'`' => true,
-            b'<' => name[at..].starts_with(b"<lambda_"),
+            b'<' => name[at..].starts_with(b"<lambda"),
             b'A' => name[at..].starts_with(b"A0x"),
             b':' => name[at..].starts_with(b"::h"),
             b' ' => name[at..].starts_with(SOURCE_PLACE.as_bytes()),
@@ -315,9 +316,10 @@ fn drop_source_places(name: &mut String) {
 }
 
 /// Between what compilers write the position of a lambda or closure in its function: Clang and
-/// MSVC, rustc in PDBs, and rustc in DWARF.
-const POSITIONS: [(&str, &str); 5] = [
+/// MSVC, Clang with the Itanium C++ ABI, rustc in PDBs, and rustc in DWARF.
+const POSITIONS: [(&str, &str); 6] = [
     ("<lambda_", ">"),
+    ("<lambda", ">"),
     ("closure$", ""),
     ("closure_env$", ""),
     ("{closure#", "}"),
@@ -335,6 +337,85 @@ pub(crate) fn is_position(name: &str) -> bool {
         parts.any(|(at, _)| position(name, at + before.len(), behind).is_some())
     };
     POSITIONS.iter().any(is_in)
+}
+
+/// The positions in a name, or in a linkage name of the Itanium C++ ABI, one for each lambda or closure
+/// that it stands in; empty where it counts none.
+pub(crate) fn positions(name: &str, linkage: Option<&str>) -> Vec<u32> {
+    let in_name = POSITIONS.iter().flat_map(|(before, behind)| {
+        let parts = name.match_indices(before);
+        parts.filter_map(move |(at, _)| {
+            let at = at + before.len();
+            let digits = position(name, at, behind)?;
+            Some((at, name[at..at + digits].parse().ok()?))
+        })
+    });
+    let mut found: Vec<(usize, u32)> = in_name.collect();
+    if found.is_empty() {
+        found = linkage.map(itanium_positions).unwrap_or_default();
+    }
+    found.sort_unstable();
+    found.into_iter().map(|it| it.1).collect()
+}
+
+/// Whether a linkage name of the Itanium C++ ABI counts lambdas.
+pub(crate) fn is_itanium_position(linkage: &str) -> bool {
+    !itanium_digits(linkage).is_empty()
+}
+
+fn itanium_positions(linkage: &str) -> Vec<(usize, u32)> {
+    let number = |digits: Range<usize>| {
+        let is_own = linkage[..digits.start].ends_with(CLANG_LAMBDA);
+        let number = match &linkage[digits.clone()] {
+            // The first has none, and the second is 0.
+            "" => 0,
+            number => number.parse::<u32>().ok()?.checked_add(1)?,
+        };
+        Some((
+            digits.start,
+            number - u32::from(is_own && !digits.is_empty()),
+        ))
+    };
+    itanium_digits(linkage)
+        .into_iter()
+        .filter_map(number)
+        .collect()
+}
+
+/// How clang counts lambdas that no other object can name.
+const CLANG_LAMBDA: &str = "$_";
+
+/// Where such a name counts lambdas: `Ul`, parameters, `E`, digits or none, `_` (5.1.8); and clang's `$_`
+/// with digits. In their order.
+fn itanium_digits(linkage: &str) -> Vec<Range<usize>> {
+    if !linkage.starts_with("_Z") {
+        return Vec::new();
+    }
+    let digits = |at: usize| {
+        let rest = linkage[at..].bytes();
+        at..at + rest.take_while(u8::is_ascii_digit).count()
+    };
+    let own = linkage.match_indices(CLANG_LAMBDA);
+    let own = own.map(|(at, mark)| digits(at + mark.len()));
+    let shared = linkage.match_indices("Ul").filter_map(|(at, _)| {
+        let ends = linkage[at..].match_indices('E');
+        let mut numbers = ends.map(|(end, _)| digits(at + end + 1));
+        numbers.find(|it| linkage[it.end..].starts_with('_'))
+    });
+    let own = own.filter(|it| !it.is_empty());
+    let mut found: Vec<_> = own.chain(shared).collect();
+    found.sort_unstable_by_key(|it| it.start);
+    found.dedup();
+    found
+}
+
+/// Such a name without these numbers; `None` where it has none.
+fn without_itanium_positions(linkage: &str) -> Option<String> {
+    let mut stable = linkage.to_owned();
+    for digits in itanium_digits(linkage).into_iter().rev() {
+        stable.replace_range(digits, "");
+    }
+    (stable != linkage).then_some(stable)
 }
 
 /// The digits of a position that begins at `at`.
@@ -412,7 +493,8 @@ pub(crate) fn is_joint_object(path: &str) -> bool {
 
 /// What a type is called in another build too: without the parts that compilers hash or count.
 pub(crate) fn of_type(name: &str) -> Cow<'_, str> {
-    let stable = without_generated_parts(name).map_or(name.into(), Cow::Owned);
+    let stable = without_itanium_positions(name).or_else(|| without_generated_parts(name));
+    let stable = stable.map_or(name.into(), Cow::Owned);
     match without_impl_numbers(&stable) {
         Some(stable) => stable.into(),
         None => stable,
@@ -524,6 +606,20 @@ mod tests {
             assert_eq!(without_generated_parts(numbered).as_deref(), Some(stable));
             assert!(is_position(numbered) && !is_position(stable));
         }
+        let inline = "_ZZ5init2vENUliE0_8__invokeEi";
+        assert_eq!(positions("init2::__invoke", Some(inline)), [1]);
+        assert_eq!(positions("f", Some("_ZZ4initENK3$_2clEi")), [2]);
+        assert_eq!(positions("f", Some("_ZZ4initENKUlvE_clEv")), [0]);
+        assert_eq!(positions("f::<lambda_3>::g::<lambda_1>", None), [3, 1]);
+        assert!(!is_itanium_position("_Z4Ulfsi") && !is_itanium_position("?f@@YAXXZ"));
+        assert_eq!(
+            of_type("_ZTSZ5init2vEUliE0_"),
+            of_type("_ZTSZ5init2vEUliE_")
+        );
+        assert_ne!(
+            of_type("_ZTSZ5init2vEUliE0_"),
+            of_type("_ZTSZ5init2vEUljE_")
+        );
         assert!(!is_position("closure$x") && !is_position("enclosure"));
         assert_eq!(
             without_generated_parts(".?AUImpl@?1??f@@YAXXZ@`2641cb60").as_deref(),

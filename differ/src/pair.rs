@@ -26,6 +26,7 @@ mod data;
 pub(crate) mod funclet;
 mod homes;
 mod keys;
+mod lambdas;
 mod once;
 mod places;
 mod tiers;

@@ -154,7 +154,7 @@ fn does_the_same<S: Side>(image: &Image<S>, one: FunctionId<S>, other: FunctionI
 }
 
 /// The bytes of a body without what its operands lead to.
-fn code<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Vec<u8> {
+pub(super) fn code<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Vec<u8> {
     let mut code = image.code_of(id).to_vec();
     for placed in image.references_of(id) {
         let end = placed.offset as usize + usize::from(placed.length);

@@ -29,7 +29,7 @@ impl<'a, S: Side> Names<'a, S> {
         Self {
             image,
             owners,
-            marks: marks.map(|it| Marks::of(&it.name)).collect(),
+            marks: marks.map(marks_of).collect(),
             places: Places::new(image),
         }
     }
@@ -97,11 +97,7 @@ impl<'a, S: Side> Names<'a, S> {
     }
 
     /// What tells parts apart that have no name but a number.
-    pub(super) fn numbered(
-        &self,
-        index: u32,
-        content: Option<u64>,
-    ) -> Option<(Option<&str>, u64)> {
+    pub(super) fn numbered(&self, index: u32, content: Option<u64>) -> Option<(Option<&str>, u64)> {
         content
             .filter(|_| self.marks(index).is_only_numbered)
             .map(|content| (self.place(index), content))
@@ -173,6 +169,8 @@ impl<'a, S: Side> Names<'a, S> {
     /// The name without its generated parts, where it has some, and the compiland.
     pub(super) fn generated(&self, index: u32) -> Option<(String, Option<&str>)> {
         match self.stable_name(index) {
+            // These are told apart by what stands beside them.
+            _ if self.is_of_lambda(index) => None,
             Cow::Owned(stable) => Some((stable, self.place(index))),
             Cow::Borrowed(_) => None,
         }
@@ -181,8 +179,20 @@ impl<'a, S: Side> Names<'a, S> {
     /// What compiler-made namesakes of one compiland have in common.
     pub(super) fn namesakes(&self, index: u32) -> Option<(Cow<'a, str>, &str)> {
         let compiland = self.place(index)?;
-        let is_generated = self.is_generated(index);
-        is_generated.then(|| (self.stable_name(index), compiland))
+        let is_made = self.is_counted(index) || self.is_generated(index);
+        is_made.then(|| (self.stable_name(index), compiland))
+    }
+
+    /// Whether it is of a lambda or closure. MSVC has hashes for their positions.
+    pub(super) fn is_of_lambda(&self, index: u32) -> bool {
+        self.is_counted(index) || self.name(index).contains("<lambda_")
+    }
+
+    /// What orders the lambdas and closures of a function: the positions in its name, and its address.
+    pub(super) fn order(&self, index: u32) -> (Vec<u32>, u32) {
+        let linkage = self.procedure(index).decorated.as_deref();
+        let positions = names::positions(self.name(index), linkage);
+        (positions, self.function(index).rva.get())
     }
 
     /// The name without the parts that another build would number or hash otherwise.
@@ -193,6 +203,14 @@ impl<'a, S: Side> Names<'a, S> {
             false => stable_name(name),
         }
     }
+}
+
+fn marks_of(procedure: &Procedure) -> Marks {
+    let mut marks = Marks::of(&procedure.name);
+    // DWARF has no name for the class of a lambda.
+    let linkage = procedure.decorated.as_deref();
+    marks.is_position |= linkage.is_some_and(names::is_itanium_position);
+    marks
 }
 
 /// A name without the parts that another build would number or hash otherwise.

@@ -28,11 +28,8 @@ pub(super) struct Places<'a, S: Side> {
 impl<'a, S: Side> Places<'a, S> {
     pub(super) fn new(image: &'a Image<S>) -> Self {
         let sources = sources(image);
-        let mut all: FxHashSet<Box<str>> = image
-            .compilands
-            .iter()
-            .map(|it| it.place.clone())
-            .collect();
+        let mut all: FxHashSet<Box<str>> =
+            image.compilands.iter().map(|it| it.place.clone()).collect();
         all.extend(sources.values().cloned());
         Self {
             image,

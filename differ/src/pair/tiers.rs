@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::Tier;
 use super::keys::Names;
+use super::lambdas;
 use super::once::{Seen, as_many, once, unpaired};
 
 /// Pairs made so far.
@@ -64,12 +65,18 @@ impl Pairs {
     }
 
     /// Pairs compiler-made namesakes of one compiland where both sides have the same number of
-    /// them: by the numbers in their names, and what is left in the order of their addresses.
+    /// them: by the numbers in their names, and what is left in the order of their addresses. Lambdas
+    /// and closures are told apart more carefully: see [`lambdas`].
     pub(super) fn order(&mut self, base: &Names<'_, Base>, fixed: &Names<'_, Fixed>) {
         let namesakes = as_many(
             (&self.base, |index| base.namesakes(index)),
             (&self.fixed, |index| fixed.namesakes(index)),
         );
+        let of_lambdas = |(bases, _): &(Vec<u32>, Vec<u32>)| base.is_of_lambda(bases[0]);
+        let (counted, namesakes): (Vec<_>, Vec<_>) = namesakes.into_iter().partition(of_lambdas);
+        for (b, f) in lambdas::in_order(self, counted, base, fixed) {
+            self.link(b, f, Tier::Order);
+        }
         for (mut bases, mut fixeds) in namesakes {
             // No more and no fewer of them: the compiler counted the same ones.
             for (b, f) in same_names(base, &bases, fixed, &fixeds) {

@@ -1,0 +1,138 @@
+//! Lambdas and closures of one function that are left when contents were held against each other, as many on
+//! both sides.
+//!
+//! Their numbers say in which order they stand. That one changed and another did not is told by the
+//! others: what stood before one that is the same stands before it still. Where one went and another came,
+//! it may not, and whoever holds the address of the one must not be led to the other.
+
+use std::borrow::Cow;
+
+use hpbuild_metadata::{Base, Fixed, Side};
+use rustc_hash::{FxHashMap, FxHasher};
+use std::hash::Hasher;
+
+use super::called::code;
+use super::keys::Names;
+use super::tiers::Pairs;
+
+/// What orders the lambdas of a function.
+type Order = (Vec<u32>, u32);
+
+/// Those of both sides that are left of a function's.
+type Group = (Vec<u32>, Vec<u32>);
+
+/// Bytes of code that are looked at together.
+const WINDOW: usize = 4;
+
+/// Pairs those of each group in their order, all or none: none where a pair would cross one that was made
+/// before, and none where one is more like another's than like its own.
+pub(super) fn in_order(
+    pairs: &Pairs,
+    groups: Vec<Group>,
+    b: &Names<'_, Base>,
+    f: &Names<'_, Fixed>,
+) -> Vec<(u32, u32)> {
+    if groups.is_empty() {
+        return Vec::new();
+    }
+    let siblings = siblings(pairs, &groups, b, f);
+    let mut found = Vec::new();
+    for (mut bases, mut fixeds) in groups {
+        bases.sort_by_key(|index| b.order(*index));
+        fixeds.sort_by_key(|index| f.order(*index));
+        let known = b.namesakes(bases[0]).and_then(|key| siblings.get(&key));
+        let crosses = |(base, fixed): (&u32, &u32)| {
+            let (base, fixed) = (b.order(*base), f.order(*fixed));
+            let mut known = known.into_iter().flatten();
+            known.any(|(before, after)| (*before < base) != (*after < fixed))
+        };
+        let mut both = bases.iter().zip(&fixeds);
+        if !both.any(crosses) && are_most_alike(b, &bases, f, &fixeds) {
+            found.extend(bases.into_iter().zip(fixeds));
+        }
+    }
+    found
+}
+
+/// What namesakes have in common: see [`Names::namesakes`].
+type Key<'a> = (Cow<'a, str>, &'a str);
+
+/// For each of the groups where the lambdas of the same function stand that have a partner.
+fn siblings<'a>(
+    pairs: &Pairs,
+    groups: &[Group],
+    b: &'a Names<'_, Base>,
+    f: &Names<'_, Fixed>,
+) -> FxHashMap<Key<'a>, Vec<(Order, Order)>> {
+    let keys = groups.iter().filter_map(|group| b.namesakes(group.0[0]));
+    let mut found: FxHashMap<_, Vec<_>> = keys.map(|key| (key, Vec::new())).collect();
+    for (base, pair) in (0_u32..).zip(&pairs.base) {
+        let Some((fixed, _)) = *pair else { continue };
+        if !b.is_of_lambda(base) {
+            continue;
+        }
+        let known = b.namesakes(base).and_then(|key| found.get_mut(&key));
+        if let Some(known) = known {
+            known.push((b.order(base), f.order(fixed)));
+        }
+    }
+    found
+}
+
+/// Whether no body is more like another's partner than like its own.
+fn are_most_alike(
+    b: &Names<'_, Base>,
+    bases: &[u32],
+    f: &Names<'_, Fixed>,
+    fixeds: &[u32],
+) -> bool {
+    if bases.len() < 2 {
+        return true;
+    }
+    let before: Vec<_> = bases.iter().map(|it| windows(b, *it)).collect();
+    let after: Vec<_> = fixeds.iter().map(|it| windows(f, *it)).collect();
+    before.iter().enumerate().all(|(own, windows)| {
+        let alike = |other: &Vec<u64>| in_common(windows, other);
+        let most = after.iter().map(alike).max();
+        most <= after.get(own).map(alike)
+    })
+}
+
+/// The hashes of all windows of a body's code without what its operands lead to, sorted.
+fn windows<S: Side>(names: &Names<'_, S>, index: u32) -> Vec<u64> {
+    let code = code(names.image, names.owners[index as usize]);
+    let hash = |window: &[u8]| {
+        let mut hasher = FxHasher::default();
+        hasher.write(window);
+        hasher.finish()
+    };
+    let mut found: Vec<u64> = code.windows(WINDOW).map(hash).collect();
+    found.sort_unstable();
+    found
+}
+
+/// How many two sorted lists have in common.
+fn in_common(mut one: &[u64], mut other: &[u64]) -> usize {
+    let mut count = 0;
+    while let (Some(a), Some(b)) = (one.first(), other.first()) {
+        if a <= b {
+            one = &one[1..];
+        }
+        if b <= a {
+            other = &other[1..];
+        }
+        count += usize::from(a == b);
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_common;
+
+    #[test]
+    fn what_lists_have_in_common() {
+        assert_eq!(in_common(&[1, 2, 2, 5], &[2, 2, 3, 5, 5]), 3);
+        assert_eq!(in_common(&[], &[1]), 0);
+    }
+}

@@ -283,6 +283,9 @@ fn by_source(
         own.cloned().collect()
     };
     let shared: Vec<&String> = b.intersection(&f).collect();
+    if shared.is_empty() {
+        return disagreement((base, before), (fixed, after));
+    }
     for file in &shared {
         let b = of_file(of_base, before, file);
         let f = of_file(of_fixed, after, file);
@@ -302,20 +305,33 @@ fn by_source(
     Some(findings((base, gone.1), (fixed, new.1)))
 }
 
-/// How the definitions of one name differ. What compilands of one image disagree on is changed only
-/// where each image has a definition that the other does not have.
+/// How the definitions of one name differ. What compilands of one image disagree on, and what counts
+/// lambdas or closures, is changed only where each image has a definition more than the other that is
+/// laid out so: one of the former is one of the latter now.
 fn disagreement(
     (base, before): (&Types, &[(String, u32)]),
     (fixed, after): (&Types, &[(String, u32)]),
 ) -> Option<Vec<Finding>> {
-    let differ = |b: u32, f: u32| !findings((base, b), (fixed, f)).is_empty();
-    let gone = before
+    let mut left: Vec<(u32, u64)> = after
         .iter()
-        .find(|(_, b)| after.iter().all(|(_, f)| differ(*b, *f)))?;
-    let new = after
-        .iter()
-        .find(|(_, f)| before.iter().all(|(_, b)| differ(*b, *f)))?;
-    Some(findings((base, gone.1), (fixed, new.1)))
+        .map(|(_, index)| (*index, fixed.layout_hash(*index)))
+        .collect();
+    let mut gone = Vec::new();
+    for (_, index) in before {
+        let layout = base.layout_hash(*index);
+        let is_same = |(other, hash): &(u32, u64)| {
+            *hash == layout && findings((base, *index), (fixed, *other)).is_empty()
+        };
+        match left.iter().position(is_same) {
+            Some(at) => {
+                left.swap_remove(at);
+            }
+            None => gone.push(*index),
+        }
+    }
+    left.sort_unstable();
+    let (gone, (new, _)) = (*gone.first()?, *left.first()?);
+    Some(findings((base, gone), (fixed, new)))
 }
 
 /// How two definitions differ.

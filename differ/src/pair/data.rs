@@ -16,6 +16,7 @@ mod led;
 mod reached;
 mod scoped;
 
+use std::borrow::Cow;
 use std::hash::Hash;
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
@@ -59,17 +60,20 @@ pub(super) fn pair_data(
     let (base_procedures, bodies) = functions;
     let mut paired: Paired = (vec![None; base.data.len()], vec![None; fixed.data.len()]);
     led::pair_counted(&mut paired, base, fixed, bodies);
-    let uncounted = scoped::pair_scoped(&mut paired, base, fixed);
-    let b_linkage = |i| linkage(base, &uncounted.base, i);
-    let f_linkage = |i| linkage(fixed, &uncounted.fixed, i);
+    let unsure = rayon::join(|| keys::unsure(base), || keys::unsure(fixed));
+    let uncounted = scoped::pair_scoped(&mut paired, (base, &unsure.0), (fixed, &unsure.1));
+    let b_linkage = |i| linkage(base, &uncounted.base, i).filter(|_| !unsure.0[i as usize]);
+    let f_linkage = |i| linkage(fixed, &uncounted.fixed, i).filter(|_| !unsure.1[i as usize]);
     tier(&mut paired, b_linkage, f_linkage);
     tier(
         &mut paired,
         |i| without_generated_parts(b_linkage(i)?),
         |i| without_generated_parts(f_linkage(i)?),
     );
-    let b = Keys::new(base, Homes::new(base, owners.0, unpaired(&paired.0)));
-    let f = Keys::new(fixed, Homes::new(fixed, owners.1, unpaired(&paired.1)));
+    let homes = Homes::new(base, owners.0, unpaired(&paired.0));
+    let b = Keys::new(base, homes, &unsure.0);
+    let homes = Homes::new(fixed, owners.1, unpaired(&paired.1));
+    let f = Keys::new(fixed, homes, &unsure.1);
 
     let fixed_body = |procedure: u32| base_procedures.get(procedure as usize).copied().flatten();
     tier(
@@ -104,12 +108,13 @@ fn doubtful(
     b: &Keys<'_, Base>,
     f: &Keys<'_, Fixed>,
 ) -> (Vec<DataId<Base>>, Vec<DataId<Fixed>>) {
-    let mut namesakes: FxHashMap<&str, (Vec<u32>, Vec<u32>)> = FxHashMap::default();
+    let mut namesakes: FxHashMap<Cow<'_, str>, (Vec<u32>, Vec<u32>)> = FxHashMap::default();
     for index in unpaired(&paired.0) {
-        namesakes.entry(b.name(index)).or_default().0.push(index);
+        let known = namesakes.entry(b.lasting_name(index)).or_default();
+        known.0.push(index);
     }
     for index in unpaired(&paired.1) {
-        if let Some(known) = namesakes.get_mut(f.name(index)) {
+        if let Some(known) = namesakes.get_mut(&f.lasting_name(index)) {
             known.1.push(index);
         }
     }
@@ -158,8 +163,14 @@ fn by_name(
     name: impl Fn(&str) -> Option<String> + Sync,
 ) {
     let found = once(
-        (&paired.0, |i| Some((name(b.name(i))?, b.kind(i)))),
-        (&paired.1, |i| Some((name(f.name(i))?, f.kind(i)))),
+        (&paired.0, |i| {
+            let name = name(b.name(i)).filter(|_| !b.is_unsure(i))?;
+            Some((name, b.kind(i)))
+        }),
+        (&paired.1, |i| {
+            let name = name(f.name(i)).filter(|_| !f.is_unsure(i))?;
+            Some((name, f.kind(i)))
+        }),
     );
     for (base, fixed) in found {
         if !are_two(b, base, f, fixed) {

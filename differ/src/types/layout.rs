@@ -214,7 +214,15 @@ impl CodeViewTypes {
             }
             _ => return,
         };
-        for field in self.fields(fields) {
+        let mut fields = self.fields(fields);
+        // rustc lists what a closure captures in the order in which its code names it.
+        fields.sort_by_key(|field| match field {
+            Field::Member(member) => {
+                u64::try_from(member.offset).map_or(u64::MAX, |at| at.saturating_add(1))
+            }
+            _ => 0,
+        });
+        for field in fields {
             match field {
                 Field::Member(member) => {
                     (&**member.name, member.offset.as_bytes()).hash(hash);

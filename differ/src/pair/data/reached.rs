@@ -5,8 +5,10 @@
 //! paired say which is which: what one reaches first of such variables is what its partner reaches
 //! first. They have to agree about it. Whose code did not change its form speaks first.
 
+use std::borrow::Cow;
+
 use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::Paired;
 use super::keys::{Keys, are_two};
@@ -24,13 +26,13 @@ pub(super) fn pair_reached(
     f: &Keys<'_, Fixed>,
     bodies: &[(FunctionId<Base>, FunctionId<Fixed>, Tier)],
 ) {
-    let mut groups: FxHashMap<(&str, u64), Group> = FxHashMap::default();
+    let mut groups: FxHashMap<(Cow<'_, str>, u64), Group> = FxHashMap::default();
     for index in unpaired(&paired.0) {
-        let key = (b.name(index), b.kind(index));
+        let key = (b.lasting_name(index), b.kind(index));
         groups.entry(key).or_default().0.push(index);
     }
     for index in unpaired(&paired.1) {
-        if let Some(group) = groups.get_mut(&(f.name(index), f.kind(index))) {
+        if let Some(group) = groups.get_mut(&(f.lasting_name(index), f.kind(index))) {
             group.1.push(index);
         }
     }
@@ -46,12 +48,15 @@ pub(super) fn pair_reached(
     let fixeds = Namesakes::new(fixeds.map(|it| namesake(f, it)));
     let mut of_same_form = Votes::default();
     let mut of_all = Votes::default();
+    let mut seen = Reached::default();
     for (base, fixed, _) in bodies {
         let before = bases.reached(b.image, *base);
-        if before.is_empty() {
+        let after = fixeds.reached(f.image, *fixed);
+        seen.base.extend(before.iter().map(|it| it.1));
+        seen.fixed.extend(after.iter().map(|it| it.1));
+        if before.is_empty() || after.is_empty() {
             continue;
         }
-        let after = fixeds.reached(f.image, *fixed);
         let same_form = have_same_form(b.image, *base, f.image, *fixed);
         for (before, after) in in_step(&before, &after) {
             if are_two(b, before, f, after) {
@@ -70,7 +75,14 @@ pub(super) fn pair_reached(
             }
         }
     }
-    pair_unreached(paired, (b, f), &of_all);
+    pair_unreached(paired, (b, f), &of_all, &seen);
+}
+
+/// What paired functions reach, whether or not they say what it is.
+#[derive(Default)]
+struct Reached {
+    base: FxHashSet<u32>,
+    fixed: FxHashSet<u32>,
 }
 
 fn namesake<S: Side>(keys: &Keys<'_, S>, (index, group): (u32, u32)) -> Namesake<S> {
@@ -78,15 +90,28 @@ fn namesake<S: Side>(keys: &Keys<'_, S>, (index, group): (u32, u32)) -> Namesake
     (symbol.rva, symbol.size, index, group)
 }
 
-/// What no paired function reaches, in order where both sides have as many.
-fn pair_unreached(paired: &mut Paired, (b, f): (&Keys<'_, Base>, &Keys<'_, Fixed>), votes: &Votes) {
+/// What no paired function reaches, in order where both sides have as many. Of names that may be another
+/// one's nothing is taken for granted that somebody reaches.
+fn pair_unreached(
+    paired: &mut Paired,
+    (b, f): (&Keys<'_, Base>, &Keys<'_, Fixed>),
+    votes: &Votes,
+    reached: &Reached,
+) {
     let unreached = as_many(
-        (&paired.0, |i| Some((b.name(i), b.kind(i)))),
-        (&paired.1, |i| Some((f.name(i), f.kind(i)))),
+        (&paired.0, |i| Some((b.lasting_name(i), b.kind(i)))),
+        (&paired.1, |i| Some((f.lasting_name(i), f.kind(i)))),
     );
+    let may_be_base = |index: &u32| match b.is_unsure(*index) {
+        true => !reached.base.contains(index),
+        false => !votes.speak_of_base(*index),
+    };
+    let may_be_fixed = |index: &u32| match f.is_unsure(*index) {
+        true => !reached.fixed.contains(index),
+        false => !votes.speak_of_fixed(*index),
+    };
     for (bases, fixeds) in unreached {
-        let is_silent = bases.iter().all(|it| !votes.speak_of_base(*it))
-            && fixeds.iter().all(|it| !votes.speak_of_fixed(*it));
+        let is_silent = bases.iter().all(may_be_base) && fixeds.iter().all(may_be_fixed);
         let pairs = || bases.iter().copied().zip(fixeds.iter().copied());
         if is_silent && pairs().all(|(base, fixed)| !are_two(b, base, f, fixed)) {
             pairs().for_each(|(base, fixed)| super::link(paired, base, fixed));

@@ -25,8 +25,8 @@ pub(super) struct Uncounted {
 /// Pairs static locals whose linkage names count scopes; returns those that are left.
 pub(super) fn pair_scoped(
     paired: &mut Paired,
-    base: &Image<Base>,
-    fixed: &Image<Fixed>,
+    base: (&Image<Base>, &[bool]),
+    fixed: (&Image<Fixed>, &[bool]),
 ) -> Uncounted {
     let mut left = Uncounted::default();
     let (before, mut after) = (scopes(base), scopes(fixed));
@@ -48,11 +48,15 @@ pub(super) fn pair_scoped(
     left
 }
 
-/// The static locals of an image by name and function, in the order of their scopes.
-fn scopes<S: Side>(image: &Image<S>) -> FxHashMap<(&str, &str), Scopes<'_>> {
+/// The static locals of an image by name and function, in the order of their scopes; without those whose
+/// function may have another one's name.
+fn scopes<'a, S: Side>(
+    (image, unsure): (&'a Image<S>, &[bool]),
+) -> FxHashMap<(&'a str, &'a str), Scopes<'a>> {
     let mut found: FxHashMap<(&str, &str), Scopes<'_>> = FxHashMap::default();
     for (index, symbol) in (0_u32..).zip(&image.data) {
-        if let Some((name, scope, function)) = parts_of(symbol) {
+        let sure = Some(symbol).filter(|_| !unsure[index as usize]);
+        if let Some((name, scope, function)) = sure.and_then(parts_of) {
             let all = found.entry((name, function)).or_default();
             all.push((scope.len(), scope, index));
         }

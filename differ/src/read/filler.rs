@@ -15,12 +15,15 @@ use hpbuild_metadata::{Machine, Side};
 
 use crate::decode::{Body, Code, Flow, Instruction, decode, flow, runs_on};
 
+/// The instruction of Arm64 that does nothing.
+const NOP: [u8; 4] = [0x1f, 0x20, 0x03, 0xd5];
+
 /// The bytes of code without the filler behind it. `code` ends where something else is known to start.
 pub(super) fn without_filler<S: Side>(machine: Machine, code: Code<'_, S>) -> u32 {
     let size = u32::try_from(code.bytes.len()).expect("a function is smaller than 4 GiB");
     let last = |bytes: &[u8]| match machine {
         Machine::X64 => bytes.last().is_some_and(|it| matches!(it, 0xcc | 0 | 0x90)),
-        Machine::Arm64 => padding_behind(machine, bytes) > 0,
+        Machine::Arm64 => padding_behind(machine, bytes) > 0 || bytes.ends_with(&NOP),
     };
     // Most has none, and decoding takes long.
     if !last(code.bytes) {
@@ -64,7 +67,7 @@ fn bytes_of<'a, S: Side>(code: Code<'a, S>, it: &Instruction<S>) -> Option<&'a [
     code.bytes.get(start..start + usize::from(it.length))
 }
 
-/// Bytes of filler at the end of `bytes`: int3, zeros, and on Arm64 nops and breakpoints.
+/// Bytes at the end of `bytes` that are filler wherever they stand: int3, zeros, and on Arm64 breakpoints.
 fn padding_behind(machine: Machine, bytes: &[u8]) -> u32 {
     let filler = match machine {
         Machine::X64 => bytes
@@ -73,12 +76,7 @@ fn padding_behind(machine: Machine, bytes: &[u8]) -> u32 {
             .take_while(|byte| matches!(**byte, 0xcc | 0))
             .count(),
         Machine::Arm64 => {
-            let is_filler = |word: &&[u8]| {
-                matches!(
-                    **word,
-                    [0, 0, 0, 0] | [0x1f, 0x20, 0x03, 0xd5] | [0, 0, 0x3e, 0xd4]
-                )
-            };
+            let is_filler = |word: &&[u8]| matches!(**word, [0, 0, 0, 0] | [0, 0, 0x3e, 0xd4]);
             4 * bytes.chunks_exact(4).rev().take_while(is_filler).count()
         }
     };
@@ -99,11 +97,13 @@ fn nops_behind<S: Side>(
     let (Some(last), Some(first)) = (before.last(), nops.first()) else {
         return 0;
     };
-    let goes_on = !last.valid
-        || bytes_of(code, last).is_none_or(|it| {
-            let flow = flow(machine, it);
-            matches!(flow, Flow::Next | Flow::ConditionalJump | Flow::Call)
-        });
+    let goes_on = bytes_of(code, last).is_none_or(|it| {
+        // Every word of padding is one instruction on Arm64.
+        let is_padding = machine == Machine::Arm64 && padding_behind(machine, it) > 0;
+        let flow = flow(machine, it);
+        let may_go_on = matches!(flow, Flow::Next | Flow::ConditionalJump | Flow::Call);
+        !is_padding && (!last.valid || may_go_on)
+    });
     match goes_on || first.offset <= furthest {
         true => 0,
         false => count,
@@ -117,13 +117,33 @@ mod tests {
     use super::*;
 
     fn size(bytes: &[u8]) -> u32 {
+        size_on(Machine::X64, bytes)
+    }
+
+    fn size_on(machine: Machine, bytes: &[u8]) -> u32 {
         let code = Code {
             bytes,
             rva: Rva::<Base>::new(0x1000),
             image_base: 0x1_8000_0000,
             relocated: &[],
         };
-        without_filler(Machine::X64, code)
+        without_filler(machine, code)
+    }
+
+    #[test]
+    fn nops_of_arm64_are_filler_where_nothing_runs_them() {
+        let size = |words: &[u32]| {
+            let bytes: Vec<u8> = words.iter().flat_map(|it| it.to_le_bytes()).collect();
+            size_on(Machine::Arm64, &bytes) / 4
+        };
+        let (nop, ret, add) = (0xd503_201f, 0xd65f_03c0, 0x1100_0c00);
+        let (brk, blank) = (0xd43e_0000, 0);
+        for filler in [&[nop, nop][..], &[nop, blank], &[brk, nop], &[blank, nop]] {
+            assert_eq!(size(&[&[add, ret], filler].concat()), 2, "{filler:x?}");
+        }
+        // add, which goes on; cbz to the nop, and ret before it.
+        assert_eq!(size(&[add, nop, nop]), 3);
+        assert_eq!(size(&[0x3400_0040, ret, nop]), 3);
     }
 
     #[test]

@@ -265,7 +265,8 @@ fn add_references<S: Side>(
 }
 
 /// Code that runs on into the function behind it jumps there, in a way: with an instruction of no
-/// bytes.
+/// bytes. Through instructions that do nothing at its end it runs on, too, where it leads to them,
+/// whatever stands before them.
 fn run_on<S: Side>(
     pe: &Pe<S>,
     function: &Function<S>,
@@ -276,7 +277,7 @@ fn run_on<S: Side>(
         return None;
     }
     let end = function.rva.checked_add(function.size)?;
-    let last = |instruction: &Instruction<S>| {
+    let goes_on = |instruction: &Instruction<S>| {
         let place = function.rva.checked_add(instruction.offset)?;
         let bytes = pe.bytes(place, instruction.length.into())?;
         match instruction.valid {
@@ -284,7 +285,17 @@ fn run_on<S: Side>(
             false => Some(false),
         }
     };
-    let runs = body.instructions.iter().rev().find_map(last)?;
+    let instructions = &body.instructions;
+    let last = instructions.iter().rposition(|it| goes_on(it).is_some());
+    let nops = &instructions[last.map_or(0, |last| last + 1)..];
+    let is_led_to = || {
+        let first = function.rva.checked_add(nops.first()?.offset)?;
+        let led_to = instructions.iter().filter_map(|it| it.reference);
+        let mut led_to = led_to.filter(|it| it.kind != ReferenceKind::Page);
+        Some(first == function.rva || led_to.any(|it| first <= it.target && it.target < end))
+    };
+    let runs = last.and_then(|last| goes_on(&instructions[last])) == Some(true)
+        || is_led_to() == Some(true);
     runs.then_some(PlacedReference {
         offset: function.size,
         length: 0,

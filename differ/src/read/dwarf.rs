@@ -32,7 +32,7 @@ use crate::pe::Pe;
 use crate::types::Types;
 use crate::types::dwarf::{CxxAbi, DwarfTypes};
 use contributions::contributions;
-use places::{constants, drop_marks, is_linker_made, own_vtables, starts, texts};
+use places::{constants, drop_marks, is_linker_made, is_private, own_vtables, starts, texts};
 use sections::{CoffSymbol, CoffTables};
 use units::{Address, Named, UnitFacts};
 
@@ -76,7 +76,8 @@ pub(super) fn read<S: Side>(pe: &Pe<S>) -> Result<Option<Symbols<S>>, Error> {
     let starts = starts(pe, &coff.starts);
     let vtables = own_vtables(pe, &coff.symbols, &contributions);
     let constants = constants(pe, &coff.symbols, &vtables);
-    coff.symbols.retain(|symbol| !is_linker_made(pe, symbol));
+    coff.symbols
+        .retain(|symbol| !is_linker_made(pe, symbol) && !is_private(symbol));
     drop_marks(&mut coff.symbols, &modules);
     let types = Types::from(types);
     let texts = texts(pe, &units, &entries, &types);

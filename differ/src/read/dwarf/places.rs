@@ -15,6 +15,8 @@ use crate::types::Types;
 
 /// How names of tables of exceptions begin.
 const EXCEPTIONS: &str = "GCC_except_table";
+/// How names of labels begin that assemblers keep for themselves.
+const PRIVATE: &str = ".L";
 
 /// Where something starts that has no name: what objects gave, and what the linker made.
 pub(super) fn starts<S: Side>(pe: &Pe<S>, given: &[SectionOffset]) -> Vec<Rva<S>> {
@@ -85,6 +87,12 @@ pub(super) fn is_linker_made<S: Side>(pe: &Pe<S>, symbol: &CoffSymbol) -> bool {
     let is_inside = table
         .is_some_and(|(start, size)| rva.checked_sub(*start).is_some_and(|offset| offset < *size));
     is_inside && !symbol.name.starts_with(POINTER)
+}
+
+/// Whether a symbol is a label of the assembler's own, which names neither code nor data. clang's are in
+/// the table where sections refer to them: those before the room that it leaves before entries.
+pub(super) fn is_private(symbol: &CoffSymbol) -> bool {
+    !symbol.global && !symbol.is_function && symbol.name.starts_with(PRIVATE)
 }
 
 /// Takes away names of functions that are none. GNU ld marks both ends of sections that may be empty,

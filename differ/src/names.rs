@@ -339,10 +339,19 @@ pub(crate) fn is_position(name: &str) -> bool {
     POSITIONS.iter().any(is_in)
 }
 
-/// The positions in a name, or in a linkage name of the Itanium C++ ABI, one for each lambda or closure
-/// that it stands in; empty where it counts none.
+/// The positions in a name, or else in a linkage name, one for each lambda or closure that it stands in;
+/// empty where neither counts any.
 pub(crate) fn positions(name: &str, linkage: Option<&str>) -> Vec<u32> {
-    let in_name = POSITIONS.iter().flat_map(|(before, behind)| {
+    let linkage = linkage.unwrap_or_default();
+    let found = [plain_positions(name), plain_positions(linkage)];
+    let mut found = found.into_iter().find(|it| !it.is_empty());
+    let found = found.get_or_insert_with(|| itanium_positions(linkage));
+    found.sort_unstable();
+    found.iter().map(|it| it.1).collect()
+}
+
+fn plain_positions(name: &str) -> Vec<(usize, u32)> {
+    let found = POSITIONS.iter().flat_map(|(before, behind)| {
         let parts = name.match_indices(before);
         parts.filter_map(move |(at, _)| {
             let at = at + before.len();
@@ -350,12 +359,12 @@ pub(crate) fn positions(name: &str, linkage: Option<&str>) -> Vec<u32> {
             Some((at, name[at..at + digits].parse().ok()?))
         })
     });
-    let mut found: Vec<(usize, u32)> = in_name.collect();
-    if found.is_empty() {
-        found = linkage.map(itanium_positions).unwrap_or_default();
-    }
-    found.sort_unstable();
-    found.into_iter().map(|it| it.1).collect()
+    found.collect()
+}
+
+/// Whether a linkage name of the Microsoft or the Itanium C++ ABI counts lambdas.
+pub(crate) fn is_position_in_linkage(linkage: &str) -> bool {
+    is_itanium_position(linkage) || linkage.contains("<lambda_") && is_position(linkage)
 }
 
 /// Whether a linkage name of the Itanium C++ ABI counts lambdas.
@@ -611,6 +620,12 @@ mod tests {
         assert_eq!(positions("f", Some("_ZZ4initENK3$_2clEi")), [2]);
         assert_eq!(positions("f", Some("_ZZ4initENKUlvE_clEv")), [0]);
         assert_eq!(positions("f::<lambda_3>::g::<lambda_1>", None), [3, 1]);
+        let made = "?call@?$Impl@V<lambda_2>@?0??f@@YAXXZ@@@UEBAHH@Z";
+        assert_eq!(
+            positions("Impl<`lambda at a.cpp:3:4'>::call", Some(made)),
+            [2]
+        );
+        assert!(is_position_in_linkage(made));
         assert!(!is_itanium_position("_Z4Ulfsi") && !is_itanium_position("?f@@YAXXZ"));
         assert_eq!(
             of_type("_ZTSZ5init2vEUliE0_"),

@@ -207,9 +207,10 @@ impl<'a, S: Side> Names<'a, S> {
 
 fn marks_of(procedure: &Procedure) -> Marks {
     let mut marks = Marks::of(&procedure.name);
-    // DWARF has no name for the class of a lambda.
+    // What is made of a lambda is called after a place in the source, or after nothing in DWARF, and its
+    // linkage name counts all the same.
     let linkage = procedure.decorated.as_deref();
-    marks.is_position |= linkage.is_some_and(names::is_itanium_position);
+    marks.is_position |= linkage.is_some_and(names::is_position_in_linkage);
     marks
 }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
 use crate::image::{DataSymbol, Image};
-use crate::names::{Marks, is_itanium_position, is_joint_object, of_type};
+use crate::names::{Marks, is_joint_object, is_position_in_linkage, of_type};
 use crate::pair::homes::{Home, Homes};
 
 /// The data symbols of one image as keys.
@@ -137,7 +137,7 @@ pub(super) fn unsure<S: Side>(image: &Image<S>) -> Vec<bool> {
         let linkage = symbol.decorated.as_deref();
         compiland.is_some_and(|it| joint.get(it.index()) == Some(&true))
             || is_counted(&symbol.name)
-            || linkage.is_some_and(|it| is_counted(it) || is_itanium_position(it))
+            || linkage.is_some_and(is_position_in_linkage)
     };
     symbols.map(is_unsure).collect()
 }

@@ -15,8 +15,10 @@ use crate::corpus::proof::Profile;
 use crate::run;
 use crate::toolchain::{self, Toolchain};
 
-/// Where Debian puts the loader of 64-bit programs, which is not on the search path.
+/// Where Debian puts the loader of 64-bit programs, which is not on the search path, and what
+/// serves all programs of one system folder.
 const WINE: &str = "/usr/lib/wine/wine64";
+const SERVER: &str = "/usr/lib/wine/wineserver64";
 /// Definitions of what the program imports.
 const IMPORTS: [&str; 2] = ["kernel32", "msvcrt"];
 /// The pairs whose functions are called, the functions, and how many arguments from 0 on.
@@ -37,10 +39,8 @@ const NOT_LOADED: &str = "runtime-lists/";
 pub(crate) fn run() -> Result<()> {
     toolchain::wine(Path::new(WINE))?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let wine = Wine {
-        prefix: folder.path().join("prefix"),
-        program: compile(&Toolchain::find()?, folder.path())?,
-    };
+    let program = compile(&Toolchain::find()?, folder.path())?;
+    let wine = Wine::start(folder.path().join("prefix"), program)?;
     Profile::Dev.compile()?;
     let patched = |pair: &Pair| {
         let expected = &pair.expected;
@@ -50,18 +50,15 @@ pub(crate) fn run() -> Result<()> {
     };
     let all: Vec<_> = pairs()?.into_iter().filter(patched).collect();
     ensure!(!all.is_empty(), "no pair that can be hotpatched");
-    let mut called = 0;
-    for (index, pair) in all.iter().enumerate() {
+    let patches = all.len();
+    let check = |(index, pair): (usize, Pair)| {
         let patch = folder.path().join(format!("{index}_hotpatch.dll"));
-        called += wine
-            .check(pair, &patch)
-            .with_context(|| pair.name.clone())?;
-    }
+        wine.check(&pair, &patch).context(pair.name)
+    };
+    let called = run::in_parallel(all.into_iter().enumerate().collect(), check)?;
+    let called: usize = called.into_iter().sum();
     ensure!(called > 0, "no pair whose functions are called");
-    println!(
-        "{} patches applied below Wine, {called} with calls",
-        all.len()
-    );
+    println!("{patches} patches applied below Wine, {called} with calls");
     Ok(())
 }
 
@@ -97,13 +94,23 @@ fn compile(tools: &Toolchain, folder: &Path) -> Result<PathBuf> {
     Ok(folder.join("apply.exe"))
 }
 
-/// A Wine with a system folder of its own.
+/// A Wine with a system folder of its own, and a server that outlives its programs: without one
+/// every program would start all services anew, for seconds.
 struct Wine {
     prefix: PathBuf,
     program: PathBuf,
 }
 
 impl Wine {
+    fn start(prefix: PathBuf, program: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&prefix).context("cannot make a system folder for Wine")?;
+        // It goes to the background when programs can reach it, and ends itself so many seconds after
+        // the last of them where nobody ends it.
+        let mut server = Command::new(SERVER);
+        run::checked(server.arg("--persistent=60").env("WINEPREFIX", &prefix))?;
+        Ok(Self { prefix, program })
+    }
+
     /// Applies the patch of a pair, and calls its functions where they are known: whether they are.
     fn check(&self, pair: &Pair, patch: &Path) -> Result<usize> {
         let mut build = Profile::Dev.hpbuild();
@@ -146,6 +153,11 @@ impl Wine {
         let mut wine = Command::new(WINE);
         wine.env("WINEPREFIX", &self.prefix)
             .env("WINEDEBUG", "-all")
+            // Nothing that a desktop or a script would ask for.
+            .env(
+                "WINEDLLOVERRIDES",
+                "winemenubuilder.exe,mscoree,mshtml,explorer.exe=",
+            )
             .arg(&self.program)
             .args(images)
             .arg("--")
@@ -155,5 +167,16 @@ impl Wine {
             bail!("{said}");
         }
         Ok(said)
+    }
+}
+
+impl Drop for Wine {
+    fn drop(&mut self) {
+        // Its programs end with it. Where that fails, it ends itself.
+        let mut server = Command::new(SERVER);
+        let _ = server
+            .arg("--kill")
+            .env("WINEPREFIX", &self.prefix)
+            .status();
     }
 }

@@ -533,6 +533,18 @@ impl<S: Side> Image<S> {
             .unwrap_or_default()
     }
 
+    /// The bytes of a function without what its pointing operands lead to: zeros in their place.
+    pub(crate) fn code_without_targets(&self, id: FunctionId<S>) -> Vec<u8> {
+        let mut code = self.code_of(id).to_vec();
+        for placed in self.references_of(id) {
+            let end = placed.offset as usize + usize::from(placed.length);
+            if let Some(instruction) = code.get_mut(placed.offset as usize..end) {
+                placed.reference.field.clear(instruction);
+            }
+        }
+        code
+    }
+
     /// The contribution that holds `rva`.
     pub fn contribution_at(&self, rva: Rva<S>) -> Option<&Contribution<S>> {
         let index = self

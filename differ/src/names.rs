@@ -1,5 +1,6 @@
 //! What names tell: of compilers and linkers, of what another build may have otherwise, and to people.
 
+mod positions;
 mod readable;
 
 use std::borrow::Cow;
@@ -7,6 +8,7 @@ use std::ops::Range;
 
 use undname::Flags;
 
+pub(crate) use positions::{is_position, is_position_in_linkage, of_function as positions};
 pub use readable::{display, display_data};
 
 /// Whether the linkage name `decorated` stands for the procedure record's name `name`, which has
@@ -242,7 +244,8 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     let mut stable = name.to_owned();
     if name.contains('.') {
         for mark in NUMBERED {
-            drop_numbers(&mut stable, mark);
+            let numbers = numbers(&stable, mark);
+            without(&mut stable, numbers);
         }
     }
     if let Some(at) = stable.rfind("::h") {
@@ -251,12 +254,11 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
             stable.truncate(at);
         }
     }
-    drop_source_places(&mut stable);
-    drop_hashes(&mut stable, "<lambda_", 32, ">");
-    for (before, behind) in POSITIONS {
-        drop_position(&mut stable, before, behind);
-    }
-    drop_hashes(&mut stable, "A0x", 8, "");
+    let mut parts = source_places(&stable);
+    parts.extend(hashes(&stable, "<lambda_", 32, ">"));
+    parts.extend(positions::digits(&stable));
+    parts.extend(hashes(&stable, "A0x", 8, ""));
+    without(&mut stable, parts);
     if let Some(at) = stable.rfind('`') {
         let hash = &stable[at + 1..];
         if hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -295,179 +297,60 @@ pub(crate) fn without_rust_hash(linkage: &str) -> &str {
 /// What clang's debug information says before the place of what has no name.
 const SOURCE_PLACE: &str = " at ";
 
-/// Removes line and column behind the name of a source: `:12:3` at the end of a word in quotes.
-fn drop_source_places(name: &mut String) {
-    let mut kept = 0;
-    while let Some(at) = name[kept..].find(SOURCE_PLACE).map(|at| kept + at) {
-        kept = at + SOURCE_PLACE.len();
-        let rest = &name[kept..];
-        let end = kept + rest.find(['\'', ')', '}']).unwrap_or(rest.len());
+/// Of the number of a line or column, which is one of 32 bits.
+const MAX_LINE_DIGITS: usize = 10;
+
+/// Line and column behind the names of sources: `:12:3` at the end of a word in quotes.
+fn source_places(name: &str) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let find = |(at, mark): (usize, &str)| {
+        let start = at + mark.len();
+        // Several marks may stand in one word. Nobody looks for its end twice.
+        if end < start {
+            let rest = &name[start..];
+            end = start + rest.find(['\'', ')', '}']).unwrap_or(rest.len());
+        }
         let number = |end: usize| {
-            let digits = name[kept..end].bytes().rev().take_while(u8::is_ascii_digit);
-            let start = end - digits.count();
-            let is_numbered = start < end && name[kept..start].ends_with(':');
-            is_numbered.then(|| start - 1)
+            let digits = name[start..end].bytes().rev().take(MAX_LINE_DIGITS);
+            let first = end - digits.take_while(u8::is_ascii_digit).count();
+            let is_numbered = first < end && name[start..first].ends_with(':');
+            is_numbered.then(|| first - 1)
         };
-        if let Some(line) = number(end).and_then(number) {
-            name.replace_range(line..end, "");
-            kept = line;
+        Some(number(end).and_then(number)?..end)
+    };
+    name.match_indices(SOURCE_PLACE).filter_map(find).collect()
+}
+
+/// The name without these parts, which may be in any order and overlap.
+fn without(name: &mut String, mut parts: Vec<Range<usize>>) {
+    if parts.is_empty() {
+        return;
+    }
+    parts.sort_unstable_by_key(|part| part.start);
+    let mut kept = String::with_capacity(name.len());
+    let mut end = 0;
+    for part in parts {
+        if part.start > end {
+            kept.push_str(&name[end..part.start]);
         }
+        end = end.max(part.end);
     }
+    kept.push_str(&name[end..]);
+    *name = kept;
 }
 
-/// Between what compilers write the position of a lambda or closure in its function: Clang and
-/// MSVC, Clang with the Itanium C++ ABI, rustc in PDBs, and rustc in DWARF.
-const POSITIONS: [(&str, &str); 6] = [
-    ("<lambda_", ">"),
-    ("<lambda", ">"),
-    ("closure$", ""),
-    ("closure_env$", ""),
-    ("{closure#", "}"),
-    ("{closure_env#", "}"),
-];
-
-/// Whether the name counts lambdas or closures: one more in front gives all others of the function
-/// another number, and the same number may be another one.
-pub(crate) fn is_position(name: &str) -> bool {
-    if !has_mark(name.as_bytes()) {
-        return false;
-    }
-    let is_in = |(before, behind): &(&str, &str)| {
-        let mut parts = name.match_indices(before);
-        parts.any(|(at, _)| position(name, at + before.len(), behind).is_some())
-    };
-    POSITIONS.iter().any(is_in)
-}
-
-/// The positions in a name, or else in a linkage name, one for each lambda or closure that it stands in;
-/// empty where neither counts any.
-pub(crate) fn positions(name: &str, linkage: Option<&str>) -> Vec<u32> {
-    let linkage = linkage.unwrap_or_default();
-    let found = [plain_positions(name), plain_positions(linkage)];
-    let mut found = found.into_iter().find(|it| !it.is_empty());
-    let found = found.get_or_insert_with(|| itanium_positions(linkage));
-    found.sort_unstable();
-    found.iter().map(|it| it.1).collect()
-}
-
-fn plain_positions(name: &str) -> Vec<(usize, u32)> {
-    let found = POSITIONS.iter().flat_map(|(before, behind)| {
-        let parts = name.match_indices(before);
-        parts.filter_map(move |(at, _)| {
-            let at = at + before.len();
-            let digits = position(name, at, behind)?;
-            Some((at, name[at..at + digits].parse().ok()?))
-        })
-    });
-    found.collect()
-}
-
-/// Whether a linkage name of the Microsoft or the Itanium C++ ABI counts lambdas.
-pub(crate) fn is_position_in_linkage(linkage: &str) -> bool {
-    is_itanium_position(linkage) || linkage.contains("<lambda_") && is_position(linkage)
-}
-
-/// Whether a linkage name of the Itanium C++ ABI counts lambdas.
-pub(crate) fn is_itanium_position(linkage: &str) -> bool {
-    !itanium_digits(linkage).is_empty()
-}
-
-fn itanium_positions(linkage: &str) -> Vec<(usize, u32)> {
-    let number = |digits: Range<usize>| {
-        let is_own = linkage[..digits.start].ends_with(CLANG_LAMBDA);
-        let number = match &linkage[digits.clone()] {
-            // The first has none, and the second is 0.
-            "" => 0,
-            number => number.parse::<u32>().ok()?.checked_add(1)?,
-        };
-        Some((
-            digits.start,
-            number - u32::from(is_own && !digits.is_empty()),
-        ))
-    };
-    itanium_digits(linkage)
-        .into_iter()
-        .filter_map(number)
-        .collect()
-}
-
-/// How clang counts lambdas that no other object can name.
-const CLANG_LAMBDA: &str = "$_";
-
-/// Where such a name counts lambdas: `Ul`, parameters, `E`, digits or none, `_` (5.1.8); and clang's `$_`
-/// with digits. In their order.
-fn itanium_digits(linkage: &str) -> Vec<Range<usize>> {
-    if !linkage.starts_with("_Z") {
-        return Vec::new();
-    }
-    let digits = |at: usize| {
-        let rest = linkage[at..].bytes();
-        at..at + rest.take_while(u8::is_ascii_digit).count()
-    };
-    let own = linkage.match_indices(CLANG_LAMBDA);
-    let own = own.map(|(at, mark)| digits(at + mark.len()));
-    let shared = linkage.match_indices("Ul").filter_map(|(at, _)| {
-        let ends = linkage[at..].match_indices('E');
-        let mut numbers = ends.map(|(end, _)| digits(at + end + 1));
-        numbers.find(|it| linkage[it.end..].starts_with('_'))
-    });
-    let own = own.filter(|it| !it.is_empty());
-    let mut found: Vec<_> = own.chain(shared).collect();
-    found.sort_unstable_by_key(|it| it.start);
-    found.dedup();
-    found
-}
-
-/// Such a name without these numbers; `None` where it has none.
-fn without_itanium_positions(linkage: &str) -> Option<String> {
-    let mut stable = linkage.to_owned();
-    for digits in itanium_digits(linkage).into_iter().rev() {
-        stable.replace_range(digits, "");
-    }
-    (stable != linkage).then_some(stable)
-}
-
-/// The digits of a position that begins at `at`.
-fn position(name: &str, at: usize, behind: &str) -> Option<usize> {
-    let rest = &name[at..];
-    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-    (digits > 0 && digits < 32 && rest[digits..].starts_with(behind)).then_some(digits)
-}
-
-fn drop_position(name: &mut String, before: &str, behind: &str) {
-    let mut kept = 0;
-    while let Some(at) = name[kept..].find(before).map(|at| kept + at + before.len()) {
-        if let Some(digits) = position(name, at, behind) {
-            name.replace_range(at..at + digits, "");
-        }
-        kept = at;
-    }
-}
-
-/// Removes the digits behind `mark`, and the mark's last dot, everywhere. That of LLVM's modules
-/// goes as a whole, because only some builds have it.
-fn drop_numbers(name: &mut String, mark: &str) {
-    let mut kept = 0;
-    while let Some(at) = name[kept..].find(mark).map(|at| kept + at) {
-        let number = at + mark.len();
-        let digits = name[number..]
-            .bytes()
-            .take_while(u8::is_ascii_digit)
-            .count();
-        let end = number + digits;
+/// The digits behind `mark`, and the mark's last dot, everywhere. That of LLVM's modules goes as a
+/// whole, because only some builds have it.
+fn numbers(name: &str, mark: &str) -> Vec<Range<usize>> {
+    let part = |(at, _)| {
+        let start = at + mark.len();
+        let digits = name[start..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = start + digits;
         let is_whole = name[end..].is_empty() || name[end..].starts_with('.');
-        kept = match (digits, is_whole) {
-            (1.., true) if mark == ".llvm." => {
-                name.replace_range(at..end, "");
-                at
-            }
-            (1.., true) => {
-                name.replace_range(number - 1..end, "");
-                number - 1
-            }
-            _ => number,
-        };
-    }
+        let first = if mark == ".llvm." { at } else { start - 1 };
+        (digits > 0 && is_whole).then_some(first..end)
+    };
+    name.match_indices(mark).filter_map(part).collect()
 }
 
 /// The name without the numbers that rustc's debug information gives to the `impl` blocks of a
@@ -502,7 +385,7 @@ pub(crate) fn is_joint_object(path: &str) -> bool {
 
 /// What a type is called in another build too: without the parts that compilers hash or count.
 pub(crate) fn of_type(name: &str) -> Cow<'_, str> {
-    let stable = without_itanium_positions(name).or_else(|| without_generated_parts(name));
+    let stable = positions::without_itanium(name).or_else(|| without_generated_parts(name));
     let stable = stable.map_or(name.into(), Cow::Owned);
     match without_impl_numbers(&stable) {
         Some(stable) => stable.into(),
@@ -533,20 +416,16 @@ pub(crate) fn of_object(path: &str) -> String {
     format!("{}-cgu.{number}", named.join("."))
 }
 
-/// Removes every run of exactly `count` hexadecimal digits between `before` and `behind`.
-fn drop_hashes(name: &mut String, before: &str, count: usize, behind: &str) {
-    let mut kept = 0;
-    while let Some(at) = name[kept..].find(before).map(|at| kept + at + before.len()) {
-        let rest = &name[at..];
+/// Every run of exactly `count` hexadecimal digits between `before` and `behind`.
+fn hashes(name: &str, before: &str, count: usize, behind: &str) -> Vec<Range<usize>> {
+    let part = |(at, _)| {
+        let start = at + before.len();
+        let rest = &name[start..];
         let digits = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-        if digits == count && rest[digits..].starts_with(behind) {
-            name.replace_range(at..at + digits, "");
-            // What stood behind may open nothing again.
-            kept = at + behind.len();
-        } else {
-            kept = at;
-        }
-    }
+        let is_hash = digits == count && rest[digits..].starts_with(behind);
+        is_hash.then_some(start..start + digits)
+    };
+    name.match_indices(before).filter_map(part).collect()
 }
 
 #[cfg(test)]
@@ -604,38 +483,6 @@ mod tests {
             .as_deref(),
             Some("<lambda_>::f<<lambda_>>")
         );
-        for (numbered, stable) in [
-            ("`f'::`2'::<lambda_1>", "`f'::`2'::<lambda_>"),
-            (
-                "a::f::closure$12<a::f::closure_env$3>",
-                "a::f::closure$<a::f::closure_env$>",
-            ),
-            ("a::f::{closure#0}", "a::f::{closure#}"),
-        ] {
-            assert_eq!(without_generated_parts(numbered).as_deref(), Some(stable));
-            assert!(is_position(numbered) && !is_position(stable));
-        }
-        let inline = "_ZZ5init2vENUliE0_8__invokeEi";
-        assert_eq!(positions("init2::__invoke", Some(inline)), [1]);
-        assert_eq!(positions("f", Some("_ZZ4initENK3$_2clEi")), [2]);
-        assert_eq!(positions("f", Some("_ZZ4initENKUlvE_clEv")), [0]);
-        assert_eq!(positions("f::<lambda_3>::g::<lambda_1>", None), [3, 1]);
-        let made = "?call@?$Impl@V<lambda_2>@?0??f@@YAXXZ@@@UEBAHH@Z";
-        assert_eq!(
-            positions("Impl<`lambda at a.cpp:3:4'>::call", Some(made)),
-            [2]
-        );
-        assert!(is_position_in_linkage(made));
-        assert!(!is_itanium_position("_Z4Ulfsi") && !is_itanium_position("?f@@YAXXZ"));
-        assert_eq!(
-            of_type("_ZTSZ5init2vEUliE0_"),
-            of_type("_ZTSZ5init2vEUliE_")
-        );
-        assert_ne!(
-            of_type("_ZTSZ5init2vEUliE0_"),
-            of_type("_ZTSZ5init2vEUljE_")
-        );
-        assert!(!is_position("closure$x") && !is_position("enclosure"));
         assert_eq!(
             without_generated_parts(".?AUImpl@?1??f@@YAXXZ@`2641cb60").as_deref(),
             Some(".?AUImpl@?1??f@@YAXXZ@")

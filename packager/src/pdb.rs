@@ -38,8 +38,9 @@ const COMPILAND: &str = "hotpatch";
 pub fn pdb(parts: &Parts, linked: &Linked, file: &[u8]) -> Option<Vec<u8>> {
     let headers = section_headers(file, linked.sections.len())?;
     let (guid, stamp) = identity(parts, linked, file)?;
-    let (module, procedures) = module_stream(parts, linked);
-    let symbols = symbol_records(linked, &procedures);
+    let namesakes = namesakes(linked);
+    let (module, procedures) = module_stream(parts, linked, &namesakes);
+    let symbols = symbol_records(linked, &procedures, &namesakes);
     let index = build_global_symbols_index(&symbols, BUCKETS).ok()?;
     let mut info = Vec::new();
     u32s(&mut info, &[20_000_404, stamp, 1]);
@@ -106,7 +107,11 @@ fn place(linked: &Linked, symbol: &LinkedSymbol) -> (u16, u32) {
 }
 
 /// The symbols of the only compiland, and where each procedure stands among them.
-fn module_stream<'a>(parts: &Parts, linked: &'a Linked) -> (Vec<u8>, Vec<(&'a LinkedSymbol, u32)>) {
+fn module_stream<'a>(
+    parts: &Parts,
+    linked: &'a Linked,
+    namesakes: &BTreeSet<&str>,
+) -> (Vec<u8>, Vec<(&'a LinkedSymbol, u32)>) {
     let mut out = 4_u32.to_le_bytes().to_vec();
     record(&mut out, S_OBJNAME, |body| {
         u32s(body, &[0]);
@@ -123,7 +128,6 @@ fn module_stream<'a>(parts: &Parts, linked: &'a Linked) -> (Vec<u8>, Vec<(&'a Li
         text(body, concat!("hpbuild ", env!("CARGO_PKG_VERSION")));
     });
     let mut procedures = Vec::new();
-    let namesakes = namesakes(linked);
     for symbol in linked
         .symbols
         .iter()
@@ -159,9 +163,12 @@ fn namesakes(linked: &Linked) -> BTreeSet<&str> {
 }
 
 /// Publics, and references to the procedures of the compiland.
-fn symbol_records(linked: &Linked, procedures: &[(&LinkedSymbol, u32)]) -> Vec<u8> {
+fn symbol_records(
+    linked: &Linked,
+    procedures: &[(&LinkedSymbol, u32)],
+    namesakes: &BTreeSet<&str>,
+) -> Vec<u8> {
     let mut out = Vec::new();
-    let namesakes = namesakes(linked);
     let is_static = |it: &LinkedSymbol| it.room == Room::Code && namesakes.contains(&*it.name);
     for symbol in linked
         .symbols

@@ -137,12 +137,7 @@ fn meanings<S: Side>(
 fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Content {
     let mut hash = FxHasher::default();
     let mut constants = FxHasher::default();
-    let mut code = image.code_of(id).to_vec();
     for placed in image.references_of(id) {
-        let end = placed.offset as usize + usize::from(placed.length);
-        if let Some(instruction) = code.get_mut(placed.offset as usize..end) {
-            placed.reference.field.clear(instruction);
-        }
         if !placed.completed_elsewhere {
             let name = name_of(image, placed.reference.target);
             if name.is_none() {
@@ -151,7 +146,7 @@ fn meaning<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Content {
             name.hash(&mut hash);
         }
     }
-    code.hash(&mut hash);
+    image.code_without_targets(id).hash(&mut hash);
     let by_names = hash.finish();
     by_names.hash(&mut constants);
     Content {

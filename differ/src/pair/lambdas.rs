@@ -11,7 +11,6 @@ use hpbuild_metadata::{Base, Fixed, Side};
 use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::Hasher;
 
-use super::called::code;
 use super::keys::Names;
 use super::tiers::Pairs;
 
@@ -24,8 +23,12 @@ type Group = (Vec<u32>, Vec<u32>);
 /// Bytes of code that are looked at together.
 const WINDOW: usize = 4;
 
+/// More lambdas of one function that changed are not told apart by their code: each would be held
+/// against each.
+const MAX_ALIKE: usize = 64;
+
 /// Pairs those of each group in their order, all or none: none where a pair would cross one that was made
-/// before, and none where one is much more like another's than like its own.
+/// before, where one is much more like another's than like its own, or where that cannot be told.
 pub(super) fn in_order(
     pairs: &Pairs,
     groups: Vec<Group>,
@@ -38,15 +41,12 @@ pub(super) fn in_order(
     let siblings = siblings(pairs, &groups, b, f);
     let mut found = Vec::new();
     for (mut bases, mut fixeds) in groups {
-        bases.sort_by_key(|index| b.order(*index));
-        fixeds.sort_by_key(|index| f.order(*index));
+        bases.sort_by_cached_key(|index| b.order(*index));
+        fixeds.sort_by_cached_key(|index| f.order(*index));
         let known = b.namesakes(bases[0]).and_then(|key| siblings.get(&key));
-        let crosses = |(base, fixed): (&u32, &u32)| {
-            let (base, fixed) = (b.order(*base), f.order(*fixed));
-            let mut known = known.into_iter().flatten();
-            known.any(|(before, after)| (*before < base) != (*after < fixed))
-        };
+        let known = Siblings::new(known.map_or(&[], |it| it));
         let mut both = bases.iter().zip(&fixeds);
+        let crosses = |(base, fixed): (&u32, &u32)| known.cross(&b.order(*base), &f.order(*fixed));
         if !both.any(crosses) && are_most_alike(b, &bases, f, &fixeds) {
             found.extend(bases.into_iter().zip(fixeds));
         }
@@ -79,6 +79,39 @@ fn siblings<'a>(
     found
 }
 
+/// Lambdas of one function that have a partner, in the order of the base.
+struct Siblings<'a> {
+    bases: Vec<&'a Order>,
+    /// For each the last in the fixed image of its own and those before it.
+    last: Vec<&'a Order>,
+    /// For each the first in the fixed image of its own and those behind it.
+    first: Vec<&'a Order>,
+}
+
+impl<'a> Siblings<'a> {
+    fn new(known: &'a [(Order, Order)]) -> Self {
+        let mut sorted: Vec<_> = known.iter().map(|(base, fixed)| (base, fixed)).collect();
+        sorted.sort_unstable();
+        let mut last: Vec<&Order> = sorted.iter().map(|it| it.1).collect();
+        let mut first = last.clone();
+        for at in 1..sorted.len() {
+            last[at] = last[at].max(last[at - 1]);
+        }
+        for at in (1..sorted.len()).rev() {
+            first[at - 1] = first[at - 1].min(first[at]);
+        }
+        let bases = sorted.into_iter().map(|it| it.0).collect();
+        Self { bases, last, first }
+    }
+
+    /// Whether one of them stands before `base` and not before `fixed`, or the other way round.
+    fn cross(&self, base: &Order, fixed: &Order) -> bool {
+        let before = self.bases.partition_point(|it| *it < base);
+        let last = before.checked_sub(1).and_then(|at| self.last.get(at));
+        last.is_some_and(|it| *it >= fixed) || self.first.get(before).is_some_and(|it| *it < fixed)
+    }
+}
+
 /// Whether no body has twice as much in common with another's partner as with its own. Instances of one
 /// function differ little from each other, and one may come close to another by its change.
 fn are_most_alike(
@@ -89,6 +122,9 @@ fn are_most_alike(
 ) -> bool {
     if bases.len() < 2 {
         return true;
+    }
+    if bases.len() > MAX_ALIKE {
+        return false;
     }
     let before: Vec<_> = bases.iter().map(|it| windows(b, *it)).collect();
     let after: Vec<_> = fixeds.iter().map(|it| windows(f, *it)).collect();
@@ -101,7 +137,9 @@ fn are_most_alike(
 
 /// The hashes of all windows of a body's code without what its operands lead to, sorted.
 fn windows<S: Side>(names: &Names<'_, S>, index: u32) -> Vec<u64> {
-    let code = code(names.image, names.owners[index as usize]);
+    let code = names
+        .image
+        .code_without_targets(names.owners[index as usize]);
     let hash = |window: &[u8]| {
         let mut hasher = FxHasher::default();
         hasher.write(window);
@@ -129,7 +167,31 @@ fn in_common(mut one: &[u64], mut other: &[u64]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::in_common;
+    use super::{Order, Siblings, in_common};
+
+    fn order(position: u32) -> Order {
+        (vec![position], 0)
+    }
+
+    #[test]
+    fn crossed_siblings() {
+        // The second and the third changed places.
+        let known = [(1, 1), (4, 6), (6, 4)].map(|(base, fixed)| (order(base), order(fixed)));
+        let known = Siblings::new(&known);
+        for (base, fixed, crosses) in [
+            (0, 0, false),
+            (2, 3, false),
+            (2, 5, true),
+            (2, 0, true),
+            (5, 5, true),
+            (7, 7, false),
+            (7, 5, true),
+        ] {
+            let crossed = known.cross(&order(base), &order(fixed));
+            assert_eq!(crossed, crosses, "{base} {fixed}");
+        }
+        assert!(!Siblings::new(&[]).cross(&order(1), &order(2)));
+    }
 
     #[test]
     fn what_lists_have_in_common() {

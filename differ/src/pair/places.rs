@@ -80,13 +80,31 @@ fn sources<S: Side>(image: &Image<S>) -> FxHashMap<FunctionId<S>, Box<str>> {
     for (_, path) in &found {
         paths.entry(end_of(path, 0)).or_default().insert(path);
     }
-    let told = found.iter().filter_map(|(id, path)| {
-        let others = paths.get(end_of(path, 0))?;
-        let is_told = |end: &&str| others.iter().filter(|it| it.ends_with(*end)).count() == 1;
-        let mut ends = (0..=MAX_FOLDERS).map(|folders| end_of(path, folders));
-        Some((*id, ends.find(is_told)?.into()))
-    });
-    told.collect()
+    let mut told: FxHashMap<&str, &str> = FxHashMap::default();
+    for namesakes in paths.into_values() {
+        told.extend(told_apart(&namesakes));
+    }
+    let known = found.iter();
+    let known = known.filter_map(|(id, path)| Some((*id, (*told.get(&**path)?).into())));
+    known.collect()
+}
+
+/// The ends of paths that tell them apart, each for its path; none where that takes too many folders.
+fn told_apart<'a>(paths: &BTreeSet<&'a str>) -> FxHashMap<&'a str, &'a str> {
+    let mut told = FxHashMap::default();
+    for folders in 0..=MAX_FOLDERS {
+        let mut ends: FxHashMap<&str, usize> = FxHashMap::default();
+        for path in paths {
+            *ends.entry(end_of(path, folders)).or_default() += 1;
+        }
+        for path in paths {
+            let end = end_of(path, folders);
+            if ends.get(end) == Some(&1) {
+                told.entry(*path).or_insert(end);
+            }
+        }
+    }
+    told
 }
 
 /// The name of a file, behind so many folders.
@@ -99,7 +117,7 @@ fn end_of(path: &str, folders: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::end_of;
+    use super::{BTreeSet, end_of, told_apart};
 
     #[test]
     fn names_with_folders() {
@@ -107,5 +125,20 @@ mod tests {
         assert_eq!(end_of(path, 0), "three.c");
         assert_eq!(end_of(path, 1), "two\\three.c");
         assert_eq!(end_of(path, 3), path);
+    }
+
+    #[test]
+    fn ends_that_tell_paths_apart() {
+        let deep = ["/1/c/c/c/c/x.c", "/2/c/c/c/c/x.c"];
+        let paths: BTreeSet<&str> = ["a/x.c", "b/x.c", "c/b/x.c"]
+            .into_iter()
+            .chain(deep)
+            .collect();
+        let told = told_apart(&paths);
+        let end = |path| told.get(path).copied();
+        assert_eq!(end("a/x.c"), Some("a/x.c"));
+        assert_eq!(end("b/x.c"), Some("b/x.c"));
+        assert_eq!(end("c/b/x.c"), Some("c/b/x.c"));
+        assert!(deep.into_iter().all(|path| end(path).is_none()));
     }
 }

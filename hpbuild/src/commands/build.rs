@@ -47,7 +47,8 @@ struct Redirected {
 
 pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
     let mut stages = Vec::new();
-    let diff = match compare(&arguments.pair, &mut stages)? {
+    let policy = policy(&arguments.pair)?;
+    let diff = match compare(&arguments.pair, policy.clone(), &mut stages)? {
         Ok(diff) => diff,
         Err(refusals) => return refuse(arguments, refusals),
     };
@@ -74,7 +75,7 @@ pub(crate) fn run(arguments: &BuildArguments) -> Result<Outcome, Failure> {
         name: "build",
         time: start.elapsed(),
     });
-    let found = policy(&arguments.pair)?.allow_of_older_patch(patch.findings.clone());
+    let found = policy.allow_of_older_patch(patch.findings.clone());
     let is_refused = found.iter().any(Refusal::refuses);
     report.refusals.extend(found);
     report.refusals.sort_by_key(|refusal| refusal.code);

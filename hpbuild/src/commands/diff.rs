@@ -14,7 +14,7 @@ use crate::{input, output, render};
 
 pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
     let mut stages = Vec::new();
-    let report = match compare(&arguments.pair, &mut stages)? {
+    let report = match compare(&arguments.pair, policy(&arguments.pair)?, &mut stages)? {
         Ok(diff) => {
             let report = verdict::report(&diff, arguments.with_line_numbers, &mut stages);
             // The process ends with the report, and what it holds with the process: freeing every
@@ -38,13 +38,14 @@ pub(crate) fn run(arguments: &DiffArguments) -> Result<Outcome, Failure> {
 /// Reads and compares the pair the user named.
 pub(crate) fn compare(
     pair: &PairArguments,
+    policy: Policy,
     stages: &mut Vec<Stage>,
 ) -> Result<Result<Box<Diff>, Vec<Refusal>>, Failure> {
     let differ = Differ {
         base: pair.base(),
         fixed: pair.fixed(),
         symbols: pair.symbols.paths(),
-        policy: policy(pair)?,
+        policy,
     };
     for side in [&differ.base, &differ.fixed] {
         input::note(&side.pe);

@@ -177,10 +177,8 @@ fn local(parts: &Parts, units: &Units, unit: &Unit, to: &mut Vec<usize>) -> Sha2
     for reference in inside {
         hash.update((reference.offset - unit.start).to_le_bytes());
         match reference.how {
-            How::Instruction { length, kind, .. } => {
-                hash.update([0, length]);
-                hash.update(format!("{kind:?}"));
-            }
+            // What it does with the address is in its bytes.
+            How::Instruction { length, .. } => hash.update([0, length]),
             How::Pointer => hash.update([1]),
             How::ImageRelative => hash.update([2]),
             How::Difference {

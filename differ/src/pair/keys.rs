@@ -183,6 +183,15 @@ impl<'a, S: Side> Names<'a, S> {
         is_made.then(|| (self.stable_name(index), compiland))
     }
 
+    /// What lambdas have in common that any object may bring and one of them does: their function is
+    /// inline or an instance of a template. Linkage names tell such functions.
+    pub(super) fn shared_lambdas(&self, index: u32) -> Option<(Cow<'a, str>, Cow<'a, str>)> {
+        let procedure = self.procedure(index);
+        let linkage = procedure.decorated.as_deref()?;
+        let is_shared = procedure.global && self.is_of_lambda(index);
+        is_shared.then(|| (self.stable_name(index), names::of_type(linkage)))
+    }
+
     /// Whether it is of a lambda or closure. MSVC has hashes for their positions.
     pub(super) fn is_of_lambda(&self, index: u32) -> bool {
         self.is_counted(index) || self.name(index).contains("<lambda_")

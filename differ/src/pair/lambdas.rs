@@ -5,11 +5,9 @@
 //! others: what stood before one that is the same stands before it still. Where one went and another came,
 //! it may not, and whoever holds the address of the one must not be led to the other.
 
-use std::borrow::Cow;
-
 use hpbuild_metadata::{Base, Fixed, Side};
 use rustc_hash::{FxHashMap, FxHasher};
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 
 use super::keys::Names;
 use super::tiers::Pairs;
@@ -28,22 +26,24 @@ const WINDOW: usize = 4;
 const MAX_ALIKE: usize = 64;
 
 /// Pairs those of each group in their order, all or none: none where a pair would cross one that was made
-/// before, where one is much more like another's than like its own, or where that cannot be told.
-pub(super) fn in_order(
+/// before, where one is much more like another's than like its own, or where that cannot be told. `key`
+/// is what those of the base have in common in a group.
+pub(super) fn in_order<K: Hash + Eq>(
     pairs: &Pairs,
     groups: Vec<Group>,
+    key: impl Fn(u32) -> Option<K>,
     b: &Names<'_, Base>,
     f: &Names<'_, Fixed>,
 ) -> Vec<(u32, u32)> {
     if groups.is_empty() {
         return Vec::new();
     }
-    let siblings = siblings(pairs, &groups, b, f);
+    let siblings = siblings(pairs, &groups, &key, b, f);
     let mut found = Vec::new();
     for (mut bases, mut fixeds) in groups {
         bases.sort_by_cached_key(|index| b.order(*index));
         fixeds.sort_by_cached_key(|index| f.order(*index));
-        let known = b.namesakes(bases[0]).and_then(|key| siblings.get(&key));
+        let known = key(bases[0]).and_then(|key| siblings.get(&key));
         let known = Siblings::new(known.map_or(&[], |it| it));
         let mut both = bases.iter().zip(&fixeds);
         let crosses = |(base, fixed): (&u32, &u32)| known.cross(&b.order(*base), &f.order(*fixed));
@@ -54,24 +54,22 @@ pub(super) fn in_order(
     found
 }
 
-/// What namesakes have in common: see [`Names::namesakes`].
-type Key<'a> = (Cow<'a, str>, &'a str);
-
 /// For each of the groups where the lambdas of the same function stand that have a partner.
-fn siblings<'a>(
+fn siblings<K: Hash + Eq>(
     pairs: &Pairs,
     groups: &[Group],
-    b: &'a Names<'_, Base>,
+    key: impl Fn(u32) -> Option<K>,
+    b: &Names<'_, Base>,
     f: &Names<'_, Fixed>,
-) -> FxHashMap<Key<'a>, Vec<(Order, Order)>> {
-    let keys = groups.iter().filter_map(|group| b.namesakes(group.0[0]));
+) -> FxHashMap<K, Vec<(Order, Order)>> {
+    let keys = groups.iter().filter_map(|group| key(group.0[0]));
     let mut found: FxHashMap<_, Vec<_>> = keys.map(|key| (key, Vec::new())).collect();
     for (base, pair) in (0_u32..).zip(&pairs.base) {
         let Some((fixed, _)) = *pair else { continue };
         if !b.is_of_lambda(base) {
             continue;
         }
-        let known = b.namesakes(base).and_then(|key| found.get_mut(&key));
+        let known = key(base).and_then(|key| found.get_mut(&key));
         if let Some(known) = known {
             known.push((b.order(base), f.order(fixed)));
         }

@@ -66,7 +66,8 @@ impl Pairs {
 
     /// Pairs compiler-made namesakes of one compiland where both sides have the same number of
     /// them: by the numbers in their names, and what is left in the order of their addresses. Lambdas
-    /// and closures are told apart more carefully: see [`lambdas`].
+    /// and closures are told apart more carefully: see [`lambdas`]. Those that several objects may
+    /// bring need not be of the same one.
     pub(super) fn order(&mut self, base: &Names<'_, Base>, fixed: &Names<'_, Fixed>) {
         let namesakes = as_many(
             (&self.base, |index| base.namesakes(index)),
@@ -74,7 +75,14 @@ impl Pairs {
         );
         let of_lambdas = |(bases, _): &(Vec<u32>, Vec<u32>)| base.is_of_lambda(bases[0]);
         let (counted, namesakes): (Vec<_>, Vec<_>) = namesakes.into_iter().partition(of_lambdas);
-        for (b, f) in lambdas::in_order(self, counted, base, fixed) {
+        for (b, f) in lambdas::in_order(self, counted, |it| base.namesakes(it), base, fixed) {
+            self.link(b, f, Tier::Order);
+        }
+        let shared = as_many(
+            (&self.base, |index| base.shared_lambdas(index)),
+            (&self.fixed, |index| fixed.shared_lambdas(index)),
+        );
+        for (b, f) in lambdas::in_order(self, shared, |it| base.shared_lambdas(it), base, fixed) {
             self.link(b, f, Tier::Order);
         }
         for (mut bases, mut fixeds) in namesakes {

@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use undname::Flags;
 
-pub(crate) use positions::{is_position, is_position_in_linkage, of_function as positions};
+pub(crate) use positions::{
+    is_of_lambda, is_position, is_position_in_linkage, of_function as positions,
+};
 pub use readable::{display, display_data};
 
 /// Whether the linkage name `decorated` stands for the procedure record's name `name`, which has

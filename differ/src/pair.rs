@@ -122,6 +122,11 @@ impl Pairing {
         self.pairs_of(base).iter().map(|pair| pair.1)
     }
 
+    /// What told that a base body and its partner are one; of the first one where there are several.
+    pub(crate) fn tier_of(&self, base: FunctionId<Base>) -> Option<Tier> {
+        self.pairs_of(base).first().map(|pair| pair.2)
+    }
+
     fn pairs_of(&self, base: FunctionId<Base>) -> &[(FunctionId<Base>, FunctionId<Fixed>, Tier)] {
         let at = |index: usize| self.starts.get(index).map(|start| *start as usize);
         let (start, end) = (at(base.index()), at(base.index() + 1));

@@ -10,6 +10,8 @@ use crate::compare::are_alike;
 use crate::decode::ReferenceKind;
 use crate::image::Image;
 use crate::meaning::Target;
+use crate::names::is_of_lambda;
+use crate::pair::Tier;
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let comparer = case.comparer;
@@ -21,6 +23,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let handed: Vec<_> = handed.collect();
     replaced(case, &handed, refusals);
     split(case, &handed, refusals);
+    in_order(case, &handed, refusals);
 }
 
 /// The functions whose addresses a changed function takes on either side, each once, sorted.
@@ -88,6 +91,36 @@ fn split(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
             let evidence = format!("{by} hands out {new}, which has the body that {name} had");
             refusals.push(Refusal::new("HP018", name, message, evidence));
         }
+    }
+}
+
+/// Lambdas that changed, of which only their order says which is which, and that a function hands out
+/// which changed, too: where that exchanged them, what holds one goes on as the other one.
+fn in_order(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
+    let (pairing, base) = (case.comparer.pairing, case.comparer.base);
+    let changed: BTreeSet<_> = case.redirected.iter().map(|(base, _)| *base).collect();
+    let is_unsure = |id: &FunctionId<Base>| {
+        let by_order = pairing.tier_of(*id) == Some(Tier::Order);
+        let mut procedures = base.procedures_of(*id).iter();
+        by_order
+            && changed.contains(id)
+            && procedures.any(|it| is_of_lambda(&it.name, it.decorated.as_deref()))
+    };
+    for it in handed {
+        let lambdas: Vec<_> = it.before.iter().filter(|id| is_unsure(id)).collect();
+        let [first, others @ ..] = &lambdas[..] else {
+            continue;
+        };
+        if others.is_empty() {
+            continue;
+        }
+        let (by, count) = (base.display_name(it.by), lambdas.len());
+        let message = format!(
+            "{by} hands out {count} lambdas that changed, and changed itself: they are taken to stand in \
+             the order in which they stood"
+        );
+        let evidence = format!("the first of them is {}", base.display_name(**first));
+        refusals.push(Refusal::new("HP042", by, message, evidence));
     }
 }
 

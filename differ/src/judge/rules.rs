@@ -354,8 +354,11 @@ rules! {
     "HP042" Warn "callback replaced"
         why "Changed code handed out the address of a function, and does so no longer. Objects, threads \
              and tables of the running process may hold that address, and go on with that function. \
-             Where the fix put another one in its place, it mends nothing for them."
-        do "Change the function itself, and leave its name and where it is registered."
+             Where the fix put another one in its place, it mends nothing for them. Several lambdas \
+             that changed are taken to stand in the order in which they stood: where the function that \
+             hands them out changed as well, it may have exchanged them."
+        do "Change the function itself, and leave its name and where it is registered. See in the \
+            source which lambda is which."
         example "connect() registers on_data_checked in place of on_data: connections that exist call \
              on_data."
     "HP043" Refuse "what an older patch brought is held"

@@ -32,6 +32,12 @@ pub(crate) fn is_position_in_linkage(linkage: &str) -> bool {
     !itanium_digits(linkage).is_empty() || linkage.contains("<lambda_") && is_position(linkage)
 }
 
+/// Whether a function with these names is one of a lambda or closure. MSVC has hashes for their
+/// positions.
+pub(crate) fn is_of_lambda(name: &str, linkage: Option<&str>) -> bool {
+    name.contains("<lambda_") || is_position(name) || linkage.is_some_and(is_position_in_linkage)
+}
+
 /// The positions in a function's name, or else in its linkage name, one for each lambda or closure
 /// that it stands in; empty where neither counts any.
 pub(crate) fn of_function(name: &str, linkage: Option<&str>) -> Vec<u32> {

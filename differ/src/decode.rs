@@ -337,8 +337,12 @@ pub fn reaches_back(machine: Machine, bytes: &[u8], offset: u32) -> Option<Back>
 /// What code does with an address beside reading what lies there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Escape {
-    /// Hands it to another function, returns it, or puts it where it is not followed, as into its frame.
+    /// Puts it where it is not followed, as into its frame.
+    Lost,
+    /// Hands it to another function.
     Handed,
+    /// Returns it.
+    Returned,
     /// Compares it with another address, and does not read through it.
     Compared,
     /// Puts it into memory that outlives the function.
@@ -350,7 +354,9 @@ pub enum Escape {
 struct Seen {
     is_read: bool,
     is_compared: bool,
+    is_lost: bool,
     is_handed: bool,
+    is_returned: bool,
 }
 
 impl Seen {
@@ -359,7 +365,13 @@ impl Seen {
         if self.is_compared && !self.is_read {
             return Some(Escape::Compared);
         }
-        self.is_handed.then_some(Escape::Handed)
+        if self.is_returned {
+            return Some(Escape::Returned);
+        }
+        if self.is_handed {
+            return Some(Escape::Handed);
+        }
+        self.is_lost.then_some(Escape::Lost)
     }
 }
 

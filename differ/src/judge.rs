@@ -10,6 +10,7 @@ mod function;
 mod guards;
 mod handed;
 mod headers;
+mod held;
 mod hidden;
 mod image;
 mod initialisers;

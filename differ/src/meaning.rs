@@ -39,6 +39,7 @@ pub(crate) use content::pointer_at;
 pub(crate) use cut::Operand;
 pub use cut::whole_constants;
 pub use ends::{data_before, ends_at, holds_text};
+pub(crate) use extent::is_text_alone;
 pub use extent::{Extent, anonymous_extent, starts_with_text};
 pub use fresh::Fresh;
 pub use index::counted_from;

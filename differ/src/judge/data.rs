@@ -3,8 +3,8 @@
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
 use super::{
-    Case, Refusal, destructors, enumerators, guards, lists, nameless, rights, state, tables, types,
-    unknown_types, variables,
+    Case, Refusal, destructors, enumerators, guards, held, lists, nameless, rights, state, tables,
+    types, unknown_types, variables,
 };
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
@@ -17,6 +17,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     lists::judge(case, &mut refusals);
     destructors::judge(case, &mut refusals);
     tables::judge(case, &mut refusals);
+    held::judge(case, &mut refusals);
     state::judge(case, &mut refusals);
     rights::judge(case, &mut refusals);
     guards::judge(case, &mut refusals);

@@ -296,7 +296,10 @@ rules! {
              address. Code that goes that way keeps the base's table, as objects do that exist. \
              Where the address is only compared, or that of a structure or a table of functions is \
              handed on, or other constants lead there, the finding is a warning: somebody may keep \
-             the address, and what keeps it is not equal to that of the copy in the patch."
+             the address, and what keeps it is not equal to that of the copy in the patch. A constant \
+             without a name counts as well where code stores its address, and for a warning where \
+             code returns it, or hands on that of a table of functions: texts and the places in \
+             sources that panics carry do not."
         do "Change the code that reads the table instead; of a table of functions, the functions."
         example "static const int *chosen = table; and an entry of table changes: the base's \
              chosen leads to the base's table."

@@ -140,7 +140,7 @@ fn held(leads: &Leads<'_>, symbol: &DataSymbol<Base>) -> Option<Refusal> {
             return Some(warning(name, message, evidence));
         }
         _ if !has_parts(image, symbol) => return None,
-        Some((Escape::Handed, id)) => {
+        Some((Escape::Lost | Escape::Handed | Escape::Returned, id)) => {
             let what = "hands its address on: whoever keeps it goes on with the base's";
             let message = format!("{shown} changed, and {} {what}", function(id));
             return Some(warning(name, message, evidence));

@@ -135,6 +135,22 @@ pub(super) fn is_ended_text(bytes: &[u8]) -> bool {
     is_utf8 && is_filler && (length >= SHORT_TEXT || filler.len() == 1)
 }
 
+/// Whether data are a text of some encoding, as far as the first thousands of bytes tell: with a zero
+/// behind it or without, as those of Rust are. Whatever follows a text of some length is no part of it.
+pub(crate) fn is_text_alone(bytes: &[u8]) -> bool {
+    const ENOUGH: usize = 1 << 12;
+    let bytes = &bytes[..bytes.len().min(ENOUGH)];
+    let units = bytes.chunks_exact(2);
+    let wide = units.take_while(|unit| is_text(unit[0]) && unit[1] == 0);
+    match bytes.iter().position(|byte| *byte == 0) {
+        None => bytes.iter().all(|byte| is_text(*byte)),
+        Some(0) => bytes.len() == 1,
+        Some(end) => {
+            is_long_text(&bytes[..=end]) || is_ended_text(bytes) || wide.count() >= SHORT_TEXT / 2
+        }
+    }
+}
+
 /// The bytes of the text and its zero that constants start with. Numbers look like short texts.
 pub(super) fn text_size(bytes: &[u8]) -> Option<u32> {
     let size = bytes.iter().position(|byte| *byte == 0)? + 1;
@@ -234,7 +250,26 @@ pub(super) fn is_text(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::wide_text;
+    use super::{is_text_alone, wide_text};
+
+    #[test]
+    fn texts_and_numbers() {
+        let texts: [&[u8]; 5] = [
+            b"word\0",
+            b"no zero",
+            b"ab\0",
+            b"a\0b\0\0\0",
+            b"long\0\0\0\x01",
+        ];
+        assert!(texts.into_iter().all(is_text_alone));
+        // The numbers 64 and 2; 5 and 0; one and a half.
+        let numbers = [
+            [0x40, 0, 0, 0, 2, 0, 0, 0],
+            [5, 0, 0, 0, 0, 0, 0, 0],
+            1.5_f64.to_le_bytes(),
+        ];
+        assert!(!numbers.iter().any(|it| is_text_alone(it)));
+    }
 
     #[test]
     fn texts_in_two_pieces() {

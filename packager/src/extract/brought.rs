@@ -237,7 +237,11 @@ fn way(parts: &Parts, piece: &Piece, reference: &Reference) -> Option<Escape> {
                 ..
             },
             _,
-        ) => escape(parts.machine, &piece.bytes, reference.offset),
+        ) => match escape(parts.machine, &piece.bytes, reference.offset) {
+            // Wherever it goes, somebody may keep it.
+            Some(Escape::Lost | Escape::Returned) => Some(Escape::Handed),
+            way => way,
+        },
         (How::Instruction { .. }, _) | (_, Room::Code | Room::Unwind) => None,
         // Whoever reads the data may keep what stands in them.
         _ => Some(Escape::Handed),

@@ -255,7 +255,7 @@ fn brought(parts: &Parts) -> Vec<u8> {
     bytes.extend((parts.brought.len() as u32).to_le_bytes());
     for brought in &parts.brought {
         let way = match brought.way {
-            Escape::Handed => 0,
+            Escape::Lost | Escape::Handed | Escape::Returned => 0,
             Escape::Compared => 1,
             Escape::Stored => 2,
         };

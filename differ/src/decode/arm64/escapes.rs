@@ -16,7 +16,8 @@ pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
         let (word, held) = (step.word, step.held);
         let is_held = |low: u32| effects::register(word, low) & held != 0;
         let returns = word == 0xd65f_03c0 && held & 1 != 0;
-        seen.is_handed |= step.hands || returns;
+        seen.is_handed |= step.hands;
+        seen.is_returned |= returns;
         let effects = effects::of(word);
         if is_access(word) {
             let is_indexed = word & 0x3b20_0c00 == 0x3820_0800;
@@ -27,11 +28,11 @@ pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
             if !FRAME.contains(&(word >> 5 & 31)) {
                 return ControlFlow::Break(Escape::Stored);
             }
-            seen.is_handed = true;
+            seen.is_lost = true;
         } else if is_comparison(word) {
             seen.is_compared |= is_held(5) || is_held(16);
         } else if is_vector(word) {
-            seen.is_handed |= effects.reads & held != 0 && effects.flow == Flow::Next;
+            seen.is_lost |= effects.reads & held != 0 && effects.flow == Flow::Next;
         }
         ControlFlow::Continue(())
     });
@@ -112,15 +113,13 @@ mod tests {
         // mov x2, x1 and str x2, [x0]; add x2, x1, x3 and str x2, [x0]
         assert_eq!(way(&[0xaa01_03e2, 0xf900_0002]), Some(Escape::Stored));
         assert_eq!(way(&[0x8b03_0022, 0xf900_0002]), Some(Escape::Stored));
-        // str x1, [sp, #8]; fmov d0, x1; bl; mov x0, x1 and ret
-        for uses in [
-            &[0xf900_07e1][..],
-            &[0x9e67_0020],
-            &[0x9400_0000],
-            &[0xaa01_03e0, 0xd65f_03c0],
-        ] {
-            assert_eq!(way(uses), Some(Escape::Handed), "{uses:x?}");
+        // str x1, [sp, #8]; fmov d0, x1
+        for word in [0xf900_07e1, 0x9e67_0020] {
+            assert_eq!(way(&[word]), Some(Escape::Lost), "{word:#x}");
         }
+        // bl; and mov x0, x1 and ret
+        assert_eq!(way(&[0x9400_0000]), Some(Escape::Handed));
+        assert_eq!(way(&[0xaa01_03e0, 0xd65f_03c0]), Some(Escape::Returned));
         // cmp x2, x1; and behind ldr w3, [x1]
         assert_eq!(way(&[0xeb01_005f]), Some(Escape::Compared));
         assert_eq!(way(&[0xb940_0023, 0xeb01_005f]), None);

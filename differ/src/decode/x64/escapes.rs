@@ -28,7 +28,8 @@ pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
         let (iced, held) = (step.iced, step.held);
         seen.is_read |= held.contains(iced.memory_base()) || held.contains(iced.memory_index());
         let returns = iced.flow_control() == FlowControl::Return;
-        seen.is_handed |= step.hands || returns && held.contains(Register::RAX);
+        seen.is_handed |= step.hands;
+        seen.is_returned |= returns && held.contains(Register::RAX);
         let info = info.info(iced);
         for operand in 0..iced.op_count() {
             let register = iced.op_register(operand);
@@ -44,14 +45,14 @@ pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
                 Mnemonic::Cmp => seen.is_compared = true,
                 Mnemonic::Mov | Mnemonic::Xchg | Mnemonic::Cmpxchg if to_memory => {
                     match frame.contains(iced.memory_base()) {
-                        true => seen.is_handed = true,
+                        true => seen.is_lost = true,
                         false => return ControlFlow::Break(Escape::Stored),
                     }
                 }
                 // What is calculated with it is followed, or is no address.
                 Mnemonic::Mov | Mnemonic::Add | Mnemonic::Sub | Mnemonic::Test => {}
                 _ if is_selection(iced) => {}
-                _ => seen.is_handed = true,
+                _ => seen.is_lost = true,
             }
         }
         ControlFlow::Continue(())
@@ -114,14 +115,14 @@ mod tests {
         assert_eq!(way(&element), Some(Escape::Stored));
         // mov [rsp+8], rcx
         let kept = [0x48, 0x89, 0x4c, 0x24, 0x08, 0xc3];
-        assert_eq!(way(&kept), Some(Escape::Handed));
+        assert_eq!(way(&kept), Some(Escape::Lost));
         // cmp [rax], rcx; and where it is read as well
         assert_eq!(way(&[0x48, 0x39, 0x08, 0xc3]), Some(Escape::Compared));
         assert_eq!(way(&[0x8b, 0x01, 0x48, 0x39, 0xc8, 0xc3]), None);
-        // call; jmp; mov rax, rcx and ret
+        // call; jmp; and mov rax, rcx and ret
         assert_eq!(way(&[0xe8, 0, 0, 0, 0, 0xc3]), Some(Escape::Handed));
         assert_eq!(way(&[0xe9, 0, 1, 0, 0]), Some(Escape::Handed));
-        assert_eq!(way(&[0x48, 0x89, 0xc8, 0xc3]), Some(Escape::Handed));
+        assert_eq!(way(&[0x48, 0x89, 0xc8, 0xc3]), Some(Escape::Returned));
         // mov eax, [rcx+rdx*4]; test rcx, rcx; mov rcx, rdx and mov [rax], rcx
         assert_eq!(way(&[0x8b, 0x04, 0x91, 0xc3]), None);
         assert_eq!(way(&[0x48, 0x85, 0xc9, 0xc3]), None);

@@ -16,6 +16,7 @@ mod image;
 mod initialisers;
 mod lists;
 mod nameless;
+mod new_types;
 mod once;
 mod order;
 mod outside;
@@ -41,6 +42,7 @@ use crate::image::{DataSymbol, Image};
 use crate::meaning::{Comparer, Target, resolve};
 use crate::pe::{Unsupported, UnsupportedKind};
 
+pub use new_types::{NewPart, NewType, new_types};
 pub use policy::{Policy, PolicyError, Waiver};
 pub use rules::{RULES, Rule, Severity, rule};
 
@@ -98,6 +100,17 @@ pub(crate) struct Case<'a> {
 }
 
 impl<'a> Case<'a> {
+    fn new(comparer: &'a Comparer<'a>, comparison: &'a Comparison) -> Self {
+        let changed = comparison.changed.iter();
+        let redirected = changed.filter(|it| !it.is_line_number_only() && !it.in_owner);
+        Self {
+            comparer,
+            comparison,
+            redirected: redirected.map(|it| (it.base, it.fixed)).collect(),
+            reached: OnceLock::new(),
+        }
+    }
+
     /// The data that both sides have, in the order of the base.
     fn data_of_both(&self) -> impl Iterator<Item = (&'a DataSymbol<Base>, &'a DataSymbol<Fixed>)> {
         let comparer = self.comparer;
@@ -134,18 +147,7 @@ fn data_reached<S: Side>(
 
 /// Applies every rule, then the policy; findings in order of rule, and within one as it found them.
 pub fn judge(comparer: &Comparer<'_>, comparison: &Comparison, policy: &Policy) -> Vec<Refusal> {
-    let redirected = comparison
-        .changed
-        .iter()
-        .filter(|change| !change.is_line_number_only() && !change.in_owner)
-        .map(|change| (change.base, change.fixed))
-        .collect();
-    let case = Case {
-        comparer,
-        comparison,
-        redirected,
-        reached: OnceLock::new(),
-    };
+    let case = Case::new(comparer, comparison);
     let (mut refusals, (of_functions, of_data)) = rayon::join(
         || image::judge(&case),
         || {

@@ -208,13 +208,27 @@ pub struct BaseFacts {
     pub ex_characteristics: u32,
 }
 
-/// Something that the base does not have and whose address the process may hold once a patch brought it:
-/// no newer patch can redirect it.
+/// What of a patch the process goes on with when a newer one has taken its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lasting {
+    /// The address of code or data.
+    Address,
+    /// Objects of a type, by its layout.
+    Layout,
+    /// Objects that hold an enumerator; its name stands behind that of the type.
+    Value,
+}
+
+/// Something that the base does not have and that the process may hold once a patch brought it: no newer
+/// patch can redirect it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Brought {
+    /// What is held.
+    pub lasting: Lasting,
     /// Its name, at most [`Brought::LONGEST`] bytes.
     pub name: Box<str>,
-    /// What it is and does: SHA-256 over its bytes and over everything that it leads to in the patch.
+    /// What it is and does: SHA-256 over its bytes and over everything that it leads to in the patch, or
+    /// over a type's layout, or over the names of type and value and the value.
     pub digest: [u8; 32],
     /// What the code that takes its address does with it.
     pub way: Escape,

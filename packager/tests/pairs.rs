@@ -192,7 +192,15 @@ fn what_older_patches_brought_is_handed_on() {
     let first = built_over("later/first", None);
     assert!(first.findings.is_empty());
     let names: Vec<&str> = first.parts.brought.iter().map(|it| &*it.name).collect();
-    let expected = ["checked", "checked_ways", "equal_ways", "on_late", "strict"];
+    let expected = [
+        "checked",
+        "checked_ways",
+        "equal_ways",
+        "on_late",
+        "strict",
+        "extra",
+        "mode::MODE_LATE",
+    ];
     assert_eq!(names, expected);
     let second = built_over("later/gone", Some(&first));
     assert_eq!(found(&second), ["on_late"]);

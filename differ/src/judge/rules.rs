@@ -372,7 +372,10 @@ rules! {
              stores the address, it is refused. Where the address was only handed on or compared, where \
              it is gone, where it is the same and reaches variables, of which each patch has its own \
              (HP032), or where code compares the address, which is another one in each patch, the \
-             finding is a warning."
+             finding is a warning. Types that only the older patch brought, and values of enumerations, \
+             are refused where they are otherwise now and changed code uses them: objects may be left \
+             that code of the older patch made. Where none is known to, or a value is gone, the finding \
+             is a warning."
         do "Leave what the older patch brought as it is, and make the fix in a function that the base \
             has. Make new callbacks so small that they only call a function of the base. Or restart."
         example "The first patch brings on_checked and registers it; the second one corrects it: \

@@ -135,7 +135,7 @@ fn index_of(definitions: &[Named], name: &str) -> Option<u32> {
 }
 
 /// What a policy calls a type, and what people do. Unique names in the Itanium C++ ABI are codes.
-fn names(types: &Types, name: &str, index: u32) -> (String, String) {
+pub(super) fn names(types: &Types, name: &str, index: u32) -> (String, String) {
     if name.starts_with("_ZTS") {
         let words = types.words(index);
         return (words.clone(), words);
@@ -215,7 +215,7 @@ fn parent(name: &str) -> Option<&str> {
 /// their variables, what is inlined into them, what they call, the data that they reach, and by
 /// the members of all these: those of the base, and those of the fixed image. `None` where the
 /// records of one of these functions do not tell.
-fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<String>)> {
+pub(super) fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<String>)> {
     fn of<S: Side>(
         image: &Image<S>,
         functions: impl Iterator<Item = FunctionId<S>>,

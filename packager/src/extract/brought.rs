@@ -6,6 +6,7 @@
 //! the next one is held against that.
 
 mod digest;
+mod types;
 
 pub(super) use digest::is_type;
 
@@ -18,7 +19,7 @@ use hpbuild_differ::meaning::{Target as Meaning, resolve};
 use hpbuild_metadata::{DataId, Fixed};
 
 use super::Previous;
-use crate::piece::{Brought, How, Parts, Piece, PieceId, Place, Reference, Room, Target};
+use crate::piece::{Brought, How, Lasting, Parts, Piece, PieceId, Place, Reference, Room, Target};
 
 /// What data without a name is called.
 const NAMELESS: &str = "a constant without a name";
@@ -40,7 +41,8 @@ pub(super) fn brought(diff: &Diff, parts: &Parts, previous: Option<&Previous>) -
     let own = own(diff, parts).into_iter();
     let held = own.filter(|own| own.is_held).map(|own| own.brought);
     let older = previous.map_or(&[][..], |previous| &previous.brought);
-    let all: BTreeSet<Brought> = held.chain(older.iter().cloned()).collect();
+    let all = held.chain(types::used(diff)).chain(older.iter().cloned());
+    let all: BTreeSet<Brought> = all.collect();
     all.into_iter().collect()
 }
 
@@ -97,7 +99,10 @@ pub(crate) fn findings(diff: &Diff, parts: &Parts, previous: &Previous) -> Vec<R
         finding.severity = severity;
         Some(finding)
     };
-    let mut found: Vec<Refusal> = previous.brought.iter().filter_map(finding).collect();
+    let older = previous.brought.iter();
+    let addresses = older.filter(|it| it.lasting == Lasting::Address);
+    let mut found: Vec<Refusal> = addresses.filter_map(finding).collect();
+    found.extend(types::findings(diff, previous));
     found.dedup();
     found
 }
@@ -129,7 +134,8 @@ fn own(diff: &Diff, parts: &Parts) -> Vec<Own> {
         };
         all.push(Own {
             brought: Brought {
-                name: name(diff, piece, unit),
+                lasting: Lasting::Address,
+                name: shortened(name(diff, piece, unit)),
                 digest,
                 way: way.unwrap_or(Escape::Handed),
                 has_state,
@@ -275,12 +281,16 @@ fn has_parts(diff: &Diff, piece: &Piece, unit: &Unit) -> bool {
     !types.is_empty()
 }
 
-fn name(diff: &Diff, piece: &Piece, unit: &Unit) -> Box<str> {
-    let name = match (unit.symbol, piece.room) {
-        (Some(symbol), _) => &*diff.fixed.data_symbol(symbol).name,
-        (None, Room::Code) => &*piece.name,
+fn name<'a>(diff: &'a Diff, piece: &'a Piece, unit: &Unit) -> &'a str {
+    match (unit.symbol, piece.room) {
+        (Some(symbol), _) => &diff.fixed.data_symbol(symbol).name,
+        (None, Room::Code) => &piece.name,
         (None, _) => NAMELESS,
-    };
+    }
+}
+
+/// A name as far as the list holds it.
+fn shortened(name: &str) -> Box<str> {
     let mut end = name.len().min(Brought::LONGEST);
     while !name.is_char_boundary(end) {
         end -= 1;

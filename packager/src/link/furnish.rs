@@ -8,7 +8,7 @@ use super::imports::Fields;
 use super::lower::{Lowered, new_piece};
 use crate::attach;
 use crate::piece::{
-    How, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target, UnwindOf,
+    How, Lasting, Parts, Piece, PieceId, Place, Reference, Room, RuntimeEntry, Target, UnwindOf,
 };
 
 /// All pieces of the image, and which of them the headers name.
@@ -251,7 +251,7 @@ fn debug_data(parts: &Parts) -> Vec<Piece> {
 
 /// The list that the next patch over this base is held against; see `verify/brought.rs` for its form.
 fn brought(parts: &Parts) -> Vec<u8> {
-    let mut bytes = 1_u32.to_le_bytes().to_vec();
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
     bytes.extend((parts.brought.len() as u32).to_le_bytes());
     for brought in &parts.brought {
         let way = match brought.way {
@@ -259,7 +259,12 @@ fn brought(parts: &Parts) -> Vec<u8> {
             Escape::Compared => 1,
             Escape::Stored => 2,
         };
-        bytes.push(way | if brought.has_state { 4 } else { 0 });
+        let lasting = match brought.lasting {
+            Lasting::Address => 0,
+            Lasting::Layout => 8,
+            Lasting::Value => 16,
+        };
+        bytes.push(lasting | way | if brought.has_state { 4 } else { 0 });
         bytes.extend((brought.name.len() as u16).to_le_bytes());
         bytes.extend(brought.name.as_bytes());
         bytes.extend(brought.digest);

@@ -3,9 +3,9 @@
 //!
 //! | bytes | |
 //! |---|---|
-//! | 4 | version, 1 |
+//! | 4 | version, 2; 1 knows of addresses alone |
 //! | 4 | how many follow |
-//! | 1 | what becomes of its address: 0 handed on, 1 compared, 2 stored; 4 more where it has state |
+//! | 1 | what becomes of its address: 0 handed on, 1 compared, 2 stored; 4 more where it has state; 8 more for the layout of a type, 16 more for a value of one |
 //! | 2 | bytes of the name |
 //! | | the name, UTF-8 |
 //! | 32 | the digest |
@@ -14,7 +14,7 @@ use hpbuild_differ::decode::Escape;
 
 use super::pe::View;
 use super::{Fault, fault};
-use crate::piece::Brought;
+use crate::piece::{Brought, Lasting};
 
 /// `Type` of the entry.
 const KIND: u32 = 0x4250_4842;
@@ -33,17 +33,23 @@ pub(super) fn read(view: &View<'_>) -> Result<Vec<Brought>, Fault> {
     };
     let (rva, size) = (view.u32(at + 20), view.u32(at + 16));
     let bytes = rva.zip(size).and_then(|(rva, size)| view.bytes(rva, size));
-    bytes
-        .and_then(decode)
-        .ok_or_else(|| fault("list of what it brought", "one of version 1", "another"))
+    bytes.and_then(decode).ok_or_else(|| {
+        fault(
+            "list of what it brought",
+            "one of version 1 or 2",
+            "another",
+        )
+    })
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<Brought>> {
     let (version, bytes) = bytes.split_first_chunk()?;
     let (count, mut bytes) = bytes.split_first_chunk()?;
-    if u32::from_le_bytes(*version) != 1 {
-        return None;
-    }
+    let known = match u32::from_le_bytes(*version) {
+        1 => 7,
+        2 => 31,
+        _ => return None,
+    };
     let mut all = Vec::new();
     for _ in 0..u32::from_le_bytes(*count) {
         let (head, rest) = bytes.split_first_chunk::<3>()?;
@@ -51,7 +57,16 @@ fn decode(bytes: &[u8]) -> Option<Vec<Brought>> {
         let (name, rest) = rest.split_at_checked(length)?;
         let (digest, rest) = rest.split_first_chunk()?;
         bytes = rest;
+        if head[0] & !known != 0 {
+            return None;
+        }
         all.push(Brought {
+            lasting: match head[0] >> 3 {
+                0 => Lasting::Address,
+                1 => Lasting::Layout,
+                2 => Lasting::Value,
+                _ => return None,
+            },
             name: std::str::from_utf8(name).ok()?.into(),
             digest: *digest,
             way: match head[0] & 3 {
@@ -64,4 +79,29 @@ fn decode(bytes: &[u8]) -> Option<Vec<Brought>> {
         });
     }
     bytes.is_empty().then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lasting, decode};
+
+    fn list(version: u8, head: u8) -> Vec<u8> {
+        let mut bytes = vec![version, 0, 0, 0, 1, 0, 0, 0, head, 1, 0, b'x'];
+        bytes.extend([7; 32]);
+        bytes
+    }
+
+    #[test]
+    fn versions_of_the_list() {
+        let lasting = |version, head| Some(decode(&list(version, head))?.first()?.lasting);
+        assert_eq!(lasting(1, 6), Some(Lasting::Address));
+        assert_eq!(lasting(2, 6), Some(Lasting::Address));
+        assert_eq!(lasting(2, 8), Some(Lasting::Layout));
+        assert_eq!(lasting(2, 16), Some(Lasting::Value));
+        // What the first version did not have, what none has, and another version.
+        assert_eq!(lasting(1, 8), None);
+        assert_eq!(lasting(2, 24), None);
+        assert_eq!(lasting(2, 32), None);
+        assert_eq!(lasting(3, 0), None);
+    }
 }

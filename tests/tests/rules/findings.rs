@@ -110,7 +110,11 @@ fn add_names<S: Side>(image: &Image<S>, names: &mut BTreeSet<String>) {
     names.extend(image.procedures.iter().map(|it| it.display()));
     names.extend(image.data.iter().map(|it| it.name.to_string()));
     let types = image.types.definitions();
-    names.extend(types.into_iter().map(|(name, _)| name));
+    for (name, index) in types {
+        let values = image.types.enumerators(index).into_iter();
+        names.extend(values.map(|(value, _)| format!("{name}::{value}")));
+        names.insert(name);
+    }
     let exports = image.pe.exports.iter();
     names.extend(exports.filter_map(|export| Some(export.name.as_ref()?.to_string())));
     let imports = image.pe.imports.iter();

@@ -398,7 +398,7 @@ type Later = (
 );
 
 /// Second fixes over a first one that brought functions and tables.
-const LATER: [Later; 8] = [
+const LATER: [Later; 13] = [
     (
         "first",
         "first",
@@ -454,6 +454,35 @@ const LATER: [Later; 8] = [
         false,
         &["HP043 counted"],
         &["HP043 checked"],
+    ),
+    (
+        "first",
+        "layout",
+        true,
+        &["HP043 extra"],
+        &["HP043 checked"],
+    ),
+    (
+        "first",
+        "value",
+        true,
+        &["HP043 mode::MODE_LATE"],
+        &["HP043 checked"],
+    ),
+    (
+        "first",
+        "further",
+        false,
+        &[],
+        &["HP043 extra", "HP043 mode::MODE_LATE", "HP043 checked"],
+    ),
+    ("first", "renamed", false, &[], &["HP043 mode::MODE_LATE"]),
+    (
+        "first",
+        "unvalued",
+        false,
+        &["HP043 mode::MODE_LATE"],
+        &["HP043 extra"],
     ),
 ];
 

@@ -251,7 +251,7 @@ fn debug_data(parts: &Parts) -> Vec<Piece> {
 
 /// The list that the next patch over this base is held against; see `verify/brought.rs` for its form.
 fn brought(parts: &Parts) -> Vec<u8> {
-    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    let mut bytes = 1_u32.to_le_bytes().to_vec();
     bytes.extend((parts.brought.len() as u32).to_le_bytes());
     for brought in &parts.brought {
         let way = match brought.way {

@@ -3,7 +3,7 @@
 //!
 //! | bytes | |
 //! |---|---|
-//! | 4 | version, 2; 1 knows of addresses alone |
+//! | 4 | version, 1 |
 //! | 4 | how many follow |
 //! | 1 | what becomes of its address: 0 handed on, 1 compared, 2 stored; 4 more where it has state; 8 more for the layout of a type, 16 more for a value of one |
 //! | 2 | bytes of the name |
@@ -33,23 +33,17 @@ pub(super) fn read(view: &View<'_>) -> Result<Vec<Brought>, Fault> {
     };
     let (rva, size) = (view.u32(at + 20), view.u32(at + 16));
     let bytes = rva.zip(size).and_then(|(rva, size)| view.bytes(rva, size));
-    bytes.and_then(decode).ok_or_else(|| {
-        fault(
-            "list of what it brought",
-            "one of version 1 or 2",
-            "another",
-        )
-    })
+    bytes
+        .and_then(decode)
+        .ok_or_else(|| fault("list of what it brought", "one of version 1", "another"))
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<Brought>> {
     let (version, bytes) = bytes.split_first_chunk()?;
     let (count, mut bytes) = bytes.split_first_chunk()?;
-    let known = match u32::from_le_bytes(*version) {
-        1 => 7,
-        2 => 31,
-        _ => return None,
-    };
+    if u32::from_le_bytes(*version) != 1 {
+        return None;
+    }
     let mut all = Vec::new();
     for _ in 0..u32::from_le_bytes(*count) {
         let (head, rest) = bytes.split_first_chunk::<3>()?;
@@ -57,9 +51,6 @@ fn decode(bytes: &[u8]) -> Option<Vec<Brought>> {
         let (name, rest) = rest.split_at_checked(length)?;
         let (digest, rest) = rest.split_first_chunk()?;
         bytes = rest;
-        if head[0] & !known != 0 {
-            return None;
-        }
         all.push(Brought {
             lasting: match head[0] >> 3 {
                 0 => Lasting::Address,
@@ -92,16 +83,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_of_the_list() {
+    fn what_may_be_listed() {
         let lasting = |version, head| Some(decode(&list(version, head))?.first()?.lasting);
         assert_eq!(lasting(1, 6), Some(Lasting::Address));
-        assert_eq!(lasting(2, 6), Some(Lasting::Address));
-        assert_eq!(lasting(2, 8), Some(Lasting::Layout));
-        assert_eq!(lasting(2, 16), Some(Lasting::Value));
-        // What the first version did not have, what none has, and another version.
-        assert_eq!(lasting(1, 8), None);
-        assert_eq!(lasting(2, 24), None);
-        assert_eq!(lasting(2, 32), None);
-        assert_eq!(lasting(3, 0), None);
+        assert_eq!(lasting(1, 8), Some(Lasting::Layout));
+        assert_eq!(lasting(1, 16), Some(Lasting::Value));
+        // What nothing has, and another version.
+        assert_eq!(lasting(1, 24), None);
+        assert_eq!(lasting(1, 32), None);
+        assert_eq!(lasting(2, 0), None);
     }
 }

@@ -5,6 +5,7 @@
 //! against the fixtures first: where it disagrees with a person, its word on the corpus is worth
 //! nothing.
 
+mod findings;
 mod names;
 mod places;
 mod random;
@@ -26,8 +27,9 @@ use crate::recipe::{Build, Machine, Recipes};
 use crate::toolchain::Toolchain;
 use crate::ways::Linked;
 use crate::{corpus, run};
+use findings::Pinned;
 use places::Places;
-use report::Names;
+use report::{Found, Names};
 use totals::Totals;
 
 /// How many random pairs continuous integration compares.
@@ -60,6 +62,9 @@ pub(crate) struct Arguments {
     /// Do not reduce random pairs that disagree
     #[arg(long)]
     whole: bool,
+    /// Accept what is found to be hotpatchable or not on the corpus: fixtures/corpus/findings.toml
+    #[arg(long)]
+    bless: bool,
 }
 
 impl Arguments {
@@ -74,6 +79,7 @@ impl Arguments {
             random: None,
             seed: 1,
             whole: false,
+            bless: false,
         }
     }
 
@@ -229,6 +235,7 @@ fn base_of<'b>(build: &Build, builds: &'b [Build]) -> Option<&'b Build> {
 fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     let tools = Toolchain::find()?;
     let again = corpus::Again::read()?;
+    let mut pinned = Pinned::read(arguments.bless)?;
     for pair in corpus::pairs()? {
         let title = pair.title();
         if arguments
@@ -257,7 +264,10 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         if arguments.oracle_only {
             continue;
         }
-        sides.judge(arguments, &title, &places, [&images[0], &images[1]], totals)?;
+        let found = sides.judge(arguments, &title, &places, [&images[0], &images[1]], totals)?;
+        if pinned.speaks_of(&pair) {
+            totals.judged(&title, pinned.compare(&pair, &found.findings)?);
+        }
         if let Some(way) = again.folded(&pair) {
             let [one, other] = ["base", "fixed"].map(|side| again.link(&pair, side, &way, &tools));
             let title = format!("{title}, {}", way.name);
@@ -283,7 +293,7 @@ fn built(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
             }
         }
     }
-    Ok(())
+    pinned.finish()
 }
 
 /// What the oracle has read of a pair.
@@ -302,7 +312,7 @@ impl Sides<'_> {
         places: &Places,
         images: [&Path; 2],
         totals: &mut Totals,
-    ) -> Result<()> {
+    ) -> Result<Found> {
         if arguments.explain {
             println!("{title}:");
         }
@@ -311,7 +321,7 @@ impl Sides<'_> {
         // A jump to an import is made from the import library, and is in no object.
         let names = places.found(&found, &truth, &self.comparison.elsewhere);
         totals.against_oracle(title, &truth, &names, &found);
-        Ok(())
+        Ok(found)
     }
 
     /// The same, with the maps read.
@@ -329,7 +339,8 @@ impl Sides<'_> {
         });
         let places = Places::new(base?, fixed?);
         let images = linked.map(|it| it.image.as_path());
-        self.judge(arguments, title, &places, images, totals)
+        self.judge(arguments, title, &places, images, totals)?;
+        Ok(())
     }
 }
 

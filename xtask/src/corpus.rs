@@ -82,6 +82,14 @@ impl Pair {
         sides.iter().all(|side| self.image(side).exists())
     }
 
+    /// The exact versions of the tools that made both images.
+    ///
+    /// # Errors
+    /// The note that a build leaves cannot be read.
+    pub(crate) fn made_by(&self) -> Result<Vec<String>> {
+        build::made_by(&self.folder.join("fixed"))
+    }
+
     /// The image of one side, `base` or `fixed`.
     pub(crate) fn image(&self, side: &str) -> PathBuf {
         self.folder.join(side).join(format!("{}.dll", self.project))

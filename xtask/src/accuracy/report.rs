@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::findings::Findings;
 use crate::corpus::proof::Profile;
 use crate::run;
 
@@ -44,6 +45,8 @@ pub(super) struct Found {
     pub(super) removed: Vec<Reported>,
     pub(super) unmatched: Vec<String>,
     pub(super) unknown: Vec<String>,
+    /// What stands in the way of a patch, counted.
+    pub(super) findings: Findings,
 }
 
 /// Where the report says that a function is, in RVAs.
@@ -115,5 +118,6 @@ pub(super) fn diff(profile: Profile, base: &Path, fixed: &Path) -> Result<Found>
                 )
             })
             .collect(),
+        findings: Findings::read(&report).with_context(|| format!("`{line}`"))?,
     })
 }

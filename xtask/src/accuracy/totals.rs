@@ -21,6 +21,9 @@ pub(super) struct Totals {
     failed: usize,
     dropped: Fate,
     folded: Fate,
+    /// Pairs with the findings that are pinned, and with others.
+    as_pinned: usize,
+    not_as_pinned: usize,
     /// What is wrong, in words, with what kind of wrong it is.
     findings: Vec<(&'static str, String)>,
     /// What helps to understand it.
@@ -108,6 +111,8 @@ impl Totals {
         self.failed += other.failed;
         self.dropped.add(other.dropped);
         self.folded.add(other.folded);
+        self.as_pinned += other.as_pinned;
+        self.not_as_pinned += other.not_as_pinned;
     }
 
     fn say(&mut self, kind: &'static str, line: String) {
@@ -187,6 +192,17 @@ impl Totals {
         self.differ(title, &truth.names, names, found);
     }
 
+    /// The findings on a pair, and what is wrong with them beside those that are pinned.
+    pub(super) fn judged(&mut self, title: &str, wrong: Option<String>) {
+        match wrong {
+            None => self.as_pinned += 1,
+            Some(wrong) => {
+                self.not_as_pinned += 1;
+                self.say("findings", format!("{title}: findings: {wrong}"));
+            }
+        }
+    }
+
     /// The differ on one set of objects, linked twice.
     pub(super) fn relinked(&mut self, title: &str, found: &Found) {
         self.differ(title, &Names::default(), &found.names, found);
@@ -261,11 +277,23 @@ impl Totals {
             self.skipped,
             self.failed
         );
+        if self.as_pinned + self.not_as_pinned > 0 {
+            println!(
+                "findings on the corpus: {} pairs as pinned, {} not",
+                self.as_pinned, self.not_as_pinned
+            );
+        }
     }
 
     /// Whether anything is not as it should be.
     pub(super) fn wrong(&self) -> bool {
-        self.oracle_wrong + self.missed + self.false_changes + self.unmatched + self.failed > 0
+        self.oracle_wrong
+            + self.missed
+            + self.false_changes
+            + self.unmatched
+            + self.failed
+            + self.not_as_pinned
+            > 0
     }
 }
 
@@ -297,6 +325,16 @@ mod tests {
         assert_eq!(count(&["one at 0x1000, 0x1020"]), (1, 1, true));
         let both = ["one at 0x1000, 0x1010", "other at 0x1020, 0x1030"];
         assert_eq!(count(&both), (0, 1, true));
+    }
+
+    /// Findings that nobody looked at fail the run.
+    #[test]
+    fn findings_that_are_not_pinned_are_wrong() {
+        let mut totals = Totals::default();
+        totals.judged("test", None);
+        assert!(!totals.wrong());
+        totals.judged("test", Some("expected `same`, found `refused`".to_owned()));
+        assert!(totals.wrong());
     }
 
     /// A body cannot be the same for one of its functions and changed for another.

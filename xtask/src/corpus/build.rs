@@ -35,6 +35,22 @@ pub(crate) const ORDER: &str = "order.txt";
 /// The linker's map: what of which object went where.
 pub(crate) const MAP: &str = "map.txt";
 
+/// The file that names the tools and the commands that gave what is there.
+const COMMANDS: &str = "commands.txt";
+
+/// The exact versions of the tools that gave what is in the folder of a side.
+///
+/// # Errors
+/// The side is not built.
+pub(super) fn made_by(side: &Path) -> Result<Vec<String>> {
+    let path = side.join(COMMANDS);
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    // The first command is one of the compiler, which is called by its release.
+    let versions = text.lines().take_while(|it| !it.starts_with("clang-"));
+    Ok(versions.map(str::to_owned).collect())
+}
+
 /// One image to be built.
 pub(crate) struct Side<'a> {
     /// The whole recipe.
@@ -77,7 +93,7 @@ impl Side<'_> {
         link.arg(format!("/map:{MAP}"));
         let compiled = format!("{compilers}{}\n", commands.join("\n"));
         let stamp = format!("{compiled}{}\n", run::shown(&link));
-        let noted = self.out.join("commands.txt");
+        let noted = self.out.join(COMMANDS);
         let last = fs::read_to_string(&noted).unwrap_or_default();
         if last == stamp {
             return Ok(());

@@ -449,7 +449,8 @@ fn same_import(base: &Import<Base>, fixed: &Import<Fixed>) -> bool {
 }
 
 /// The function that follows close behind a place in code, and how many bytes on it starts.
-fn function_behind<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<(FunctionId<S>, u32)> {
+/// Compilers join a function's address with small numbers that they compare it with.
+pub fn function_behind<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<(FunctionId<S>, u32)> {
     let is_code = image.pe.section_at(rva)?.is_code();
     let next = image.functions.partition_point(|it| it.rva <= rva);
     let distance = image.functions.get(next)?.rva.checked_sub(rva)?;

@@ -5,10 +5,11 @@ use hpbuild_differ::decode::{
 };
 use hpbuild_differ::image::Contribution;
 use hpbuild_differ::meaning::{
-    Fresh, Target as Meaning, anonymous_extent, counted_from, is_read_only, resolve,
+    Fresh, Target as Meaning, anonymous_extent, counted_from, function_behind, is_read_only,
+    resolve,
 };
 use hpbuild_differ::pe::Tls;
-use hpbuild_metadata::{DataId, Fixed, Rva};
+use hpbuild_metadata::{Base, DataId, Fixed, Rva};
 
 use super::ends::place_in_base;
 use super::function::FunctionWalk;
@@ -346,6 +347,23 @@ impl Extraction<'_> {
         Ok(())
     }
 
+    /// An address that lies a few bytes before a function of the base: compilers join it with the small
+    /// numbers that code compares it with. Both images have the same bytes there, in case they are
+    /// constants after all.
+    fn before_function(&mut self, rva: Rva<Fixed>, kind: ReferenceKind) -> Option<Rva<Base>> {
+        let image = &self.diff.fixed;
+        let is_address = kind == ReferenceKind::Address;
+        let (id, distance) = function_behind(image, rva).filter(|_| is_address)?;
+        let Ok(Target::Base(entry)) = self.pointer_to_function(id, 0) else {
+            return None;
+        };
+        let place = Rva::new(entry.get().checked_sub(distance)?);
+        let base = &self.diff.base;
+        let bytes = image.pe.bytes(rva, distance)?;
+        let is_same = base.pe.bytes(place, distance) == Some(bytes);
+        (is_same && base.function_at(place).is_none()).then_some(place)
+    }
+
     /// Data without a name: constants are copied, writable data is where unchanged code has it.
     pub(super) fn anonymous_target(&mut self, rva: Rva<Fixed>, kind: ReferenceKind) -> Found {
         let image = &self.diff.fixed;
@@ -355,7 +373,9 @@ impl Extraction<'_> {
             .is_some_and(|section| section.is_code());
         if is_read_only(image, rva) {
             if in_code && !matches!(kind, ReferenceKind::Memory(1..)) {
-                return Err((Code::NotUnderstood, "a place between functions".into()));
+                let found = self.before_function(rva, kind).map(Target::Base);
+                let between = || (Code::NotUnderstood, "a place between functions".into());
+                return found.ok_or_else(between);
             }
             if kind == ReferenceKind::Address {
                 return self.constants_at(rva);

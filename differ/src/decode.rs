@@ -384,6 +384,15 @@ pub fn escape(machine: Machine, bytes: &[u8], offset: u32) -> Option<Escape> {
     }
 }
 
+/// Whether code does nothing but compare the address that the instruction at `offset` puts into a
+/// register. `bytes` are those of the function. Nobody asks it of Arm64, where the answer is no.
+pub fn is_only_compared(machine: Machine, bytes: &[u8], offset: u32) -> bool {
+    match machine {
+        Machine::X64 => x64::is_only_compared(bytes, offset),
+        Machine::Arm64 => false,
+    }
+}
+
 /// The bytes to which the memory operand of the instruction at `offset` must be aligned, 1 where it need
 /// not be. `bytes` are those of the function. Arm64's scaled offsets are not asked for here.
 pub fn alignment_at(machine: Machine, bytes: &[u8], offset: u32) -> u32 {

@@ -35,7 +35,7 @@ use tables::{Tables, literals};
 pub(super) use access::access;
 pub(super) use aligned::{alignment_at, alignment_by_register};
 pub(super) use back::reaches_back;
-pub(super) use escapes::escape;
+pub(super) use escapes::{escape, is_only_compared};
 pub(super) use relative_tables::relative_tables;
 pub(super) use text::prepare_text;
 pub use text::text;

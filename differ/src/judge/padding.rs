@@ -9,8 +9,9 @@ use hpbuild_metadata::x64::{LONGEST, PAD, filler_before};
 use hpbuild_metadata::{Base, FunctionId, Rva};
 use rayon::prelude::*;
 
-use crate::decode::ReferenceKind;
+use crate::decode::{ReferenceKind, is_only_compared};
 use crate::image::{DataSymbol, Image, PlacedReference};
+use crate::meaning::function_behind;
 
 /// The filler before an entry.
 #[derive(Clone, Copy)]
@@ -59,9 +60,13 @@ pub(super) fn in_use(
         let id = reached(symbol.rva, size)?;
         Some((id, format!("{} lies there", symbol.display())))
     };
-    let by_code = |id: FunctionId<Base>| {
+    let by_code = |user: FunctionId<Base>| {
         let name = move |placed: &PlacedReference<Base>| {
-            format!("{}+{:#x} reaches it", image.display_name(id), placed.offset)
+            format!(
+                "{}+{:#x} reaches it",
+                image.display_name(user),
+                placed.offset
+            )
         };
         let of = move |placed: &PlacedReference<Base>| {
             let size = match placed.reference.kind {
@@ -70,9 +75,9 @@ pub(super) fn in_use(
                 _ => 1,
             };
             let id = reached(placed.reference.target, size)?;
-            Some((id, name(placed)))
+            (!is_compared(image, user, placed)).then(|| (id, name(placed)))
         };
-        image.references_of(id).iter().filter_map(of)
+        image.references_of(user).iter().filter_map(of)
     };
     let functions = (0..image.functions.len()).into_par_iter();
     let by_code: Vec<_> = functions
@@ -85,6 +90,19 @@ pub(super) fn in_use(
         found.entry(id).or_insert(what);
     }
     found
+}
+
+/// Whether an address in filler is the entry behind it, joined with a number that it is compared with:
+/// code that does nothing else with it reads no constant there.
+fn is_compared(
+    image: &Image<Base>,
+    user: FunctionId<Base>,
+    placed: &PlacedReference<Base>,
+) -> bool {
+    let reference = placed.reference;
+    reference.kind == ReferenceKind::Address
+        && function_behind(image, reference.target).is_some()
+        && is_only_compared(image.pe.machine, image.code_of(user), placed.offset)
 }
 
 /// The filler before an entry, or what there is where that is not enough.

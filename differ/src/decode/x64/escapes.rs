@@ -17,6 +17,19 @@ const PROLOGUE: usize = 48;
 
 /// See [`crate::decode::escape`].
 pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
+    let (stored, seen) = uses(bytes, offset);
+    stored.or_else(|| seen.escape())
+}
+
+/// See [`crate::decode::is_only_compared`].
+pub(in crate::decode) fn is_only_compared(bytes: &[u8], offset: u32) -> bool {
+    let (stored, seen) = uses(bytes, offset);
+    let is_kept = stored.is_some() || seen.is_lost || seen.is_handed || seen.is_returned;
+    seen.is_compared && !seen.is_read && !is_kept
+}
+
+/// Whether an address is stored, and what else becomes of it.
+fn uses(bytes: &[u8], offset: u32) -> (Option<Escape>, Seen) {
     let mut info = InstructionInfoFactory::new();
     let mut seen = Seen::default();
     let mut frame = RegisterSet::default();
@@ -57,7 +70,7 @@ pub(in crate::decode) fn escape(bytes: &[u8], offset: u32) -> Option<Escape> {
         }
         ControlFlow::Continue(())
     });
-    stored.or_else(|| seen.escape())
+    (stored, seen)
 }
 
 /// Whether an instruction makes an address within the same data of an address.
@@ -119,6 +132,15 @@ mod tests {
         // cmp [rax], rcx; and where it is read as well
         assert_eq!(way(&[0x48, 0x39, 0x08, 0xc3]), Some(Escape::Compared));
         assert_eq!(way(&[0x8b, 0x01, 0x48, 0x39, 0xc8, 0xc3]), None);
+        // cmp rcx, -3; and a call with it
+        let compared = |uses: &[u8]| {
+            let code = [&[0x48, 0x8d, 0x0d, 0, 0, 0, 0], uses].concat();
+            is_only_compared(&code, 0)
+        };
+        assert!(compared(&[0x48, 0x83, 0xf9, 0xfd, 0xc3]));
+        assert!(!compared(&[0x48, 0x83, 0xf9, 0xfd, 0xe8, 0, 0, 0, 0, 0xc3]));
+        assert!(!compared(&[0x48, 0x83, 0xf9, 0xfd, 0x8b, 0x01, 0xc3]));
+        assert!(!compared(&[0xc3]));
         // call; jmp; and mov rax, rcx and ret
         assert_eq!(way(&[0xe8, 0, 0, 0, 0, 0xc3]), Some(Escape::Handed));
         assert_eq!(way(&[0xe9, 0, 1, 0, 0]), Some(Escape::Handed));

@@ -24,6 +24,9 @@ impl Extraction<'_> {
         if let Some(found) = self.place_inside_span(walk, rva) {
             return found;
         }
+        if self.is_own_jump_table(walk.id, rva) {
+            return self.place(walk, operand);
+        }
         let image = &self.diff.fixed;
         let is_own = walk.spans.iter().any(|span| span.ends_at(rva));
         if is_own && self.comparer.ends_constants(walk.id, operand.reference) {
@@ -74,6 +77,21 @@ impl Extraction<'_> {
             None if self.is_all_that_leads_to(rva) => Ok(other),
             None => Err(end_of_array(&symbol.name, "what stands behind it")),
         }
+    }
+
+    /// Whether the only operand of a function that leads to `rva` is that of its jump table: code reads
+    /// distances from there, and the first one leads into the function.
+    fn is_own_jump_table(&self, id: FunctionId<Fixed>, rva: Rva<Fixed>) -> bool {
+        let image = &self.diff.fixed;
+        if image.relative_tables.binary_search(&rva).is_err() {
+            return false;
+        }
+        let entry = image.pe.bytes(rva, 4).and_then(|it| it.first_chunk());
+        let target = entry.and_then(|it| rva.get().checked_add_signed(i32::from_le_bytes(*it)));
+        let own = target.and_then(|target| image.function_at(Rva::new(target)));
+        let operands = image.references_of(id).iter();
+        let here = operands.filter(|it| it.reference.target == rva && !it.completed_elsewhere);
+        own == Some(id) && here.count() == 1
     }
 
     /// What a pointer in copied data should hold that leads to where an array ends; `None` where what

@@ -76,12 +76,17 @@ impl Comparer<'_> {
 }
 
 impl Comparer<'_> {
-    /// Whether nothing else that code reaches without a name lies between the same names or in the same
-    /// section as writable data without one, on either side: where several do, another order of them
-    /// or others of the same sizes look alike.
-    pub fn is_only_unnamed(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
+    /// Whether nothing else that code reaches without a name, and of which it is not known what it is,
+    /// lies between the same names or in a section of its kind as writable data without one, on either
+    /// side: where several do, another order of them or others of the same sizes look alike.
+    pub fn is_only_unnamed(
+        &self,
+        (base, is_known_base): (Rva<Base>, impl Fn(Rva<Base>) -> bool),
+        (fixed, is_known_fixed): (Rva<Fixed>, impl Fn(Rva<Fixed>) -> bool),
+    ) -> bool {
         let is_type = type_name(self.base, base).is_some();
-        is_type || is_alone(self.base, base) && is_alone(self.fixed, fixed)
+        is_type
+            || is_left(self.base, base, is_known_base) && is_left(self.fixed, fixed, is_known_fixed)
     }
 
     /// Compares places that lie between the same two names of a section, which are as far apart as
@@ -104,7 +109,8 @@ impl Comparer<'_> {
     }
 }
 
-fn is_alone<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+/// Whether all others are known.
+fn is_left<S: Side>(image: &Image<S>, rva: Rva<S>, is_known: impl Fn(Rva<S>) -> bool) -> bool {
     let behind = image.data.partition_point(|symbol| symbol.rva <= rva);
     let end_of = |index: usize| {
         let symbol = image.data.get(index)?;
@@ -114,7 +120,12 @@ fn is_alone<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     let mut end = image.data.get(behind).map(|symbol| symbol.rva);
     if let Some(contribution) = image.contribution_at(rva) {
         if start.is_none_or(|start| start <= contribution.rva) {
-            if nameless_place(image, contribution).is_none_or(|(_, count)| count != 1) {
+            let others = nameless_beside(image, contribution);
+            let are_known = |others: &Vec<&Contribution<S>>| {
+                let mut others = others.iter();
+                others.all(|it| is_known_whole(image, it, &is_known))
+            };
+            if !others.as_ref().is_some_and(are_known) {
                 return false;
             }
             start = Some(contribution.rva);
@@ -127,7 +138,23 @@ fn is_alone<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
     });
     let reached = image.boundaries[from..].iter();
     let mut within = reached.take_while(|it| end.is_none_or(|end| **it < end));
-    within.all(|it| *it == rva)
+    within.all(|it| *it == rva || is_known(*it))
+}
+
+/// Whether code reaches a contribution without names, and all that it reaches there is known.
+fn is_known_whole<S: Side>(
+    image: &Image<S>,
+    contribution: &Contribution<S>,
+    is_known: impl Fn(Rva<S>) -> bool,
+) -> bool {
+    let first = image
+        .boundaries
+        .partition_point(|it| *it < contribution.rva);
+    let reached = image.boundaries[first..].iter();
+    let mut inside = reached
+        .take_while(|it| (**it).checked_sub(contribution.rva) < Some(contribution.size))
+        .peekable();
+    inside.peek().is_some() && inside.all(|it| is_known(*it))
 }
 
 /// Where a place without a name lies between two names of one section that no contribution covers.
@@ -175,25 +202,36 @@ fn nameless_place<S: Side>(
     image: &Image<S>,
     contribution: &Contribution<S>,
 ) -> Option<(usize, usize)> {
+    let others = nameless_beside(image, contribution)?;
+    let place = others.partition_point(|it| it.rva < contribution.rva);
+    Some((place, others.len() + 1))
+}
+
+/// The other contributions of its kind that its compiland gave beside one, and that have no named data,
+/// by their places. `None` where there are too many.
+fn nameless_beside<'a, S: Side>(
+    image: &'a Image<S>,
+    contribution: &Contribution<S>,
+) -> Option<Vec<&'a Contribution<S>>> {
     let all = &image.contributions;
     let at = all.partition_point(|it| it.rva < contribution.rva);
     let is_neighbour = |it: &&Contribution<S>| it.compiland == contribution.compiland;
     let before = all.get(..at)?.iter().rev().take_while(is_neighbour);
     let behind = all.get(at + 1..)?.iter().take_while(is_neighbour);
-    let before: Vec<_> = before.take(MAX_NEIGHBOURS).collect();
-    let behind: Vec<_> = behind.take(MAX_NEIGHBOURS).collect();
-    if before.len().max(behind.len()) == MAX_NEIGHBOURS {
+    let mut others: Vec<_> = before.take(MAX_NEIGHBOURS).collect();
+    others.reverse();
+    let count = others.len();
+    others.extend(behind.take(MAX_NEIGHBOURS));
+    if count.max(others.len() - count) == MAX_NEIGHBOURS {
         return None;
     }
-    let is_alike = |it: &&Contribution<S>| {
+    others.retain(|it| {
         let next = image.data.partition_point(|symbol| symbol.rva < it.rva);
         let named = image.data.get(next);
         let named = named.and_then(|symbol| symbol.rva.checked_sub(it.rva));
         it.characteristics == contribution.characteristics && named.is_none_or(|at| at >= it.size)
-    };
-    let place = before.into_iter().filter(is_alike).count();
-    let count = place + 1 + behind.into_iter().filter(is_alike).count();
-    Some((place, count))
+    });
+    Some(others)
 }
 
 /// Where a place without a name lies between named data of one contribution: with as much room

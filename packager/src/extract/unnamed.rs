@@ -30,7 +30,11 @@ const MAX_COMPARED: usize = 1 << 16;
 /// Looks at every pair of functions of the same shape that reach the same data.
 pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
     let changed = reshaped(diff);
+    let all_changed = diff.comparison.changed.iter();
+    let all_changed: FxHashSet<_> = all_changed.map(|it| (it.base, it.fixed)).collect();
     let mut found = Unnamed::default();
+    // What code in which nothing changed shows to be one and the same leaves less to be told apart.
+    let mut certain = Unnamed::default();
     for &(base, fixed, _) in diff.pairing.bodies() {
         if changed.contains(&(base, fixed)) || !have_same_shape(diff, (base, fixed)) {
             continue;
@@ -46,10 +50,15 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
             let is_same = || comparer.compare(b, f, ReferenceKind::Memory(0)) == Meaning::Same;
             if is_unnamed(comparer, b, f) && is_same() {
                 note(&mut found, b, f);
+                if !all_changed.contains(&(base, fixed)) {
+                    note(&mut certain, b, f);
+                }
             }
         }
     }
     let known: FxHashSet<Rva<Fixed>> = found.keys().copied().collect();
+    let certain = certain.iter().filter_map(|(f, b)| Some(((*b)?, *f)));
+    let certain: (FxHashSet<Rva<Base>>, FxHashSet<Rva<Fixed>>) = certain.unzip();
     for (base, fixed) in changed {
         let before: BTreeSet<Rva<Base>> = writable_targets(&diff.base, base);
         let mut after: BTreeSet<Rva<Fixed>> = writable_targets(&diff.fixed, fixed);
@@ -60,7 +69,10 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
         for f in after {
             let is_same = |b: &&Rva<Base>| {
                 is_unnamed(comparer, **b, f)
-                    && comparer.is_only_unnamed(**b, f)
+                    && comparer.is_only_unnamed(
+                        (**b, |rva| certain.0.contains(&rva)),
+                        (f, |rva| certain.1.contains(&rva)),
+                    )
                     && comparer.compare(**b, f, ReferenceKind::Memory(0)) == Meaning::Same
             };
             let mut same = before.iter().filter(is_same);

@@ -270,8 +270,12 @@ impl Extraction<'_> {
         };
         let has_pointers = !fixed.pe.relocations_in(rva, extent.size).is_empty()
             || !base.pe.relocations_in(place, extent.size).is_empty();
+        if has_pointers {
+            let meaning = self.comparer.compare(place, rva, ReferenceKind::Address);
+            return meaning == hpbuild_differ::meaning::Meaning::Same;
+        }
         let bytes = fixed.pe.bytes(rva, extent.size);
-        !has_pointers && bytes.is_some() && bytes == base.pe.bytes(place, extent.size)
+        bytes.is_some() && bytes == base.pe.bytes(place, extent.size)
     }
 
     /// Whether the base's version of a function takes the address of the end of an array (`true`) or

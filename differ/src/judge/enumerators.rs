@@ -41,8 +41,10 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    let message = "enumerators have other values: integers that hold the old ones mean something else \
-                   to the patch";
+    // Static variables that nothing writes, and of which the compiler leaves the value alone, have the
+    // same records as enumerators of C.
+    let message = "enumerators (or variables of which the compiler left nothing but the value) have \
+                   other values: integers that hold the old ones mean something else to the patch";
     let evidence = format!("{}{more}", shown.join("; "));
     let mut refusal = Refusal::new("HP031", (*first).clone(), message, evidence);
     refusal.severity = Severity::Warn;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use hpbuild_metadata::{Base, DataId, Fixed};
+use hpbuild_metadata::{Base, DataId, Fixed, Machine};
 
 use super::nameless::nameless;
 use super::{Case, Refusal};
@@ -62,6 +62,11 @@ impl<'a> Hidden<'a> {
     /// Whether a variable is in a section that is as large as one of the base, where another one is
     /// gone and has room without a name beside it.
     fn took_place(&self, new: &DataSymbol<Fixed>, object: &str) -> bool {
+        // On x64 code reaches each by its own address. Arm64 compilers put several behind one.
+        let base = self.case.comparer.base;
+        if base.pe.machine == Machine::X64 && !self.before.contains_key(object) {
+            return false;
+        }
         let after = self.case.comparer.fixed.contribution_at(new.rva);
         let room = after.and_then(|it| self.rooms.get(&(object, it.size, it.characteristics)));
         room.is_some_and(|room| *room >= new.size.max(1))

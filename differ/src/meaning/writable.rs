@@ -2,6 +2,7 @@
 //! type descriptors of classes that one object keeps to itself.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
@@ -56,7 +57,14 @@ impl Comparer<'_> {
             |name: Option<&crate::image::Compiland>| name.map(|compiland| compiland.place.clone());
         let same_compiland = name(self.base.compilands.get(b.compiland.index()))
             == name(self.fixed.compilands.get(f.compiland.index()));
-        if !same_compiland || b.size != f.size || b.characteristics != f.characteristics {
+        if !same_compiland || b.characteristics != f.characteristics {
+            return Meaning::Unknown;
+        }
+        let only = (only_nameless(self.base, b), only_nameless(self.fixed, f));
+        if only == (Some(base), Some(fixed)) && self.have_same_names(b, f) {
+            return Meaning::Same;
+        }
+        if b.size != f.size {
             return Meaning::Unknown;
         }
         // With a section for each variable it is the section that tells which one it is.
@@ -89,6 +97,17 @@ impl Comparer<'_> {
             || is_left(self.base, base, is_known_base) && is_left(self.fixed, fixed, is_known_fixed)
     }
 
+    /// Whether the named data of two contributions are the same.
+    fn have_same_names(&self, base: &Contribution<Base>, fixed: &Contribution<Fixed>) -> bool {
+        let before = names_in(self.base, base);
+        let after = names_in(self.fixed, fixed);
+        let is_there = |id: usize| {
+            let partner = self.pairing.fixed_data(DataId::new(id));
+            partner.is_some_and(|partner| after.contains(&partner.index()))
+        };
+        before.len() == after.len() && before.into_iter().all(is_there)
+    }
+
     /// Compares places that lie between the same two names of a section, which are as far apart as
     /// before, where nothing tells which object gave what. Where something else is known to start in
     /// between in one image alone, variables may have come and gone.
@@ -107,6 +126,41 @@ impl Comparer<'_> {
         }
         (b.starts == f.starts).then_some(Meaning::Same)
     }
+}
+
+/// The data symbols that begin in a contribution.
+fn names_in<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Range<usize> {
+    let start = contribution.rva;
+    let first = image.data.partition_point(|symbol| symbol.rva < start);
+    let end = start.checked_add(contribution.size);
+    let behind = |end| image.data.partition_point(|symbol| symbol.rva < end);
+    first..end.map_or(image.data.len(), behind)
+}
+
+/// The place in a contribution that code reaches and that no name covers, where there is one alone, and
+/// names beside it.
+fn only_nameless<S: Side>(image: &Image<S>, contribution: &Contribution<S>) -> Option<Rva<S>> {
+    let end = contribution.rva.checked_add(contribution.size)?;
+    let named = |rva: Rva<S>| {
+        let behind = image.data.partition_point(|symbol| symbol.rva <= rva);
+        let symbol = image.data.get(behind.checked_sub(1)?)?;
+        rva.checked_sub(symbol.rva)
+            .filter(|at| *at < symbol.size.max(1))
+    };
+    let first = image
+        .boundaries
+        .partition_point(|it| *it < contribution.rva);
+    let inside = image.boundaries.get(first..)?.iter();
+    let inside = inside.take_while(|it| **it < end);
+    let mut only = None;
+    for rva in inside.take(MAX_NEIGHBOURS) {
+        match named(*rva) {
+            Some(_) => {}
+            None if only.is_some() => return None,
+            None => only = Some(*rva),
+        }
+    }
+    only.filter(|_| !names_in(image, contribution).is_empty())
 }
 
 /// Whether all others are known.

@@ -44,6 +44,19 @@ pub struct JumpTable<S: Side> {
     pub count: Option<u32>,
 }
 
+/// A jump through a table that a record tells of, with the table's contents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableJump<S: Side> {
+    /// The instruction that jumps.
+    pub branch: Rva<S>,
+    /// What the entries are added to.
+    pub base: Rva<S>,
+    /// Bytes of an entry: 1, 2 or 4.
+    pub size: u8,
+    /// All entries, as they are stored.
+    pub entries: Box<[u8]>,
+}
+
 impl<S: Side> Default for Body<S> {
     fn default() -> Self {
         Self {
@@ -258,6 +271,11 @@ pub(crate) fn runs_on(machine: Machine, instruction: &[u8]) -> Option<bool> {
         Machine::X64 => x64::runs_on(instruction),
         Machine::Arm64 => arm64::runs_on(instruction),
     }
+}
+
+/// Whether decoding asks where jumps through tables lead: [`Code::jumps`].
+pub(crate) fn wants_jumps(machine: Machine) -> bool {
+    machine == Machine::Arm64
 }
 
 /// Where control goes behind an instruction.
@@ -495,6 +513,9 @@ pub struct Code<'a, S: Side> {
     pub image_base: u64,
     /// Places inside the stretch that a base relocation covers, sorted.
     pub relocated: &'a [Rva<S>],
+    /// Jumps inside the stretch through tables that records tell of, sorted by their place; those
+    /// that are missing may lead anywhere.
+    pub jumps: &'a [TableJump<S>],
 }
 
 /// Decodes `code` into `body`, whose earlier contents are dropped and whose memory is reused.

@@ -92,7 +92,7 @@ struct Listing<'a, S: Side> {
 impl<'a, S: Side> Listing<'a, S> {
     fn new(image: &'a Image<S>, id: FunctionId<S>) -> Self {
         let mut body = Body::default();
-        let code = code_at(&image.pe, image.function(id));
+        let code = code_at(&image.pe, &image.table_jumps, image.function(id));
         decode(image.pe.machine, code, &mut body);
         crate::decode::refer_from_tables(code, &mut body);
         crate::decode::refer_to_neighbours(image.pe.machine, code, &mut body);

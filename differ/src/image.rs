@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
+use crate::decode::TableJump;
 use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::records::CompilandStreams;
@@ -51,6 +52,8 @@ pub struct Image<S: Side> {
     pub contributions: Vec<Contribution<S>>,
     /// Jump tables that the PDB describes, sorted by the address of the table.
     pub switch_tables: Vec<SwitchTable<S>>,
+    /// Jumps through these tables, where decoding asks for them; sorted by their place, unique.
+    pub table_jumps: Vec<TableJump<S>>,
     /// Addresses in data where something is known to start: targets of references from code and
     /// of base relocations, and symbols. Sorted, unique. They bound data that has no symbol.
     pub boundaries: Vec<Rva<S>>,

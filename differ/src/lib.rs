@@ -33,7 +33,9 @@ pub use error::Error;
 pub use inline::Inlined;
 pub use names::{display, display_data};
 pub use pipeline::{Diff, Differ, Stage, diff};
-pub use read::{FixupCheck, Input, SymbolPaths, code_at, functions_by_name, panic_is_contained};
+pub use read::{
+    FixupCheck, Input, SymbolPaths, code_at, functions_by_name, jumps_in, panic_is_contained,
+};
 pub use report::Report;
 pub use source::Source;
 pub use types::Types;

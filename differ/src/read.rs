@@ -21,6 +21,7 @@ mod runtime;
 mod scan;
 mod source_places;
 mod symbols;
+mod table_jumps;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use fixups::FixupCheck;
 pub(crate) use image_relative::is_locator;
 pub use locate::SymbolPaths;
 pub use scan::code_at;
+pub use table_jumps::jumps_in;
 
 /// One side as the user named it.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ pub fn instructions<S: Side>(
     instructions: &[Instruction<S>],
 ) -> Vec<String> {
     let function = image.function(id);
-    let code = code_at(&image.pe, function);
+    let code = code_at(&image.pe, &[], function);
     let name = |target: Rva<S>, kind: ReferenceKind| {
         if let Some(offset) = target.checked_sub(function.rva)
             && offset < function.size

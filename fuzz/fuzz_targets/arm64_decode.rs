@@ -12,6 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
         rva: Rva::new(0x10_0000),
         image_base: 0x1_8000_0000,
         relocated: &[],
+        jumps: &[],
     };
     decode(Machine::Arm64, code, &mut body);
     let mut end = 0;

@@ -16,6 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         rva: Rva::new(rva),
         image_base: 0x1_8000_0000,
         relocated: &[Rva::new(rva + 2)],
+        jumps: &[],
     };
     decode(Machine::X64, code, &mut body);
     // Every byte belongs to one instruction or to none that is believed.

@@ -16,6 +16,7 @@ mod kept;
 mod listing;
 mod pages;
 mod relative_tables;
+mod switches;
 mod tables;
 mod text;
 

@@ -80,7 +80,8 @@ fn entry(
         return;
     }
     let mut body = Body::default();
-    decode(image.pe.machine, code_at(&image.pe, function), &mut body);
+    let whole = code_at(&image.pe, &image.table_jumps, function);
+    decode(image.pe.machine, whole, &mut body);
     let back = body.instructions.iter().find(|instruction| {
         instruction.reference.is_some_and(|reference| {
             let distance = reference.target.checked_sub(function.rva);

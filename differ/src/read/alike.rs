@@ -59,7 +59,7 @@ impl<'a, S: Side> Decoded<'a, S> {
         expected: &mut usize,
         found: &mut Vec<PlacedReference<O>>,
     ) -> bool {
-        let code = code_at(pe, function);
+        let code = code_at(pe, &[], function);
         if !code.relocated.is_empty() {
             return false;
         }
@@ -91,7 +91,7 @@ impl<'a, S: Side> Decoded<'a, S> {
         if function.size as usize != code.bytes.len() || !self.scanned.is_movable[index] {
             return None;
         }
-        let known = code_at(self.pe, function);
+        let known = code_at(self.pe, &[], function);
         let end = u64::from(code.rva.get()) + u64::from(function.size);
         let mut at = 0;
         for reference in self.scanned.references.of(index) {

@@ -10,7 +10,9 @@ use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawGroup, RawPublic, RawSwitchTable};
 use super::{
     alike, carve, data, image_relative, jump_tables, places, reach, runtime, scan, source_places,
+    table_jumps,
 };
+use crate::decode::TableJump;
 use crate::image::{
     Compiland, Contribution, DataSymbol, Fixup, Function, Group, Image, Mention, Procedure,
     RuntimeLists, SwitchTable, SymbolSource,
@@ -69,6 +71,7 @@ pub(crate) struct Unscanned<S: Side> {
     constants: Vec<Rva<S>>,
     texts: Vec<(Rva<S>, u32)>,
     switch_tables: Vec<SwitchTable<S>>,
+    table_jumps: Vec<TableJump<S>>,
     hotpatch_functions: Vec<Box<str>>,
     cold_parts: Vec<(Rva<S>, Rva<S>)>,
     bodiless: Vec<Box<str>>,
@@ -102,6 +105,7 @@ impl<S: Side> Unscanned<S> {
         let carved = carve::carve(&pe, &mut modules, &mut publics, &contributions, &types);
         let mut switch_tables = switch_tables(&pe, &modules);
         switch_tables.sort_by_key(|table| (table.table, table.branch));
+        let table_jumps = table_jumps::table_jumps(&pe, &switch_tables);
         let data = data::data_symbols(
             &pe,
             &modules,
@@ -138,6 +142,7 @@ impl<S: Side> Unscanned<S> {
             constants,
             texts: symbols.texts,
             switch_tables,
+            table_jumps,
             hotpatch_functions,
             cold_parts,
             bodiless,
@@ -168,7 +173,8 @@ impl<S: Side> Unscanned<S> {
         let other = other.filter(|_| self.fixups.is_empty());
         let scan = |functions: &[Function<S>]| {
             let functions = (functions, &*self.procedures);
-            scan::scan(&self.pe, &self.fixups, functions, other)
+            let known = (&*self.fixups, &*self.table_jumps);
+            scan::scan(&self.pe, known, functions, other)
         };
         let mut functions = Cow::Borrowed(&*self.functions);
         let mut scanned = scan(&functions);
@@ -237,6 +243,7 @@ impl<S: Side> Unscanned<S> {
             compilands: self.compilands,
             contributions,
             switch_tables,
+            table_jumps: self.table_jumps,
             boundaries: boundaries.all,
             certain_boundaries: certain,
             source_places,

@@ -461,6 +461,7 @@ fn code_of<S: Side>(pe: &Pe<S>, rva: Rva<S>, size: u32) -> Code<'_, S> {
         rva,
         image_base: pe.image_base,
         relocated: pe.relocations_in(rva, size),
+        jumps: &[],
     }
 }
 

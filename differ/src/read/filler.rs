@@ -126,6 +126,7 @@ mod tests {
             rva: Rva::<Base>::new(0x1000),
             image_base: 0x1_8000_0000,
             relocated: &[],
+            jumps: &[],
         };
         without_filler(machine, code)
     }
@@ -179,6 +180,7 @@ mod tests {
                 rva: Rva::<Base>::new(0x1000),
                 image_base: 0x1_8000_0000,
                 relocated: &[],
+                jumps: &[],
             };
             is_filler(Machine::X64, code)
         };

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use hpbuild_metadata::{Machine, Rva, Side};
 
-use super::scan::uncorrected;
+use super::scan::{code_at, uncorrected};
 use crate::decode::{Body, Field, Instruction, Reference, ReferenceKind};
 use crate::error::Error;
 use crate::image::{Fixup, FixupKind, Function, Image};
@@ -137,7 +137,8 @@ impl<S: Side> Image<S> {
         let mut check = FixupCheck::default();
         let mut body = Body::default();
         for function in &self.functions {
-            uncorrected(&self.pe, function, &mut body);
+            let code = code_at(&self.pe, &self.table_jumps, function);
+            uncorrected(self.pe.machine, code, &mut body);
             let start = function.rva.get();
             let mut places: Vec<(u32, Field)> = body
                 .instructions
@@ -206,6 +207,7 @@ mod tests {
             rva: function.rva,
             image_base: 0x1_8000_0000,
             relocated: &[],
+            jumps: &[],
         };
         decode(Machine::X64, code, &mut body);
         correct(fixups, &function, &mut body);

@@ -9,9 +9,10 @@ use rayon::prelude::*;
 
 use super::alike::Decoded;
 use super::fixups;
+use super::table_jumps::jumps_in;
 use crate::decode::{
-    Body, Code, Field, Instruction, JumpTable, Reference, ReferenceKind, decode, refer_from_tables,
-    refer_to_neighbours, relative_tables, runs_on,
+    Body, Code, Field, Instruction, JumpTable, Reference, ReferenceKind, TableJump, decode,
+    refer_from_tables, refer_to_neighbours, relative_tables, runs_on,
 };
 use crate::image::{Fixup, Function, PlacedReference, Procedure, References};
 use crate::pe::Pe;
@@ -115,7 +116,7 @@ impl<S: Side> Known<'_, S> {
 /// Decodes all `functions` in parallel, but for those that are the same in `other`, the other image.
 pub(super) fn scan<S: Side, O: Side>(
     pe: &Pe<S>,
-    fixups: &[Fixup<S>],
+    (fixups, jumps): (&[Fixup<S>], &[TableJump<S>]),
     (functions, procedures): (&[Function<S>], &[Procedure]),
     other: Option<&Decoded<'_, O>>,
 ) -> Scanned<S> {
@@ -146,9 +147,9 @@ pub(super) fn scan<S: Side, O: Side>(
                     other.copy((pe, procedures), function, &mut expected, found)
                 });
                 if is_known {
-                    debug_assert!(is_decoded(pe, function, scratch, &chunk));
+                    debug_assert!(is_decoded(pe, jumps, function, scratch, &chunk));
                 } else {
-                    add_references(pe, fixups, function, scratch, &mut chunk);
+                    add_references(pe, (fixups, jumps), function, scratch, &mut chunk);
                     let run_on = run_on(pe, function, &known, &scratch.body);
                     scratch.references.extend(run_on);
                 }
@@ -191,15 +192,15 @@ fn index(length: usize) -> u32 {
 }
 
 /// What the code of a function shows by itself.
-pub(super) fn uncorrected<S: Side>(pe: &Pe<S>, function: &Function<S>, body: &mut Body<S>) {
-    let code = code_at(pe, function);
-    decode(pe.machine, code, body);
+pub(super) fn uncorrected<S: Side>(machine: Machine, code: Code<'_, S>, body: &mut Body<S>) {
+    decode(machine, code, body);
     refer_from_tables(code, body);
 }
 
 /// Whether decoding a function gives the references that were copied last, and nothing else.
 fn is_decoded<S: Side>(
     pe: &Pe<S>,
+    jumps: &[TableJump<S>],
     function: &Function<S>,
     scratch: &Scratch<S>,
     chunk: &Chunk<S>,
@@ -213,7 +214,7 @@ fn is_decoded<S: Side>(
         is_movable: vec![false],
         ..Chunk::default()
     };
-    add_references(pe, &[], function, &mut decoded, &mut found);
+    add_references(pe, (&[], jumps), function, &mut decoded, &mut found);
     let copied = chunk.starts.last().map(|start| *start as usize);
     found.is_movable[0]
         && found.jump_tables.is_empty()
@@ -223,14 +224,14 @@ fn is_decoded<S: Side>(
 /// Adds what one function points at.
 fn add_references<S: Side>(
     pe: &Pe<S>,
-    fixups: &[Fixup<S>],
+    (fixups, jumps): (&[Fixup<S>], &[TableJump<S>]),
     function: &Function<S>,
     scratch: &mut Scratch<S>,
     chunk: &mut Chunk<S>,
 ) {
     let body = &mut scratch.body;
-    let code = code_at(pe, function);
-    uncorrected(pe, function, body);
+    let code = code_at(pe, jumps, function);
+    uncorrected(pe.machine, code, body);
     fixups::correct(fixups, function, body);
     let tables = relative_tables(pe.machine, code, body);
     let at = chunk.starts.len() - 1;
@@ -314,7 +315,11 @@ pub(super) fn is_branch<S: Side>(reference: &PlacedReference<S>) -> bool {
 }
 
 /// The code of a function, ready to be decoded.
-pub fn code_at<'a, S: Side>(pe: &'a Pe<S>, function: &Function<S>) -> Code<'a, S> {
+pub fn code_at<'a, S: Side>(
+    pe: &'a Pe<S>,
+    jumps: &'a [TableJump<S>],
+    function: &Function<S>,
+) -> Code<'a, S> {
     // Arm64 code has no room for an absolute address.
     let relocated = match pe.machine {
         Machine::X64 => pe.relocations_in(function.rva, function.size),
@@ -325,5 +330,6 @@ pub fn code_at<'a, S: Side>(pe: &'a Pe<S>, function: &Function<S>) -> Code<'a, S
         rva: function.rva,
         image_base: pe.image_base,
         relocated,
+        jumps: jumps_in(jumps, function.rva, function.size),
     }
 }

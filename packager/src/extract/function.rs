@@ -5,6 +5,7 @@ use hpbuild_differ::decode::{
     is_kept_or_indexed,
 };
 use hpbuild_differ::image::{FunctionKind, Image};
+use hpbuild_differ::jumps_in;
 use hpbuild_differ::meaning::{Target as Meaning, is_read_only, resolve};
 use hpbuild_differ::pe::Pe;
 use hpbuild_metadata::{Base, Fixed, FunctionId, Machine, Rva, Side};
@@ -92,6 +93,7 @@ impl Extraction<'_> {
             rva: extent.rva,
             image_base: image.pe.image_base,
             relocated,
+            jumps: jumps_in(&image.table_jumps, extent.rva, extent.size),
         };
         decode(image.pe.machine, code, &mut body);
         let mut walk = FunctionWalk {

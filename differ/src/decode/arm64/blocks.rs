@@ -3,6 +3,7 @@
 use hpbuild_metadata::Side;
 
 use super::effects::{self, Flow};
+use super::switches::switches;
 use crate::decode::{Body, Code};
 
 /// More blocks than any function has that a person wrote; each costs a state of the registers.
@@ -16,7 +17,11 @@ pub(super) struct Block {
     pub(super) flow: Flow,
     /// The block that its last instruction branches to.
     pub(super) target: Option<usize>,
-    /// Whether no direct way leads to it, so that an indirect jump or the system must be the way.
+    /// The blocks that its last instruction, a jump by a register, may lead to and no others; none
+    /// where that is not known.
+    pub(super) cases: Vec<usize>,
+    /// Whether no direct way leads to it, so that an indirect jump, by a table that is known or not,
+    /// or the system must be the way.
     pub(super) orphan: bool,
 }
 
@@ -38,7 +43,8 @@ impl Block {
 /// The blocks in order, without gaps; `None` where there are too many. `body` holds the
 /// instructions of `code`, at least one.
 pub(super) fn blocks<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Option<Vec<Block>> {
-    let starts = starts(code, body);
+    let mut starts = starts(code, body);
+    let switches = switches(code, body, &mut starts);
     if starts.len() > MAX_BLOCKS {
         return None;
     }
@@ -56,10 +62,18 @@ pub(super) fn blocks<S: Side>(code: Code<'_, S>, body: &Body<S>) -> Option<Vec<B
             end,
             flow,
             target: target.and_then(|target| starts.binary_search(&target).ok()),
+            cases: Vec::new(),
             orphan: true,
         }
     };
     let mut blocks: Vec<Block> = starts.iter().copied().zip(ends).map(block).collect();
+    for switch in switches {
+        let index = starts.partition_point(|start| *start <= switch.branch) - 1;
+        let cases = switch.targets.iter();
+        blocks[index].cases = cases
+            .filter_map(|to| starts.binary_search(to).ok())
+            .collect();
+    }
     blocks[0].orphan = false;
     for index in 0..blocks.len() {
         if let Some(target) = blocks[index].target {

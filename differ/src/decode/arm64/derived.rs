@@ -271,6 +271,7 @@ mod tests {
             rva: Rva::<Base>::new(0x1000),
             image_base: 0x1_8000_0000,
             relocated: &[],
+            jumps: &[],
         };
         let mut body = Body::default();
         decode(Machine::Arm64, code, &mut body);

@@ -169,7 +169,8 @@ impl<S: Side> Following<'_, S> {
                 };
                 self.run(block, &mut state)?;
                 let next = block.goes_on().then_some(index + 1);
-                for to in next.into_iter().chain(block.target) {
+                let cases = block.cases.iter().copied();
+                for to in next.into_iter().chain(block.target).chain(cases) {
                     if let Some(entry) = entries.get_mut(to) {
                         changed[to] |= join(entry, &state, &mut self.leaked);
                     }

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! The pages in the registers are followed through the control flow of one stretch of code to a
-//! fixed point. What a register may hold is one of four, each stronger than the one before:
+//! fixed point. A jump through a table that is understood leads to the table's entries (see
+//! `switches`), any other indirect jump to all blocks that no branch leads to. What a register may
+//! hold is one of four, each stronger than the one before:
 //!
 //! 1. nothing: what a call leaves behind in registers that it need not keep;
 //! 2. *stale* pages: they were there before such a call, or belong to a way that may not exist;
@@ -72,7 +74,7 @@ struct Flowing<'a, S: Side> {
     entries: Vec<Option<State>>,
     /// Blocks whose entry has changed since they were last gone over.
     changed: Vec<bool>,
-    /// What holds where control goes on by a register: whole, for the orphans.
+    /// What holds where control goes on by a register, nobody knows where: whole, for the orphans.
     indirect: Option<State>,
     /// The same as weak as can be, for every other block.
     indirect_weak: State,
@@ -186,7 +188,10 @@ impl<'a, S: Side> Flowing<'a, S> {
         if self.blocks[block].goes_on() && block + 1 < self.blocks.len() {
             self.enter(block + 1, state);
         }
-        if flow == Flow::Indirect {
+        for case in 0..self.blocks[block].cases.len() {
+            self.enter(self.blocks[block].cases[case], state);
+        }
+        if flow == Flow::Indirect && self.blocks[block].cases.is_empty() {
             self.to_spread |= match &mut self.indirect {
                 Some(indirect) => indirect.join(state, &mut self.sets),
                 indirect => {
@@ -201,9 +206,9 @@ impl<'a, S: Side> Flowing<'a, S> {
         }
     }
 
-    /// Takes what is not tied to one way to every block that it may reach: an indirect jump leads
-    /// to the orphans for sure and perhaps to any other block, and the system may lead to an
-    /// orphan from anywhere, the handler of an exception.
+    /// Takes what is not tied to one way to every block that it may reach: an indirect jump of which
+    /// nobody knows where it leads goes to the orphans for sure and perhaps to any other block, and
+    /// the system may lead to an orphan from anywhere, the handler of an exception.
     fn spread(&mut self) {
         let (indirect, weak) = (self.indirect.clone(), self.indirect_weak.clone());
         let anywhere = self.anywhere.clone();

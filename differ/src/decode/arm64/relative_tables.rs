@@ -158,6 +158,7 @@ mod tests {
             rva: Rva::new(0x1000),
             image_base: 0,
             relocated: &[],
+            jumps: &[],
         };
         let mut body = Body::default();
         decode(Machine::Arm64, code, &mut body);

@@ -3,6 +3,7 @@ mod frame;
 mod hostile;
 mod links;
 mod oracle;
+mod switches;
 mod written;
 
 /// Numbers that look random and are the same in every run.

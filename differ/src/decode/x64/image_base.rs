@@ -386,6 +386,7 @@ mod tests {
             rva: Rva::new(0x1000),
             image_base: 0x1_8000_0000,
             relocated: &[],
+            jumps: &[],
         }
     }
 

@@ -12,6 +12,7 @@ fn references(bytes: &[u8], rva: u32) -> Vec<(u32, Reference<Base>)> {
         rva: Rva::new(rva),
         image_base: 0x1_8000_0000,
         relocated: &[],
+        jumps: &[],
     };
     decode(code, &mut body);
     let covered: u32 = body.instructions.iter().map(|i| u32::from(i.length)).sum();
@@ -66,6 +67,7 @@ fn tables(instructions: &[&[u8]]) -> Vec<Rva<Base>> {
         rva: Rva::new(0x1000),
         image_base: 0,
         relocated: &[],
+        jumps: &[],
     };
     let mut body = Body::default();
     decode(code, &mut body);
@@ -170,6 +172,7 @@ fn absolute_immediate_under_a_base_relocation() {
             rva,
             image_base: 0x1_8000_0000,
             relocated: &relocated,
+            jumps: &[],
         },
         &mut body,
     );
@@ -189,6 +192,7 @@ fn bad_bytes_hide_only_themselves() {
             rva: Rva::new(0),
             image_base: 0,
             relocated: &[],
+            jumps: &[],
         },
         &mut body,
     );

@@ -133,7 +133,8 @@ impl<'a, S: Side> Ways<'a, S> {
 
     /// Adds a stretch of code; how many instructions that has.
     fn add(&mut self, id: FunctionId<S>, first: Place) -> usize {
-        let code = code_at(&self.image.pe, self.image.function(id));
+        let image = self.image;
+        let code = code_at(&image.pe, &image.table_jumps, image.function(id));
         let mut body = Body::default();
         decode::decode(self.image.pe.machine, code, &mut body);
         let count = body.instructions.len();

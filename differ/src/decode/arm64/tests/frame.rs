@@ -337,6 +337,7 @@ fn addresses_come_back_from_their_slots() {
             rva: Rva::<Base>::new(0x1000),
             image_base: 0x1_8000_0000,
             relocated: &[],
+            jumps: &[],
         };
         let found = derived::find(code, &body(words));
         let of = |it: &crate::decode::Derived<Base>| (it.instruction, it.target.get());

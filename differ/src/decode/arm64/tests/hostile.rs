@@ -14,6 +14,7 @@ fn run(words: &[u32], tail: usize) -> Body<Base> {
         rva: Rva::new(0x10_0000),
         image_base: 0x1_8000_0000,
         relocated: &[],
+        jumps: &[],
     };
     decode(Machine::Arm64, code, &mut body);
     assert_eq!(

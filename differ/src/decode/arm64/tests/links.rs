@@ -2,10 +2,10 @@
 
 use hpbuild_metadata::{Base, Machine, Rva};
 
-use crate::decode::{Body, Code, PageLink, ReferenceKind, decode};
+use crate::decode::{Body, Code, PageLink, ReferenceKind, TableJump, decode};
 
 /// Where every function here starts.
-const START: u32 = 0x1000;
+pub(super) const START: u32 = 0x1000;
 pub(super) const RET: u32 = 0xd65f_03c0;
 pub(super) const CALL: u32 = 0x9400_4000;
 const FASTFAIL: u32 = 0xd43e_0060;
@@ -50,6 +50,11 @@ pub(super) fn br(register: u32) -> u32 {
 }
 
 pub(super) fn body(words: &[u32]) -> Body<Base> {
+    body_with(words, &[])
+}
+
+/// The same where records tell of tables.
+pub(super) fn body_with(words: &[u32], jumps: &[TableJump<Base>]) -> Body<Base> {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let mut body = Body::default();
     let code = Code {
@@ -57,6 +62,7 @@ pub(super) fn body(words: &[u32]) -> Body<Base> {
         rva: Rva::new(START),
         image_base: 0x1_8000_0000,
         relocated: &[],
+        jumps,
     };
     decode(Machine::Arm64, code, &mut body);
     body

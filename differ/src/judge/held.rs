@@ -28,8 +28,9 @@ use crate::meaning::{
     Comparer, Meaning, Target, anonymous_extent, is_read_only, is_text_alone, resolve,
 };
 
-/// No more operands of one function are compared with those of the other.
-const MAX_COMPARED: usize = 1 << 14;
+/// So often operands of one function are compared with those of the other, at most: some times for each
+/// one that changed.
+const MAX_COMPARED: usize = 1 << 16;
 /// A table of functions has one among so many of its pointers.
 const MAX_POINTERS: usize = 1 << 8;
 
@@ -90,23 +91,44 @@ fn replaced<'a>(
     }
     let mut after = held(comparer.fixed, fixed);
     let (all_before, all_after) = (taken(comparer.base, base), taken(comparer.fixed, fixed));
-    let most = before.len().max(after.len());
-    if after.is_empty() || most.saturating_mul(all_before.len().max(all_after.len())) > MAX_COMPARED
-    {
+    if after.is_empty() {
         return Vec::new();
     }
     // Where it is not known whether two are the same, that is a finding of its own.
-    let may_be_same = |b, f| {
+    let may_be_same = |b: &PlacedReference<Base>, f: &PlacedReference<Fixed>| {
         let meaning = comparer.compare_placed((base, b), (fixed, f));
         !matches!(meaning, Meaning::Different(_))
     };
-    before.retain(|b| !all_after.iter().any(|f| may_be_same(b.placed, f)));
+    retain_other(&mut before, &all_after, may_be_same);
     if before.is_empty() {
         return before;
     }
-    after.retain(|f| !all_before.iter().any(|b| may_be_same(b, f.placed)));
-    before.retain(|b| after.iter().any(|f| f.way >= b.way));
+    retain_other(&mut after, &all_before, |f, b| may_be_same(b, f));
+    let most = after.iter().map(|it| it.way).max();
+    before.retain(|it| most >= Some(it.way));
     before
+}
+
+/// Keeps those that are none of the other function's. Most stand in one order on both sides, so that
+/// each is looked for behind the last one that was found.
+fn retain_other<S: Side, O: Side>(
+    held: &mut Vec<Held<'_, S>>,
+    others: &[&PlacedReference<O>],
+    may_be_same: impl Fn(&PlacedReference<S>, &PlacedReference<O>) -> bool,
+) {
+    let (mut next, mut compared) = (0, 0);
+    held.retain(|it| {
+        let (before, behind) = others.split_at(next);
+        let mut all = behind.iter().chain(before).take(MAX_COMPARED - compared);
+        let found = all.position(|other| may_be_same(it.placed, other));
+        compared += found.map_or(others.len(), |at| at + 1);
+        compared = compared.min(MAX_COMPARED);
+        match found {
+            Some(at) => next = (next + at + 1) % others.len(),
+            None => return compared < MAX_COMPARED,
+        }
+        false
+    });
 }
 
 /// The operands by which a function takes addresses of what nothing can write to.

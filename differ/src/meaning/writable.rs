@@ -14,8 +14,8 @@ const MAX_NEIGHBOURS: usize = 1 << 12;
 
 impl Comparer<'_> {
     /// Writable data without a name is known by the name of the type that it describes, by what
-    /// stands around it, or by its place in the contribution of its compiland while that keeps its
-    /// size.
+    /// stands around it, by its place in the contribution of its compiland while that keeps its
+    /// size, or because there is no other among the same names.
     pub(super) fn compare_unnamed_writable(
         &self,
         base: Rva<Base>,
@@ -26,6 +26,16 @@ impl Comparer<'_> {
         let (Target::Anonymous(_), Target::Anonymous(_)) = (b, f) else {
             return Meaning::Different(Difference::Data);
         };
+        self.compare_places(base, fixed, true)
+    }
+
+    /// Whether writable data without a name are where they were. Where all code that reaches them
+    /// changed, the only one among some names may be another one.
+    pub fn stays_unnamed(&self, base: Rva<Base>, fixed: Rva<Fixed>) -> bool {
+        self.compare_places(base, fixed, false) == Meaning::Same
+    }
+
+    fn compare_places(&self, base: Rva<Base>, fixed: Rva<Fixed>, may_move: bool) -> Meaning {
         // The runtime writes into it, and knows it by the name of its type.
         let types = (type_name(self.base, base), type_name(self.fixed, fixed));
         if let (Some(b), Some(f)) = types {
@@ -60,8 +70,11 @@ impl Comparer<'_> {
         if !same_compiland || b.characteristics != f.characteristics {
             return Meaning::Unknown;
         }
-        let only = (only_nameless(self.base, b), only_nameless(self.fixed, f));
-        if only == (Some(base), Some(fixed)) && self.have_same_names(b, f) {
+        let is_only = || {
+            let only = (only_nameless(self.base, b), only_nameless(self.fixed, f));
+            only == (Some(base), Some(fixed)) && self.have_same_names(b, f)
+        };
+        if may_move && is_only() {
             return Meaning::Same;
         }
         if b.size != f.size {

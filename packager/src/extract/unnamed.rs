@@ -73,7 +73,7 @@ pub(super) fn unnamed(diff: &Diff, comparer: &Comparer<'_>) -> Unnamed {
                         (**b, |rva| certain.0.contains(&rva)),
                         (f, |rva| certain.1.contains(&rva)),
                     )
-                    && comparer.compare(**b, f, ReferenceKind::Memory(0)) == Meaning::Same
+                    && comparer.stays_unnamed(**b, f)
             };
             let mut same = before.iter().filter(is_same);
             if let (Some(b), None) = (same.next(), same.next()) {

@@ -61,6 +61,7 @@ pub(crate) fn run() -> Result<()> {
 /// What is wrong with one file.
 fn file(path: &str, text: &str) -> Vec<String> {
     let mut broken = machine_paths(path, text);
+    broken.extend(conflict_marks(path, text));
     if !path.ends_with(".rs") {
         return broken;
     }
@@ -133,6 +134,15 @@ fn machine_paths(path: &str, text: &str) -> Vec<String> {
     broken
 }
 
+/// What a merge leaves where it could not decide.
+fn conflict_marks(path: &str, text: &str) -> Vec<String> {
+    let marks = [concat!("<<<<", "<<< "), concat!(">>>>", ">>> ")];
+    (text.lines().enumerate())
+        .filter(|(_, line)| marks.iter().any(|mark| line.starts_with(mark)))
+        .map(|(number, _)| format!("{path}:{}: the mark of a merge conflict", number + 1))
+        .collect()
+}
+
 /// Whether `word` stands in `code` with nothing of an identifier on either side.
 fn has_word(code: &str, word: &str) -> bool {
     let part = |next: Option<char>| next.is_some_and(|it| it.is_alphanumeric() || it == '_');
@@ -159,6 +169,13 @@ mod tests {
         let line = concat!("see /ho", "me/someone/file\n");
         assert_eq!(file("docs/x.md", line).len(), 1);
         assert!(file("docs/x.md", "see /usr/share\n").is_empty());
+    }
+
+    #[test]
+    fn marks_of_merge_conflicts_are_found_in_any_text() {
+        let text = concat!("<<<<", "<<< HEAD\none\n=======\ntwo\n>>>>", ">>> other\n");
+        assert_eq!(file("docs/x.md", text).len(), 2);
+        assert!(file("docs/x.md", "Title\n=======\n1 <<<<<<< 2\n").is_empty());
     }
 
     #[test]

@@ -174,7 +174,7 @@ fn summary(out: &mut String, report: &Report) -> std::fmt::Result {
         (
             functions.changed.len() - in_patch,
             "by line numbers only",
-            "changed",
+            "lines",
         ),
         (functions.added.len(), "added", "added"),
         (functions.removed.len(), "removed", "removed"),
@@ -272,8 +272,21 @@ fn changed(out: &mut String, functions: &[FunctionReport]) -> std::fmt::Result {
          </noscript>",
         functions.len()
     )?;
-    for function in functions {
+    // What the patch carries must not be looked for among what it does not.
+    let (carried, lines): (Vec<_>, Vec<_>) = functions.iter().partition(|it| it.in_patch);
+    for function in carried {
         changed_function(out, function)?;
+    }
+    if !lines.is_empty() {
+        let count = lines.len();
+        writeln!(
+            out,
+            "<div id=\"lines\">\n<h3>By line numbers only ({count})</h3>"
+        )?;
+        for function in lines {
+            changed_function(out, function)?;
+        }
+        writeln!(out, "</div>")?;
     }
     writeln!(out, "</section>")
 }

@@ -210,10 +210,10 @@ impl<S: Side> Unscanned<S> {
         reach::end_at_tables(&contributions, &scanned, &mut data);
         let given = (&*contributions, &*starts);
         let constants = reach::constants(&pe, &constants, given, &data, &scanned);
-        let image_relative = image_relative::places(&pe, &data, &fixups);
+        let told = image_relative::told(&pe, &data, &fixups);
         let mut boundaries = data::boundaries(
             &pe,
-            (&data, &image_relative),
+            (&data, &told),
             (&contributions, &starts),
             &scanned,
             &switch_tables,
@@ -257,7 +257,7 @@ impl<S: Side> Unscanned<S> {
             streams: self.streams,
             source_names: self.source_names,
             lines: self.lines,
-            image_relative,
+            image_relative: told.places,
             fixups,
             relative_tables: scanned.relative_tables,
             references: scanned.references,

@@ -4,7 +4,7 @@ use hpbuild_metadata::{CompilandId, Rva, Side};
 use rustc_hash::FxHashSet;
 
 use super::carve::find;
-use super::image_relative::is_locator;
+use super::image_relative::{Told, is_locator};
 use super::reach::{Known, size_the_rest};
 use super::scan::Scanned;
 use super::symbols::{ModuleSymbols, RawData, RawPublic};
@@ -194,7 +194,7 @@ pub(super) struct Boundaries<S: Side> {
 /// Every address in data where something starts.
 pub(super) fn boundaries<S: Side>(
     pe: &Pe<S>,
-    (data, image_relative): (&[DataSymbol<S>], &[Rva<S>]),
+    (data, told): (&[DataSymbol<S>], &Told<S>),
     (contributions, starts): (&[Contribution<S>], &[Rva<S>]),
     scanned: &Scanned<S>,
     switch_tables: &[SwitchTable<S>],
@@ -219,7 +219,8 @@ pub(super) fn boundaries<S: Side>(
         certain.extend(target.filter(|_| is_locator));
         certain.extend(is_locator.then_some(*place));
     }
-    for place in image_relative {
+    certain.extend(&told.ends);
+    for place in &told.places {
         let distance = pe.bytes(*place, 4).and_then(|bytes| bytes.first_chunk());
         certain.extend(distance.map(|word| Rva::new(u32::from_le_bytes(*word))));
     }

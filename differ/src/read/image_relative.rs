@@ -64,6 +64,16 @@ impl Shape {
         is_own.then_some(shape)
     }
 
+    /// How many bytes it takes, where it says no more than one thing.
+    const fn size(self) -> Option<u32> {
+        match self {
+            Shape::Locator => Some(24),
+            Shape::Hierarchy => Some(16),
+            Shape::Base => Some(28),
+            _ => None,
+        }
+    }
+
     /// Where in it addresses stand, and the shape of what they lead to.
     fn fields(self) -> &'static [(u32, Option<Shape>)] {
         match self {
@@ -98,67 +108,94 @@ pub(crate) fn is_locator<S: Side>(pe: &Pe<S>, rva: Rva<S>) -> bool {
     word(class, 0) == Some(0) && small(4, MAX_ATTRIBUTES) && small(8, MAX_ENTRIES)
 }
 
-/// The places in named data and in what it leads to, in what vtables lead to, and those that the
-/// linker tells of; sorted, unique.
-pub(super) fn places<S: Side>(
-    pe: &Pe<S>,
-    data: &[DataSymbol<S>],
-    fixups: &[Fixup<S>],
-) -> Vec<Rva<S>> {
-    let mut open: Vec<(Rva<S>, Shape)> = data
-        .iter()
-        .filter_map(|symbol| {
-            let name = symbol.decorated.as_deref().unwrap_or(&symbol.name);
-            Some((symbol.rva, Shape::of(name)?))
-        })
-        .collect();
-    let mut seen: FxHashSet<(Rva<S>, Shape)> = FxHashSet::default();
-    let mut places = Vec::new();
+/// What the structures tell.
+pub(super) struct Told<S: Side> {
+    /// The places in named data and in what it leads to, in what vtables lead to, and those that
+    /// the linker tells of; sorted, unique.
+    pub(super) places: Vec<Rva<S>>,
+    /// Where something ends that vtables lead to.
+    pub(super) ends: Vec<Rva<S>>,
+}
+
+/// Looks for such structures, and for what they lead to.
+pub(super) fn told<S: Side>(pe: &Pe<S>, data: &[DataSymbol<S>], fixups: &[Fixup<S>]) -> Told<S> {
+    let mut walk = Walk {
+        pe,
+        seen: FxHashSet::default(),
+        told: Told {
+            places: Vec::new(),
+            ends: Vec::new(),
+        },
+    };
     let targets = pe.base_relocations.iter().filter_map(|place| {
         let bytes = pe.bytes(*place, 8)?.first_chunk()?;
         pe.rva_of(u64::from_le_bytes(*bytes))
     });
-    let unnamed = targets.filter(|rva| is_locator(pe, *rva));
-    open.extend(unnamed.map(|rva| (rva, Shape::Locator)));
-    while let Some((at, shape)) = open.pop() {
-        if !seen.insert((at, shape)) {
-            continue;
-        }
-        let word = |offset: u32| {
-            let bytes = pe.bytes(at.checked_add(offset)?, 4)?;
-            bytes.first_chunk().map(|word| u32::from_le_bytes(*word))
-        };
-        let mut field = |offset: u32, leads_to: Option<Shape>| {
-            // None, or something else of the same name.
-            let target = word(offset).map(Rva::new)?;
-            pe.section_at(target)?;
-            places.push(at.checked_add(offset)?);
-            open.extend(leads_to.map(|shape| (target, shape)));
-            Some(())
-        };
-        for (offset, leads_to) in shape.fields() {
-            _ = field(*offset, *leads_to);
-        }
-        match shape {
-            Shape::Hierarchy => {
-                let count = word(8).unwrap_or(0).min(MAX_ENTRIES);
-                _ = field(12, Some(Shape::Bases(count)));
-            }
-            Shape::Bases(count) => {
-                (0..count).for_each(|index| _ = field(4 * index, Some(Shape::Base)));
-            }
-            Shape::Types => {
-                let count = word(0).unwrap_or(0).min(MAX_ENTRIES);
-                (1..=count).for_each(|index| _ = field(4 * index, Some(Shape::Type)));
-            }
-            _ => {}
-        }
-    }
-    places.extend(fixups.iter().filter_map(|fixup| {
+    let locators = targets.filter(|rva| is_locator(pe, *rva));
+    walk.follow(locators.map(|rva| (rva, Shape::Locator)).collect());
+    // A name may say what is not so, and then nothing ends there.
+    let ends = walk.told.ends.len();
+    let named = data.iter().filter_map(|symbol| {
+        let name = symbol.decorated.as_deref().unwrap_or(&symbol.name);
+        Some((symbol.rva, Shape::of(name)?))
+    });
+    walk.follow(named.collect());
+    walk.told.ends.truncate(ends);
+    let mut told = walk.told;
+    told.places.extend(fixups.iter().filter_map(|fixup| {
         let is_data = !pe.section_at(fixup.place)?.is_code();
         (is_data && fixup.kind == FixupKind::ImageRelative).then_some(fixup.place)
     }));
-    places.sort_unstable();
-    places.dedup();
-    places
+    told.places.sort_unstable();
+    told.places.dedup();
+    told
+}
+
+/// What was seen on the way.
+struct Walk<'a, S: Side> {
+    pe: &'a Pe<S>,
+    seen: FxHashSet<(Rva<S>, Shape)>,
+    told: Told<S>,
+}
+
+impl<S: Side> Walk<'_, S> {
+    /// Goes on from each structure to those that it leads to.
+    fn follow(&mut self, mut open: Vec<(Rva<S>, Shape)>) {
+        while let Some((at, shape)) = open.pop() {
+            if !self.seen.insert((at, shape)) {
+                continue;
+            }
+            let end = shape.size().and_then(|size| at.checked_add(size));
+            self.told.ends.extend(end);
+            let word = |offset: u32| {
+                let bytes = self.pe.bytes(at.checked_add(offset)?, 4)?;
+                bytes.first_chunk().map(|word| u32::from_le_bytes(*word))
+            };
+            let mut field = |offset: u32, leads_to: Option<Shape>| {
+                // None, or something else of the same name.
+                let target = word(offset).map(Rva::new)?;
+                self.pe.section_at(target)?;
+                self.told.places.push(at.checked_add(offset)?);
+                open.extend(leads_to.map(|shape| (target, shape)));
+                Some(())
+            };
+            for (offset, leads_to) in shape.fields() {
+                _ = field(*offset, *leads_to);
+            }
+            match shape {
+                Shape::Hierarchy => {
+                    let count = word(8).unwrap_or(0).min(MAX_ENTRIES);
+                    _ = field(12, Some(Shape::Bases(count)));
+                }
+                Shape::Bases(count) => {
+                    (0..count).for_each(|index| _ = field(4 * index, Some(Shape::Base)));
+                }
+                Shape::Types => {
+                    let count = word(0).unwrap_or(0).min(MAX_ENTRIES);
+                    (1..=count).for_each(|index| _ = field(4 * index, Some(Shape::Type)));
+                }
+                _ => {}
+            }
+        }
+    }
 }

@@ -147,9 +147,16 @@ fn branch_or_system(word: u32) -> Effects {
     }
 }
 
+/// Whether a breakpoint is one that compilers end code with: LLVM's trap (1) and those of its
+/// sanitizers (`0x55xx`), and how Windows code ends a process (`__fastfail`, `0xf003`) and says that
+/// it was to divide by zero (`0xf004`). Others talk to a debugger, and code goes on behind them.
+fn is_trap(word: u32) -> bool {
+    let number = (word >> 5) & 0xffff;
+    word & 0xffe0_001f == 0xd420_0000 && matches!(number, 1 | 0x5500..=0x55ff | 0xf003 | 0xf004)
+}
+
 fn exception(word: u32) -> Effects {
-    // `brk #0xf003` is how Windows code ends a process (`__fastfail`).
-    if word == 0xd43e_0060 {
+    if is_trap(word) {
         return Effects {
             reads: 0,
             writes: 0,

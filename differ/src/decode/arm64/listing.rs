@@ -121,8 +121,8 @@ pub(in crate::decode) fn flow(instruction: &[u8]) -> decode::Flow {
         Flow::Branch { conditional: true } => decode::Flow::ConditionalJump,
         Flow::Branch { conditional: false } => decode::Flow::Jump,
         Flow::Indirect => decode::Flow::Indirect,
-        // `__fastfail`, and what is undefined.
-        Flow::Stop if word == 0xd43e_0060 || word >> 16 == 0 => decode::Flow::Trap,
+        // What is undefined.
+        Flow::Stop if word >> 16 == 0 => decode::Flow::Trap,
         Flow::Stop => decode::Flow::Return,
     }
 }

@@ -8,7 +8,11 @@ use crate::decode::{Body, Code, PageLink, ReferenceKind, TableJump, decode};
 pub(super) const START: u32 = 0x1000;
 pub(super) const RET: u32 = 0xd65f_03c0;
 pub(super) const CALL: u32 = 0x9400_4000;
-const FASTFAIL: u32 = 0xd43e_0060;
+const FASTFAIL: u32 = brk(0xf003);
+
+const fn brk(number: u32) -> u32 {
+    0xd420_0000 | number << 5
+}
 
 pub(super) fn adrp(register: u32, pages: u32) -> u32 {
     0x9000_0000 | register | (pages & 3) << 29 | pages >> 2 << 5
@@ -159,6 +163,20 @@ fn a_call_that_does_not_return_does_no_harm() {
     assert_eq!(links(&words), [(4, 0)]);
     let words = [adrp(8, 4), cbz(3), movz(8, 1), FASTFAIL, str(0, 8, 1), RET];
     assert_eq!(links(&words), [(4, 0)]);
+}
+
+/// A clean-up behind the trap that ends a function saves what the function kept: no use of its page.
+/// Behind what a debugger answers the code goes on.
+#[test]
+fn traps_end_the_code() {
+    let save = 0xf900_0bf3; // str x19, [sp, #16]
+    let with = |end: u32| links(&[adrp(19, 4), ldr(0, 19, 1), CALL, end, save, RET]);
+    for trap in [1, 0x5500, 0xf003, 0xf004] {
+        assert_eq!(with(brk(trap)), [(1, 0)], "{trap:#x}");
+    }
+    for service in [0, 2, 0x5600, 0xf000, 0xf001, 0xf002] {
+        assert_eq!(with(brk(service)), [], "{service:#x}");
+    }
 }
 
 #[test]

@@ -280,7 +280,7 @@ fn references_differ(
             _ if other_neighbour && comparer.both_end((base, b), (fixed, f)) => {}
             _ if comparer.both_made_of_start((base, b), (fixed, f)) => {}
             Meaning::Different(difference) => {
-                let (base, fixed) = ((b.offset, places.0), (f.offset, places.1));
+                let (base, fixed) = (&operands.0, &operands.1);
                 let kind = kind_of_reference(comparer, &lines, difference, base, fixed);
                 kinds.push(kind);
             }

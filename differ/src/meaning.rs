@@ -13,6 +13,7 @@ pub(crate) mod fresh;
 mod index;
 mod known;
 mod lookup;
+mod members;
 mod readers;
 mod table;
 mod thread_local;

@@ -1,8 +1,13 @@
-//! Places in sources that a program names itself: what Rust's panics carry.
+//! Places in sources that a program names itself: what Rust's panics carry, and the records of macros for
+//! logs and assertions.
 //!
 //! A `core::panic::Location` is a constant of the name of a file (address and length), a line and a
 //! column (`library/core/src/panic/location.rs`; the layout is that of rustc 1.59 to 1.95). Every
 //! function that may panic has some, and one line more at the top of a file changes them all.
+//!
+//! In C and C++ there is no one layout (`static const struct site here = {__FILE__, __LINE__, __func__}`).
+//! The record of the constant's type tells which members are numbers: where nothing but such members
+//! differs, and each holds the line of the very code that reaches the constant, lines are all that changed.
 
 use std::cell::OnceCell;
 
@@ -11,7 +16,7 @@ use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 use super::{Kind, kind_of};
 use crate::image::Image;
 use crate::lines::{Lines, lines_of};
-use crate::meaning::{Comparer, Difference};
+use crate::meaning::{Comparer, Difference, Operand};
 
 /// Bytes of a location: two of 8 bytes, two of 4.
 const SIZE: u32 = 24;
@@ -59,24 +64,30 @@ impl<'a> PairLines<'a> {
     }
 }
 
-/// The kind of change that a difference makes between what two instructions refer to, told by their
-/// offsets in their functions and the places.
+/// The kind of change that a difference makes between what two operands refer to.
 pub(crate) fn kind_of_reference(
     comparer: &Comparer<'_>,
     lines: &PairLines<'_>,
     difference: Difference,
-    base: (u32, Rva<Base>),
-    fixed: (u32, Rva<Fixed>),
+    base: &Operand<Base>,
+    fixed: &Operand<Fixed>,
 ) -> Kind {
-    let is_moved = difference == Difference::DataContent
-        && location(comparer.base, base.1)
-            .zip(location(comparer.fixed, fixed.1))
-            .is_some_and(|(before, after)| {
-                before.file == after.file
-                    && before.column == after.column
-                    && lines.are_at((base.0, before.line.into()), (fixed.0, after.line.into()))
-            });
-    match is_moved {
+    let are_at =
+        |before: u64, after: u64| lines.are_at((base.offset, before), (fixed.offset, after));
+    let is_place = || {
+        let before = location(comparer.base, base.reference.target);
+        let after = location(comparer.fixed, fixed.reference.target);
+        before.zip(after).is_some_and(|(before, after)| {
+            before.file == after.file
+                && before.column == after.column
+                && are_at(before.line.into(), after.line.into())
+        })
+    };
+    let is_record = || {
+        let members = comparer.members_differing(base, fixed);
+        members.is_some_and(|members| members.iter().all(|it| are_at(it.0, it.1)))
+    };
+    match difference == Difference::DataContent && (is_place() || is_record()) {
         true => Kind::LineNumber,
         false => kind_of(difference),
     }

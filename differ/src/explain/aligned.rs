@@ -82,7 +82,7 @@ impl Aligned {
                     let operands = (b.operand(bi, br), f.operand(fi, fr));
                     let meaning = comparer.compare_operands(&operands.0, &operands.1, meaning);
                     if let Meaning::Different(difference) = meaning {
-                        let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
+                        let (base, fixed) = (&operands.0, &operands.1);
                         let kind = kind_of_reference(comparer, pair_lines, difference, base, fixed);
                         kinds.push(kind);
                         reached.add(kind, bi, fi);

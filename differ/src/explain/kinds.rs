@@ -100,7 +100,7 @@ fn classify_pair(
         let operands = (b.operand(bi, br), f.operand(fi, fr));
         return match comparer.compare_operands(&operands.0, &operands.1, meaning) {
             Meaning::Different(difference) => {
-                let (base, fixed) = ((bi.offset, br.target), (fi.offset, fr.target));
+                let (base, fixed) = (&operands.0, &operands.1);
                 PairKind::Reference(kind_of_reference(
                     comparer, pair_lines, difference, base, fixed,
                 ))

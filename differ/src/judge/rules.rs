@@ -299,7 +299,8 @@ rules! {
              the address, and what keeps it is not equal to that of the copy in the patch. A constant \
              without a name counts as well where code stores its address, and for a warning where \
              code returns it, or hands on that of a table of functions: texts and the places in \
-             sources that panics carry do not."
+             sources that panics carry do not. Nor do constants that nothing leads to but functions \
+             in which only numbers of lines changed, and which stay in the base with them."
         do "Change the code that reads the table instead; of a table of functions, the functions."
         example "static const int *chosen = table; and an entry of table changes: the base's \
              chosen leads to the base's table."

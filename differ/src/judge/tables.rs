@@ -41,7 +41,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
             let message = format!("{shown} changed, and other modules import it");
             refusals.push(Refusal::new("HP033", name, message, evidence.clone()));
         }
-        if holder.is_none() && !is_exported {
+        if holder.is_none() && !is_exported && !leads.stays(symbol) {
             refusals.extend(held(&leads, symbol));
         }
     }
@@ -60,6 +60,10 @@ struct Leads<'a> {
     /// Operands that take an address: that, the function, and the offset in it. Only of functions that
     /// changed or are gone: what reads a constant that changed is one of them.
     operands: Vec<(Rva<Base>, FunctionId<Base>, u32)>,
+    /// Where operands of functions lead in which nothing but numbers of lines changed; sorted.
+    by_lines: Vec<Rva<Base>>,
+    /// Where those of all other functions lead that changed or are gone; sorted.
+    by_others: Vec<Rva<Base>>,
 }
 
 impl<'a> Leads<'a> {
@@ -81,11 +85,36 @@ impl<'a> Leads<'a> {
         });
         let mut operands: Vec<_> = operands.collect();
         operands.sort_unstable();
+        let led_to = |functions: &mut dyn Iterator<Item = FunctionId<Base>>| {
+            let references = functions.flat_map(|id| image.references_of(id));
+            let mut targets: Vec<_> = references.map(|it| it.reference.target).collect();
+            targets.sort_unstable();
+            targets
+        };
+        let changed = case.comparison.changed.iter();
+        let (lines, others): (Vec<_>, Vec<_>) = changed.partition(|it| it.is_line_number_only());
+        let removed = case.comparison.removed.iter().copied();
         Self {
             image,
             pointers,
             operands,
+            by_lines: led_to(&mut lines.iter().map(|it| it.base)),
+            by_others: led_to(&mut others.iter().map(|it| it.base).chain(removed)),
         }
+    }
+
+    /// Whether nothing leads to `symbol` but functions in which nothing but numbers of lines changed. Those
+    /// go on in the base, with its constants.
+    fn stays(&self, symbol: &DataSymbol<Base>) -> bool {
+        let is_among = |targets: &[Rva<Base>]| {
+            let first = targets.partition_point(|it| *it < symbol.rva);
+            targets.get(first).is_some_and(|it| is_inside(symbol, *it))
+        };
+        is_among(&self.by_lines)
+            && !is_among(&self.by_others)
+            && self
+                .holder(symbol, |place| !is_inside(symbol, place))
+                .is_none()
     }
 
     /// What holds a pointer into `symbol` at such a place, by name or address; of several the one at the

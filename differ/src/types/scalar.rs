@@ -15,6 +15,8 @@ pub(crate) struct Scalar {
     pub(crate) size: u32,
     /// What it is.
     pub(crate) form: Form,
+    /// Whether it is of an enumeration, as far as the records tell.
+    pub(crate) enumerated: bool,
     /// How the source names it in the value: `[3].limit`.
     pub(crate) path: String,
 }
@@ -56,6 +58,8 @@ pub(super) struct Way {
     pub(super) start: u32,
     /// What is left from there to the offset that is asked for.
     pub(super) left: u32,
+    /// Whether it leads to a value of an enumeration.
+    pub(super) enumerated: bool,
     pub(super) path: String,
 }
 
@@ -87,6 +91,7 @@ impl Way {
             start: self.start,
             size,
             form,
+            enumerated: self.enumerated,
             path: self.path,
         })
     }
@@ -137,7 +142,10 @@ impl CodeViewTypes {
                     let (name, is_definition) = definition_name(&data)?;
                     match (is_definition, &data) {
                         (false, _) => self.definition_of(name).filter(|it| *it != index)?,
-                        (_, TypeData::Enum(it)) => it.fixed.underlying_type.get(),
+                        (_, TypeData::Enum(it)) => {
+                            way.enumerated = true;
+                            it.fixed.underlying_type.get()
+                        }
                         (_, TypeData::Struct(it)) => {
                             self.enter_member(it.fixed.field_list.get(), &mut way, steps)?
                         }

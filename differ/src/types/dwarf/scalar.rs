@@ -69,6 +69,7 @@ impl DwarfTypes {
                     .definition(it.name.as_deref()?)
                     .filter(|it| *it != index)?,
                 DwarfType::Definition(it) if it.tag == gimli::DW_TAG_enumeration_type.0 => {
+                    way.enumerated = true;
                     return way.end(u32::try_from(it.size?).ok()?, Form::Unsigned);
                 }
                 DwarfType::Definition(it) => self.enter_member(it, &mut way, steps)?,

@@ -78,7 +78,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
 /// A variable that may be one of the other image that has its name, and would lose what it holds.
 fn doubtful<S: Side>(symbol: &DataSymbol<S>, evidence: String) -> Refusal {
     let shown = symbol.display();
-    let message = format!("{shown} has namesakes that could not be told apart");
+    let message =
+        format!("nothing tells which variable of its name in the other image {shown} is, if any");
     Refusal::new("HP028", &*symbol.name, message, evidence)
 }
 

@@ -10,6 +10,7 @@
 //! | name | name and type, where the two may be one and the same |
 //! | order | home and type, position among namesakes in inner blocks |
 //! | reached | name and type, and which of its namesakes paired functions reach |
+//! | retyped | name that each image has once, and that paired functions reach, of link-time optimisation |
 
 mod keys;
 mod led;
@@ -94,6 +95,7 @@ pub(super) fn pair_data(
     by_name(&mut paired, &b, &f, |it| Some(it.to_owned()));
     by_name(&mut paired, &b, &f, without_generated_parts);
     reached::pair_reached(&mut paired, &b, &f, bodies);
+    reached::pair_retyped(&mut paired, &b, &f, bodies);
     PairedData {
         doubtful: doubtful(&paired, &b, &f),
         homes: (b.homes.into_names(), f.homes.into_names()),

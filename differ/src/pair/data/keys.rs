@@ -57,6 +57,18 @@ impl<'a, S: Side> Keys<'a, S> {
         self.unsure[index as usize] || self.homes.of(index).is_some_and(|it| is_counted(&it.name))
     }
 
+    /// Whether only link-time optimisation makes its name unsure: nothing in it, or in that of its home, is
+    /// counted.
+    pub(super) fn is_joint(&self, index: u32) -> bool {
+        let symbol = self.symbol(index);
+        let linkage = symbol.decorated.as_deref();
+        let home = self.homes.of(index);
+        self.unsure[index as usize]
+            && !is_counted(&symbol.name)
+            && !linkage.is_some_and(is_position_in_linkage)
+            && !home.is_some_and(|it| is_counted(&it.name))
+    }
+
     pub(super) fn short_compiland(&self, index: u32) -> &'a str {
         let id = self.symbol(index).compiland;
         let compiland = id.and_then(|id| self.image.compilands.get(id.index()));

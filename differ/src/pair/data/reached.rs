@@ -4,6 +4,9 @@
 //! of all sources, and nothing is left to tell them apart but who uses them. Functions that were
 //! paired say which is which: what one reaches first of such variables is what its partner reaches
 //! first. They have to agree about it. Whose code did not change its form speaks first.
+//!
+//! One type for another tells two variables apart as well as two names do, unless each image has one
+//! variable of the name and no more: then it is the same one of another type, where functions agree.
 
 use std::borrow::Cow;
 
@@ -37,11 +40,58 @@ pub(super) fn pair_reached(
         }
     }
     // The order of groups does not show: each stands alone.
-    groups.retain(|_, (bases, fixeds)| !bases.is_empty() && !fixeds.is_empty());
+    let groups: Vec<Group> = groups.into_values().collect();
+    if let Some((votes, seen)) = pair_groups(paired, (b, f), bodies, groups) {
+        pair_unreached(paired, (b, f), &votes, &seen);
+    }
+}
+
+/// Pairs variables of link-time optimisation that have another type, by who reaches them, where each image
+/// has one variable of the name.
+pub(super) fn pair_retyped(
+    paired: &mut Paired,
+    b: &Keys<'_, Base>,
+    f: &Keys<'_, Fixed>,
+    bodies: &[(FunctionId<Base>, FunctionId<Fixed>, Tier)],
+) {
+    let mut groups: FxHashMap<Cow<'_, str>, Group> = FxHashMap::default();
+    for index in unpaired(&paired.0).filter(|it| b.is_joint(*it)) {
+        groups.entry(b.lasting_name(index)).or_default();
+    }
     if groups.is_empty() {
         return;
     }
-    let numbered = || (0_u32..).zip(groups.values());
+    for index in 0..u32::try_from(paired.0.len()).unwrap_or(u32::MAX) {
+        if let Some(group) = groups.get_mut(&b.lasting_name(index)) {
+            group.0.push(index);
+        }
+    }
+    for index in 0..u32::try_from(paired.1.len()).unwrap_or(u32::MAX) {
+        if let Some(group) = groups.get_mut(&f.lasting_name(index)) {
+            group.1.push(index);
+        }
+    }
+    // The order of groups does not show: each stands alone.
+    let groups = groups.into_values().filter(|(bases, fixeds)| {
+        let is_open = |index: &u32| paired.1[*index as usize].is_none() && f.is_joint(*index);
+        bases.len() == 1 && fixeds.len() == 1 && fixeds.iter().all(is_open)
+    });
+    let groups: Vec<Group> = groups.collect();
+    pair_groups(paired, (b, f), bodies, groups);
+}
+
+/// Pairs the members of each group by who reaches them; what was said of them, and what is reached at all.
+fn pair_groups(
+    paired: &mut Paired,
+    (b, f): (&Keys<'_, Base>, &Keys<'_, Fixed>),
+    bodies: &[(FunctionId<Base>, FunctionId<Fixed>, Tier)],
+    mut groups: Vec<Group>,
+) -> Option<(Votes, Reached)> {
+    groups.retain(|(bases, fixeds)| !bases.is_empty() && !fixeds.is_empty());
+    if groups.is_empty() {
+        return None;
+    }
+    let numbered = || (0_u32..).zip(&groups);
     let bases = numbered().flat_map(|(group, it)| it.0.iter().map(move |index| (*index, group)));
     let fixeds = numbered().flat_map(|(group, it)| it.1.iter().map(move |index| (*index, group)));
     let bases = Namesakes::new(bases.map(|it| namesake(b, it)));
@@ -75,7 +125,7 @@ pub(super) fn pair_reached(
             }
         }
     }
-    pair_unreached(paired, (b, f), &of_all, &seen);
+    Some((of_all, seen))
 }
 
 /// What paired functions reach, whether or not they say what it is.

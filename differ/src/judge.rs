@@ -2,6 +2,7 @@
 //! so that no refusal hides another.
 
 mod beside;
+mod confined;
 mod data;
 mod destructors;
 mod entry;

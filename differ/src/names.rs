@@ -2,6 +2,7 @@
 
 mod positions;
 mod readable;
+mod scopes;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,6 +13,7 @@ pub(crate) use positions::{
     is_of_lambda, is_position, is_position_in_linkage, of_function as positions,
 };
 pub use readable::{display, display_data};
+pub(crate) use scopes::{Functions, function_around};
 
 /// Whether the linkage name `decorated` stands for the procedure record's name `name`, which has
 /// its scopes but no types.

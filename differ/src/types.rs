@@ -7,6 +7,7 @@
 
 pub(crate) mod dwarf;
 mod layout;
+mod marks;
 mod members;
 mod reach;
 mod scalar;
@@ -22,6 +23,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
+pub(crate) use marks::Marks;
 pub(crate) use members::VirtualFunction;
 pub(crate) use scalar::{Form, Scalar, Steps};
 pub use source::Types;

@@ -276,8 +276,15 @@ rules! {
              its parameters, variables, calls and data, the finding is a warning: a cast leaves no \
              record. So it is where it uses another type made by the same template, where no \
              record tells of types at all, and where enumerators got other numbers that programs \
-             keep in plain integers."
-        do "Keep the type, and put what is new elsewhere."
+             keep in plain integers. A warning, too, are closures, lambdas and structures that are \
+             declared in one changed function, where the symbols of both sides show that nothing \
+             else works on them: no other function, variable or type has them or leads to them, \
+             and so does no type descriptor, vtable or pointer. Calls from before the patch go on \
+             with old code and old objects. What symbols do not show: the function may itself copy \
+             such an object as bytes to where they outlive the call, or take some memory for one \
+             by a cast to a reference, and find an old one there."
+        do "Keep the type, and put what is new elsewhere. Of a type of one function make sure that \
+            no bytes of it outlive a call."
         example "A field is added in the middle of a struct: objects that exist have no room for \
              it."
     "HP032" Note "global new or gone"

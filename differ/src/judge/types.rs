@@ -7,6 +7,7 @@ use hpbuild_metadata::{FunctionId, Side};
 use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
+use super::confined::{self, Changed};
 use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image};
 use crate::meaning::{Target, resolve};
@@ -21,6 +22,9 @@ type Defined<'a> = (&'a Types, &'a [Named]);
 
 /// What differs in a type: a rule, what to say, and what shows it.
 pub(super) type Finding = (&'static str, &'static str, String);
+
+/// What differs where members do.
+const LAYOUT: &str = "the layout";
 
 /// Types of the same name that differ: refused where a changed function uses the type, a warning
 /// where none is known to. A use by a cast alone leaves no trace.
@@ -71,25 +75,57 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         let sides = ((base, &before[..]), (fixed, &after[..]));
         replaced(sides, lost.copied(), gained.copied(), refusals);
     }
+    let local = local((&before, &after), &found, touched.as_ref());
+    let local = confined::judge(case, &local);
     for (name, index, found) in found {
         let is_touched = touched
             .as_ref()
             .is_none_or(|(before, after)| before.contains(&name) || after.contains(&name));
+        let function = local.get(&name);
         for (code, what, evidence) in found {
             let (name, shown) = names(base, &name, index);
-            let message = match is_touched {
-                true => format!("{what} of {shown} changed"),
-                false => {
+            let message = match (is_touched, function) {
+                (true, None) => format!("{what} of {shown} changed"),
+                (true, Some(function)) => format!(
+                    "{what} of {shown} changed; only calls of {function} are known to have such \
+                     objects, and bytes of them that it copied elsewhere have the old layout"
+                ),
+                (false, _) => {
                     format!("{what} of {shown} changed; no changed function is known to use it")
                 }
             };
             let mut refusal = Refusal::new(code, name, message, evidence);
-            if !is_touched {
+            if !is_touched || function.is_some() {
                 refusal.severity = Severity::Warn;
             }
             refusals.push(refusal);
         }
     }
+}
+
+/// Of the types that differ those that would be refused for their layout alone, with all definitions.
+fn local<'a>(
+    (before, after): (&[Named], &[Named]),
+    found: &'a [(String, u32, Vec<Finding>)],
+    touched: Option<&(FxHashSet<String>, FxHashSet<String>)>,
+) -> Vec<Changed<'a>> {
+    let Some((of_base, of_fixed)) = touched else {
+        return Vec::new();
+    };
+    let all = |list: &[Named], name: &str| -> Vec<u32> {
+        let start = list.partition_point(|(other, _)| other.as_str() < name);
+        let own = list[start..].iter().take_while(|(other, _)| other == name);
+        own.map(|(_, index)| *index).collect()
+    };
+    let is_layout = |found: &[Finding]| matches!(found, [(_, what, _)] if *what == LAYOUT);
+    let used = |name: &String| of_base.contains(name) || of_fixed.contains(name);
+    let found = found.iter().filter(|it| is_layout(&it.2) && used(&it.0));
+    let found = found.map(|(name, ..)| Changed {
+        name,
+        before: all(before, name),
+        after: all(after, name),
+    });
+    found.collect()
 }
 
 /// The names that only the first of two lists of definitions has.
@@ -201,7 +237,7 @@ fn made_by(shown: &str) -> Option<&str> {
 
 /// The function whose variables a catch, finally or cleanup block works on, by the name that MSVC
 /// gives to the block: "`function'::`1'::dtor$0".
-fn parent(name: &str) -> Option<&str> {
+pub(super) fn parent(name: &str) -> Option<&str> {
     const BLOCKS: [&str; 4] = ["catch$", "dtor$", "filt$", "fin$"];
     let (parent, rest) = name.strip_prefix('`')?.rsplit_once("'::`")?;
     let (_, block) = rest.split_once("'::")?;
@@ -343,7 +379,7 @@ pub(super) fn findings((base, b): (&Types, u32), (fixed, f): (&Types, u32)) -> V
         let sizes = (before != after).then(|| format!("{before} bytes before, {after} after"));
         let part = difference(&base.parts(b), &fixed.parts(f));
         let evidence: Vec<String> = part.into_iter().chain(sizes).collect();
-        found.push(("HP031", "the layout", evidence.join("; ")));
+        found.push(("HP031", LAYOUT, evidence.join("; ")));
     }
     // A further value is none that unchanged code knows, and another name means nothing to it.
     let values = fixed.enumerators(f);

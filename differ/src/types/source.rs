@@ -7,8 +7,9 @@ use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
 use super::sources::Sources;
-use super::{CodeViewTypes, Part, Scalar, Steps, VirtualFunction};
+use super::{CodeViewTypes, Marks, Part, Scalar, Steps, VirtualFunction};
 use crate::image::Mention;
+use crate::names::Functions;
 
 /// The types of one image. Indexes mean nothing in another image, and 0 is none.
 #[derive(Debug)]
@@ -206,6 +207,31 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.udt_of(index),
             Source::Dwarf(types) => types.udt_of(index),
+        }
+    }
+
+    /// Which types have to do with these functions; `None` where names do not tell, as they do not in
+    /// DWARF.
+    pub(crate) fn marks(&self, functions: &Functions<'_>) -> Option<Marks> {
+        match &self.0 {
+            Source::CodeView(types) => Some(types.marks(functions)),
+            Source::Dwarf(_) => None,
+        }
+    }
+
+    /// The plain and the unique name of a structure or union, where its scopes are part of them.
+    pub(crate) fn names_of(&self, index: u32) -> Option<(String, Option<String>)> {
+        match &self.0 {
+            Source::CodeView(types) => types.names_of(index),
+            Source::Dwarf(_) => None,
+        }
+    }
+
+    /// Whether values of this type are pointers or references, as far as the records tell.
+    pub(crate) fn is_pointer(&self, index: u32) -> bool {
+        match &self.0 {
+            Source::CodeView(types) => types.is_pointer(index),
+            Source::Dwarf(_) => false,
         }
     }
 }

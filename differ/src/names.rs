@@ -272,6 +272,16 @@ pub(crate) fn without_generated_parts(name: &str) -> Option<String> {
     (stable != name).then_some(stable)
 }
 
+/// The name of a constructor of clang's for a lambda, which has its number and its place
+/// (``f::<lambda_1>::`lambda at FILE:12:3'``), without the number; `None` for any other name.
+pub(crate) fn without_position_beside_place(name: &str) -> Option<String> {
+    let (function, _) = name.strip_suffix('\'')?.rsplit_once(">::`lambda at ")?;
+    let (function, number) = function.rsplit_once("<lambda_")?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let place = &name[function.len() + "<lambda_".len() + number.len()..];
+    (is_number && source_places(place).len() == 1).then(|| format!("{function}<lambda_{place}"))
+}
+
 /// Whether this is what compilers write where a structure, union or enumeration has no name: clang
 /// `<unnamed-tag>`, Microsoft's `<unnamed-type-MEMBER>`, `<anonymous-tag>` and the like. What stands
 /// in it counts the types of a source, if anything. Type arguments are not looked at.
@@ -305,7 +315,7 @@ const SOURCE_PLACE: &str = " at ";
 const MAX_LINE_DIGITS: usize = 10;
 
 /// Line and column behind the names of sources: `:12:3` at the end of a word in quotes.
-fn source_places(name: &str) -> Vec<Range<usize>> {
+pub(crate) fn source_places(name: &str) -> Vec<Range<usize>> {
     let mut end = 0;
     let find = |(at, mark): (usize, &str)| {
         let start = at + mark.len();

@@ -4,7 +4,8 @@
 //! follow (several names may share one body where the linker folded). Tiers run from sure to
 //! likely. In each tier a key that occurs once among the unpaired of both sides makes a pair; a
 //! key that occurs more often makes none, and is left to the next tier, which looks at more. What
-//! is left at the end is unmatched and reported as such: a guess would be worse.
+//! is left at the end is unmatched and reported as such: a guess would be worse. Names that are places
+//! in sources are held against each other before: see [`sites`].
 //!
 //! | tier | key |
 //! |---|---|
@@ -15,6 +16,7 @@
 //! | name-content | name that counts lambdas or closures, and meaning of the body |
 //! | generated | name without the parts a compiler numbers or hashes, and compiland |
 //! | funclet | the function it belongs to, and what it does for it |
+//! | name-content | name and compiland, and meaning of the body |
 //! | name-content | name, without those parts, and meaning of the body |
 //! | order | name, without those parts, compiland, and the number in it or the position among its namesakes, where both sides have as many and a compiler made the names, or where all do the same |
 //! | callers | name and type of static functions, and which of its namesakes paired functions call |
@@ -29,6 +31,7 @@ mod keys;
 mod lambdas;
 mod once;
 mod places;
+mod sites;
 mod tiers;
 mod votes;
 
@@ -224,6 +227,8 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let mut pairs = Pairs::new(base.procedures.len(), fixed.procedures.len());
     let b = Names::new(base, &base_owners);
     let f = Names::new(fixed, &fixed_owners);
+    let renamed = sites::renamed(&b, &f);
+    let f = f.renamed(&renamed);
 
     pairs.tier(Tier::Decorated, |i| b.decorated(i), |i| f.decorated(i));
     pairs.tier(
@@ -262,6 +267,12 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
         |i| f.numbered(i, contents.fixed(f.owners[i as usize])),
     );
     let by_name = |name, content: Option<u64>| content.map(|content| (name, content));
+    // Destructors of one class may have one name and type.
+    pairs.tier(
+        Tier::NameContent,
+        |i| b.at_content(i, contents.deep_base(b.owners[i as usize])),
+        |i| f.at_content(i, contents.deep_fixed(f.owners[i as usize])),
+    );
     pairs.tier(
         Tier::NameContent,
         |i| by_name(b.stable_name(i), contents.deep_base(b.owners[i as usize])),

@@ -71,6 +71,37 @@ impl Contents {
         }
     }
 
+    /// Those of these procedures' bodies, and of bodies whose names count lambdas or closures.
+    pub(super) fn of(
+        b: &Names<'_, Base>,
+        bases: &[u32],
+        f: &Names<'_, Fixed>,
+        fixeds: &[u32],
+    ) -> Self {
+        fn of<S: Side>(names: &Names<'_, S>, own: &[u32]) -> FxHashMap<FunctionId<S>, Content> {
+            let all = 0..u32::try_from(names.owners.len()).unwrap_or(u32::MAX);
+            let counted = all.filter(|index| names.is_counted(*index));
+            let both = own.iter().copied().chain(counted);
+            meanings(
+                names.image,
+                both.map(|it| names.owners[it as usize]).collect(),
+            )
+        }
+        Self {
+            base: of(b, bases),
+            fixed: of(f, fixeds),
+        }
+    }
+
+    /// As [`Contents::deep_base`], and with what constants without a name hold.
+    pub(super) fn both_of_base(&self, id: FunctionId<Base>) -> Option<(u64, u64)> {
+        self.base.get(&id).map(|it| (it.deep, it.whole))
+    }
+
+    pub(super) fn both_of_fixed(&self, id: FunctionId<Fixed>) -> Option<(u64, u64)> {
+        self.fixed.get(&id).map(|it| (it.deep, it.whole))
+    }
+
     pub(super) fn base(&self, id: FunctionId<Base>) -> Option<u64> {
         self.base.get(&id).map(|it| it.by_names)
     }

@@ -9,6 +9,7 @@ use crate::image::{Function, Image, Procedure};
 use crate::names::{self, Marks};
 
 use super::places::Places;
+use super::sites::Renamed;
 
 /// `CV_CFL_CXX`; C is the only language with a lower number.
 const CXX: u8 = 1;
@@ -20,6 +21,8 @@ pub(super) struct Names<'a, S: Side> {
     pub(super) owners: &'a [FunctionId<S>],
     /// For each procedure what its name holds: every tier asks.
     marks: Vec<Marks>,
+    /// Names that are written with the places of the other side.
+    renamed: Option<&'a Renamed>,
     places: Places<'a, S>,
 }
 
@@ -30,6 +33,7 @@ impl<'a, S: Side> Names<'a, S> {
             image,
             owners,
             marks: marks.map(marks_of).collect(),
+            renamed: None,
             places: Places::new(image),
         }
     }
@@ -46,8 +50,23 @@ impl<'a, S: Side> Names<'a, S> {
         self.image.function(self.owners[index as usize])
     }
 
+    /// The same with other names.
+    pub(super) fn renamed(self, renamed: &'a Renamed) -> Self {
+        Self {
+            renamed: Some(renamed),
+            ..self
+        }
+    }
+
     pub(super) fn name(&self, index: u32) -> &'a str {
-        &self.procedure(index).name
+        let renamed = self.renamed.filter(|_| !self.is_plain(index));
+        let renamed = renamed.and_then(|names| names.get(&index));
+        renamed.unwrap_or(&self.procedure(index).name)
+    }
+
+    /// Whether the name has nothing that another build may have otherwise.
+    pub(super) fn is_plain(&self, index: u32) -> bool {
+        self.marks(index).is_plain
     }
 
     /// Whether the name counts lambdas or closures.
@@ -76,7 +95,16 @@ impl<'a, S: Side> Names<'a, S> {
         let linkage = names::without_rust_hash(linkage.unwrap_or_default());
         content
             .filter(|_| self.is_counted(index))
-            .map(|content| (self.name_without_impls(index), linkage, content))
+            .map(|content| (self.counted_name(index), linkage, content))
+    }
+
+    /// The name without the numbers of `impl` blocks; that of a lambda which has its place as well, without
+    /// its number.
+    fn counted_name(&self, index: u32) -> Cow<'a, str> {
+        match names::without_position_beside_place(self.name(index)) {
+            Some(placed) => placed.into(),
+            None => self.name_without_impls(index),
+        }
     }
 
     /// The name without the numbers of `impl` blocks.
@@ -143,6 +171,16 @@ impl<'a, S: Side> Names<'a, S> {
 
     pub(super) fn in_compiland(&self, index: u32) -> Option<(&'a str, &str)> {
         Some((self.lasting_name(index)?, self.place(index)?))
+    }
+
+    /// As [`Names::in_compiland`], with the meaning of the body.
+    pub(super) fn at_content(
+        &self,
+        index: u32,
+        content: Option<u64>,
+    ) -> Option<(&'a str, &str, u64)> {
+        let (name, place) = self.in_compiland(index)?;
+        Some((name, place, content?))
     }
 
     /// As [`Names::in_compiland`], where other compilands have the same short name.

@@ -1,0 +1,279 @@
+//! Places in sources as names: what clang calls a lambda without another name, and what is made of it.
+//!
+//! ```text
+//! base     set<`lambda at a.cpp:11:14'>   v + h.v      set<`lambda at a.cpp:12:14'>   v * h.v
+//! fixed    set<`lambda at a.cpp:11:14'>   v - h.v      set<`lambda at a.cpp:12:14'>   v + h.v     ..13:14
+//! ```
+//!
+//! A line more in front gives each lambda another place, and one lambda more the place of the next: a patch
+//! that believed such names would send objects of the process to code that is not theirs. So the places of
+//! both sides are held against each other before any name is: by what the functions do that have a place in
+//! their names, in the order of the places; what is left between two such is the same one, changed, where
+//! both sides have as many. The fixed image's names are then written with the places of the base, and those
+//! that have none there, with places that no source has.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+
+use hpbuild_metadata::{Base, Fixed, Side};
+use rustc_hash::{FxHashMap, FxHasher};
+use similar::{Algorithm, DiffOp, capture_diff_slices};
+
+use super::content::Contents;
+use super::keys::Names;
+use crate::names::source_places;
+
+/// Of more places of one file, on both sides together, nothing but what occurs once is looked for.
+const MOST: usize = 1 << 12;
+
+/// Line and column.
+type Place = (u32, u32);
+
+/// What is done at a place, as numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Done {
+    /// By code, and by what it calls.
+    by_code: u64,
+    /// By constants without a name, too. Without a section for each, these may be joined with others.
+    whole: u64,
+}
+
+/// For each file its places, and for each what is done at it.
+type Sites<'a> = BTreeMap<&'a str, BTreeMap<Place, Done>>;
+
+/// Names of procedures of the fixed image with the places of the base, by index.
+pub(super) type Renamed = FxHashMap<u32, Box<str>>;
+
+/// The names of the fixed image that have places in them, as the base would have them.
+pub(super) fn renamed(b: &Names<'_, Base>, f: &Names<'_, Fixed>) -> Renamed {
+    let (before, after) = (placed(b), placed(f));
+    if before.is_empty() || after.is_empty() {
+        return Renamed::default();
+    }
+    let contents = Contents::of(b, &before, f, &after);
+    let content = |index: u32| contents.both_of_base(b.owners[index as usize]);
+    let bases = sites(b, &before, content);
+    let content = |index: u32| contents.both_of_fixed(f.owners[index as usize]);
+    let fixeds = sites(f, &after, content);
+    let mut partners: FxHashMap<(&str, Place), Place> = FxHashMap::default();
+    for (file, fixeds) in &fixeds {
+        let none = BTreeMap::new();
+        let bases = bases.get(file).unwrap_or(&none);
+        // No source has a line 0.
+        let mut next = (1..).map(|column| (0, column));
+        let pairs = pairs(bases, fixeds);
+        for place in fixeds.keys() {
+            let partner = pairs.get(place).copied().or_else(|| next.next());
+            partners.insert((file, *place), partner.unwrap_or_default());
+        }
+    }
+    let names = after.iter().filter_map(|index| {
+        let name = with_places(f.name(*index), &partners)?;
+        Some((*index, name.into()))
+    });
+    names.collect()
+}
+
+/// The procedures whose names have places in them.
+fn placed<S: Side>(names: &Names<'_, S>) -> Vec<u32> {
+    let all = 0..u32::try_from(names.owners.len()).unwrap_or(u32::MAX);
+    let is_placed = |index: &u32| !names.is_plain(*index) && !places(names.name(*index)).is_empty();
+    all.filter(is_placed).collect()
+}
+
+/// The places in a name: file, line and column, and where in the name the latter two stand.
+fn places(name: &str) -> Vec<(&str, Place, std::ops::Range<usize>)> {
+    let mut parts = source_places(name);
+    // Of several marks in one word each has the place at its end.
+    parts.dedup();
+    let place = |part: std::ops::Range<usize>| {
+        let (line, column) = name[part.clone()].strip_prefix(':')?.split_once(':')?;
+        let start = name[..part.start].rfind(" at ")? + " at ".len();
+        let place = (line.parse().ok()?, column.parse().ok()?);
+        Some((&name[start..part.start], place, part))
+    };
+    parts.into_iter().filter_map(place).collect()
+}
+
+/// What is done at each place: by the functions that have it in their names and no other.
+fn sites<'a, S: Side>(
+    names: &Names<'a, S>,
+    placed: &[u32],
+    content: impl Fn(u32) -> Option<(u64, u64)>,
+) -> Sites<'a> {
+    let mut found: BTreeMap<&str, BTreeMap<Place, BTreeSet<Named<'_>>>> = BTreeMap::new();
+    for index in placed {
+        let places = places(names.name(*index));
+        let is_one = places
+            .windows(2)
+            .all(|it| (it[0].0, it[0].1) == (it[1].0, it[1].1));
+        for (file, place, _) in places {
+            let done = found.entry(file).or_default().entry(place).or_default();
+            if is_one {
+                done.insert((names.stable_name(*index), content(*index)));
+            }
+        }
+    }
+    let hash = |done: &BTreeSet<Named<'_>>, is_whole: bool| {
+        let mut hasher = FxHasher::default();
+        for (name, content) in done {
+            (name, content.map(|it| (it.0, is_whole.then_some(it.1)))).hash(&mut hasher);
+        }
+        hasher.finish()
+    };
+    let done = |done: BTreeSet<Named<'_>>| Done {
+        by_code: hash(&done, false),
+        whole: hash(&done, true),
+    };
+    let files = found.into_iter().map(|(file, places)| {
+        let places = places.into_iter();
+        (file, places.map(|(place, it)| (place, done(it))).collect())
+    });
+    files.collect()
+}
+
+/// A function by its name without places, and by its meaning.
+type Named<'a> = (Cow<'a, str>, Option<(u64, u64)>);
+
+/// For places of the fixed image those of the base that are the same.
+fn pairs(bases: &BTreeMap<Place, Done>, fixeds: &BTreeMap<Place, Done>) -> BTreeMap<Place, Place> {
+    let (b, f): (Vec<_>, Vec<_>) = (
+        bases.iter().map(|(place, done)| (*place, *done)).collect(),
+        fixeds.iter().map(|(place, done)| (*place, *done)).collect(),
+    );
+    let done = |all: &[(Place, Done)]| all.iter().map(|it| it.1).collect::<Vec<_>>();
+    let ops = match b.len() + f.len() <= MOST {
+        true => capture_diff_slices(Algorithm::Myers, &done(&b), &done(&f)),
+        false => Vec::new(),
+    };
+    let mut found = BTreeMap::new();
+    let mut gaps = Vec::new();
+    for op in ops {
+        let (old, new) = (&b[op.old_range()], &f[op.new_range()]);
+        match op {
+            DiffOp::Equal { .. } => {
+                let both = old.iter().zip(new);
+                found.extend(both.map(|(old, new)| (new.0, old.0)));
+            }
+            _ => gaps.push((old, new)),
+        }
+    }
+    // What moved is the same where only one on each side does that.
+    add_unique(&mut found, (&b, &f), |done| *done);
+    for (old, new) in gaps {
+        add_unique(&mut found, (old, new), |done| done.by_code);
+        let (old, new) = left(&found, (old, new));
+        if old.len() == new.len() {
+            found.extend(new.into_iter().zip(old).map(|(new, old)| (new.0, old.0)));
+        }
+    }
+    found
+}
+
+/// Places with what is done there.
+type Doing = (Place, Done);
+
+/// Those without a partner.
+fn left(found: &BTreeMap<Place, Place>, (b, f): (&[Doing], &[Doing])) -> (Vec<Doing>, Vec<Doing>) {
+    let known: BTreeSet<Place> = found.values().copied().collect();
+    let old = b.iter().filter(|it| !known.contains(&it.0));
+    let new = f.iter().filter(|it| !found.contains_key(&it.0));
+    (old.copied().collect(), new.copied().collect())
+}
+
+/// Pairs those of which each side has one alone.
+fn add_unique<K: Hash + Eq>(
+    found: &mut BTreeMap<Place, Place>,
+    sides: (&[Doing], &[Doing]),
+    key: impl Fn(&Done) -> K,
+) {
+    let (old, new) = left(found, sides);
+    let mut once: FxHashMap<K, (Vec<Place>, Vec<Place>)> = FxHashMap::default();
+    for (place, done) in old {
+        once.entry(key(&done)).or_default().0.push(place);
+    }
+    for (place, done) in new {
+        if let Some(known) = once.get_mut(&key(&done)) {
+            known.1.push(place);
+        }
+    }
+    let alone = once.into_values();
+    found.extend(alone.filter_map(|(old, new)| match (&*old, &*new) {
+        ([old], [new]) => Some((*new, *old)),
+        _ => None,
+    }));
+}
+
+/// A name with other places in it; `None` where they are the same.
+fn with_places(name: &str, partners: &FxHashMap<(&str, Place), Place>) -> Option<String> {
+    let mut renamed = String::with_capacity(name.len());
+    let mut end = 0;
+    for (file, place, part) in places(name) {
+        let (line, column) = partners.get(&(file, place)).copied()?;
+        renamed.push_str(name.get(end..part.start)?);
+        renamed.push_str(&format!(":{line}:{column}"));
+        end = part.end;
+    }
+    renamed.push_str(&name[end..]);
+    (renamed != name).then_some(renamed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Done, Place, pairs, places};
+
+    fn done(all: &[(u32, u64)]) -> BTreeMap<Place, Done> {
+        let done = |number: u64| Done {
+            by_code: number % 10,
+            whole: number,
+        };
+        let all = all.iter();
+        all.map(|(line, number)| ((*line, 14), done(*number)))
+            .collect()
+    }
+
+    #[test]
+    fn places_in_names() {
+        let name = "f<`lambda at C:\\s\\a.cpp:1:2',(unnamed struct at x.h:10:3)>::g";
+        let found = places(name);
+        assert_eq!((found[0].0, found[0].1), ("C:\\s\\a.cpp", (1, 2)));
+        assert_eq!((found[1].0, found[1].1), ("x.h", (10, 3)));
+        assert_eq!(&name[found[1].2.clone()], ":10:3");
+        assert_eq!(
+            places("f<`lambda at C:\\look at this\\a.cpp:1:2'>").len(),
+            1
+        );
+        assert!(places("f at 1:2").is_empty());
+    }
+
+    #[test]
+    fn lambdas_keep_their_order() {
+        let lines = |base: &[(u32, u64)], fixed: &[(u32, u64)]| {
+            let found = pairs(&done(base), &done(fixed)).into_iter();
+            found.map(|(new, old)| (old.0, new.0)).collect::<Vec<_>>()
+        };
+        // One more in front takes the place of the next.
+        let base = [(11, 1), (12, 2)];
+        assert_eq!(
+            lines(&base, &[(11, 3), (12, 1), (13, 2)]),
+            [(11, 12), (12, 13)]
+        );
+        // One changed, and another one came behind.
+        assert_eq!(
+            lines(&base, &[(11, 3), (12, 2), (17, 4)]),
+            [(11, 11), (12, 12)]
+        );
+        // One changed, and another one came beside it: nobody knows which is which.
+        assert_eq!(lines(&base, &[(11, 3), (12, 4), (13, 2)]), [(12, 13)]);
+        // Code tells which is which, though a constant beside it differs.
+        assert_eq!(
+            lines(&base, &[(11, 3), (12, 21), (13, 2)]),
+            [(11, 12), (12, 13)]
+        );
+        // Two changed places.
+        assert_eq!(lines(&base, &[(11, 2), (12, 1)]), [(12, 11), (11, 12)]);
+    }
+}

@@ -4,8 +4,8 @@
 //! follow (several names may share one body where the linker folded). Tiers run from sure to
 //! likely. In each tier a key that occurs once among the unpaired of both sides makes a pair; a
 //! key that occurs more often makes none, and is left to the next tier, which looks at more. What
-//! is left at the end is unmatched and reported as such: a guess would be worse. Names that are places
-//! in sources are held against each other before: see [`sites`].
+//! is left at the end is unmatched and reported as such: a guess would be worse. Names that are
+//! places in sources are held against each other before: see `pair/sites.rs`.
 //!
 //! | tier | key |
 //! |---|---|

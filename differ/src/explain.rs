@@ -337,7 +337,7 @@ pub(crate) fn name_at<S: Side>(image: &Image<S>, rva: Rva<S>, width: u16) -> Opt
             let symbol = display_data(&import.symbol.to_string());
             format!("{}!{symbol}", import.dll)
         }
-        Target::ImageBase => "__ImageBase".into(),
+        Target::ImageBase(offset) => with_offset("__ImageBase".into(), offset),
         Target::JumpTable(_) => "jump table".into(),
         Target::Anonymous(rva) => return text::constant(image, rva, width),
         Target::Outside => return None,

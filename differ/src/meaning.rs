@@ -70,8 +70,8 @@ pub enum Target<S: Side> {
     },
     /// A slot of the import address table: an index of `pe.imports`.
     Import(usize),
-    /// The image base itself.
-    ImageBase,
+    /// A place in the DOS header, by bytes from the image base: what an image knows of itself.
+    ImageBase(u32),
     /// A jump table: an index of [`Image::switch_tables`].
     JumpTable(usize),
     /// A place in a section without a name.
@@ -79,6 +79,9 @@ pub enum Target<S: Side> {
     /// No place in any section.
     Outside,
 }
+
+/// Size of `IMAGE_DOS_HEADER` (PE format), the only header that always stands at the same place.
+const DOS_HEADER: u32 = 64;
 
 /// What stands at `rva`.
 pub fn resolve<S: Side>(image: &Image<S>, rva: Rva<S>) -> Target<S> {
@@ -97,8 +100,8 @@ fn resolve_in<S: Side>(
     rva: Rva<S>,
     (functions, data, tables): (Range<usize>, Range<usize>, Range<usize>),
 ) -> Target<S> {
-    if rva.get() == 0 {
-        return Target::ImageBase;
+    if rva.get() < DOS_HEADER {
+        return Target::ImageBase(rva.get());
     }
     let Some(section) = image.pe.section_at(rva) else {
         // The name of the end of a list may stand right behind its section.
@@ -290,7 +293,7 @@ impl<'a> Comparer<'a> {
                 let (b, f) = (&self.base.pe.imports[b], &self.fixed.pe.imports[f]);
                 same_if(same_import(b, f), Difference::Call)
             }
-            (Target::ImageBase, Target::ImageBase) => Meaning::Same,
+            (Target::ImageBase(b), Target::ImageBase(f)) => same_if(b == f, Difference::Data),
             (Target::Outside, Target::Outside) => {
                 same_if(base.get() == fixed.get(), Difference::Data)
             }

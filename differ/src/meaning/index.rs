@@ -57,7 +57,8 @@ fn is_meant<S: Side>(image: &Image<S>, function: FunctionId<S>, rva: Rva<S>) -> 
         // Tables of the function itself.
         Target::Function { id, .. } => id == function,
         Target::Anonymous(_) | Target::Outside => false,
-        Target::Import(_) | Target::ImageBase | Target::JumpTable(_) => true,
+        Target::ImageBase(offset) => offset == 0,
+        Target::Import(_) | Target::JumpTable(_) => true,
     }
 }
 

@@ -192,7 +192,12 @@ impl Extraction<'_> {
                     format!("import {} of {}", import.symbol, import.dll),
                 )
             }),
-            Meaning::ImageBase => Ok(operand.image_base),
+            Meaning::ImageBase(0) => Ok(operand.image_base),
+            Meaning::ImageBase(offset)
+                if !matches!(operand.reference.field, Field::ImageRelative { .. }) =>
+            {
+                Ok(Target::Base(Rva::new(offset)))
+            }
             Meaning::JumpTable(index) => {
                 let table = &image.switch_tables[index];
                 let size = u32::from(table.entry.size).checked_mul(table.count);
@@ -203,7 +208,7 @@ impl Extraction<'_> {
                 )))
             }
             Meaning::Anonymous(rva) => self.anonymous_target(rva, kind),
-            Meaning::Outside => Err((
+            Meaning::ImageBase(_) | Meaning::Outside => Err((
                 Code::NotUnderstood,
                 "an address outside every section".into(),
             )),

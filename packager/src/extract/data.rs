@@ -265,7 +265,7 @@ impl Extraction<'_> {
                 self.data_target(id, offset, ReferenceKind::Address, false)
             }
             Meaning::Anonymous(rva) => self.anonymous_target(rva, ReferenceKind::Address),
-            Meaning::ImageBase => Ok(Target::Base(Rva::new(0))),
+            Meaning::ImageBase(offset) => Ok(Target::Base(Rva::new(offset))),
             Meaning::Import(index) => match self.import(index) {
                 Some(Target::Import(index)) => Ok(Target::Base(self.imports[index as usize].slot)),
                 _ => Err((

@@ -164,7 +164,7 @@ impl Extraction<'_> {
                 Some(base) => is_read_only(&self.diff.fixed, rva) && !self.comparer.data_same(base),
                 None => true,
             },
-            Meaning::Import(_) | Meaning::ImageBase | Meaning::Outside => false,
+            Meaning::Import(_) | Meaning::ImageBase(_) | Meaning::Outside => false,
         }
     }
 }

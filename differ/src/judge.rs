@@ -17,6 +17,7 @@ mod image;
 mod initialisers;
 mod lists;
 mod nameless;
+mod nameless_types;
 mod new_types;
 mod once;
 mod order;

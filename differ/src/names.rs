@@ -296,6 +296,12 @@ pub(crate) fn is_nameless_type(name: &str) -> bool {
     MARKS.iter().any(|mark| own.starts_with(mark))
 }
 
+/// Whether the name of a type has what compilers write in place of one anywhere, arguments of templates
+/// included: in another image it may be that of another type.
+pub(crate) fn holds_nameless_type(name: &str) -> bool {
+    name.contains("<unnamed-") || name.contains("<anonymous-")
+}
+
 /// A linkage name of rustc's older kind (`_ZN`, ..., `17h`, a hash, `E`) without the hash, which
 /// another version of the crate has otherwise; any other name as it is.
 pub(crate) fn without_rust_hash(linkage: &str) -> &str {

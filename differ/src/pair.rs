@@ -227,8 +227,9 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let mut pairs = Pairs::new(base.procedures.len(), fixed.procedures.len());
     let b = Names::new(base, &base_owners);
     let f = Names::new(fixed, &fixed_owners);
-    let renamed = sites::renamed(&b, &f);
-    let f = f.renamed(&renamed);
+    let sites = sites::find(&b, &f);
+    let b = b.without_namesakes(&sites.alone.0);
+    let f = f.renamed(&sites.renamed).without_namesakes(&sites.alone.1);
 
     pairs.tier(Tier::Decorated, |i| b.decorated(i), |i| f.decorated(i));
     pairs.tier(

@@ -20,7 +20,7 @@ use std::hash::{Hash, Hasher};
 
 use hashbrown::HashTable;
 use ms_pdb::types::fields::Field;
-use ms_pdb::types::{Leaf, TypeData, TypeIndex, TypeRecord};
+use ms_pdb::types::{Leaf, Pointer, TypeData, TypeIndex, TypeRecord};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
 pub(crate) use marks::Marks;
@@ -260,6 +260,20 @@ impl CodeViewTypes {
         }
     }
 
+    /// Whether a function takes arguments of any type behind its parameters (`T_NOTYPE` at the end of
+    /// their list).
+    pub(crate) fn is_variadic(&self, index: u32) -> bool {
+        let list = match self.data(TypeIndex(index)) {
+            Some(TypeData::Proc(it)) => it.arg_list.get(),
+            Some(TypeData::MemberFunc(it)) => it.arg_list.get(),
+            _ => return false,
+        };
+        match self.data(list) {
+            Some(TypeData::ArgList(list)) => list.args.last().is_some_and(|it| it.get().0 == 0),
+            _ => false,
+        }
+    }
+
     /// The name of a function that the item stream names, with its scope.
     pub(crate) fn item_name(&self, index: u32) -> Option<String> {
         let name = |scope: Option<String>, name: &[u8]| {
@@ -338,6 +352,15 @@ impl CodeViewTypes {
         (is_nameless && is_definition).then_some(found.0)
     }
 
+    /// Whether a structure, union or enumeration has no name, or one that holds what has none.
+    pub(crate) fn is_nameless(&self, index: u32) -> bool {
+        let name = self.name_of(TypeIndex(index));
+        name.is_some_and(|(name, _)| {
+            let name = String::from_utf8_lossy(name);
+            crate::names::is_nameless_type(&name) || crate::names::holds_nameless_type(&name)
+        })
+    }
+
     /// What a value or pointer of this type leads to, where that is a structure, union or enumeration.
     fn udt_in(&self, index: u32) -> Option<TypeIndex> {
         let mut index = TypeIndex(index);
@@ -354,6 +377,15 @@ impl CodeViewTypes {
         }
         None
     }
+}
+
+/// The class of a pointer to a member, behind the fixed part of its record (`CV_PTR_MODE_PMEM`,
+/// `CV_PTR_MODE_PMFUNC`; `cvinfo.h`).
+fn class_of_member(pointer: &Pointer<'_>) -> Option<TypeIndex> {
+    const TO_MEMBERS: [u32; 2] = [2, 3];
+    let is_to_member = TO_MEMBERS.contains(&pointer.fixed.attr().mode());
+    let class = pointer.variant.first_chunk().filter(|_| is_to_member)?;
+    Some(TypeIndex(u32::from_le_bytes(*class)))
 }
 
 /// [`definition_name`] of a record, most of which are of other kinds and are not parsed.

@@ -6,6 +6,7 @@ use rustc_hash::FxHashSet;
 use super::types::{names, touched};
 use super::{Case, Comparison};
 use crate::meaning::Comparer;
+use crate::names::holds_nameless_type;
 
 /// A layout or a value of the fixed image that the base's type of this name does not have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +34,7 @@ pub fn new_types(comparer: &Comparer<'_>, comparison: &Comparison) -> Vec<NewTyp
     let (before, after) = rayon::join(|| base.definitions(), || fixed.definitions());
     let mut found = Vec::new();
     for group in after.chunk_by(|a, b| a.0 == b.0) {
-        let Some((name, first)) = group.first().filter(|it| !it.0.contains("<unnamed-")) else {
+        let Some((name, first)) = group.first().filter(|it| !holds_nameless_type(&it.0)) else {
             continue;
         };
         let start = before.partition_point(|(other, _)| other < name);

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use hpbuild_metadata::{FunctionId, Side};
+use hpbuild_metadata::{FunctionId, Rva, Side};
 use rayon::prelude::*;
 use rustc_hash::FxHashSet;
 
 use super::confined::{self, Changed};
+use super::unknown_types::reads_nameless_pointer;
 use super::{Case, Refusal, Severity};
-use crate::image::{FunctionKind, Image};
+use crate::image::{FunctionKind, Image, Procedure};
 use crate::meaning::{Target, resolve};
-use crate::names::display_data;
+use crate::names::{display_data, holds_nameless_type};
 use crate::types::{Sources, Types, VirtualFunction, difference};
 
 /// A name of a type, and its index.
@@ -47,8 +48,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     };
     let differs = |before: &&[(String, u32)]| {
         let name = &before.first()?.0;
-        // Not a name, and so not the same type on both sides.
-        if name.contains("<unnamed-") {
+        // Not a name, and so not the same type on both sides: see `nameless_types`.
+        if holds_nameless_type(name) {
             return None;
         }
         let start = after.partition_point(|(other, _)| other < name);
@@ -137,7 +138,7 @@ fn only_in<'a>(these: &'a [(String, u32)], others: &[(String, u32)]) -> Vec<&'a 
     let groups = these.chunk_by(|a, b| a.0 == b.0);
     let names = groups.filter_map(|group| Some(&*group.first()?.0));
     names
-        .filter(|name| !name.contains("<unnamed-") && !has(name))
+        .filter(|name| !holds_nameless_type(name) && !has(name))
         .collect()
 }
 
@@ -247,6 +248,38 @@ pub(super) fn parent(name: &str) -> Option<&str> {
         .then_some(parent)
 }
 
+/// The procedures whose records tell what a function works on: its own ones, and for a block those of
+/// the function whose variables it has. `None` where they do not.
+pub(super) fn telling<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Option<Vec<&Procedure>> {
+    // Only procedure records have records of variables inside.
+    if !matches!(
+        image.function(id).kind,
+        FunctionKind::Procedure | FunctionKind::Thunk
+    ) {
+        return None;
+    }
+    let mut found = Vec::new();
+    for procedure in image.procedures_of(id) {
+        let Some(name) = parent(&procedure.name) else {
+            found.push(procedure);
+            continue;
+        };
+        let parents = image.procedures.iter().filter(|it| *it.name == *name);
+        let before = found.len();
+        found.extend(parents);
+        if found.len() == before {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+/// Whether this is where the number of the image's thread-local variables stands. Code adds distances to
+/// it, which do not tell which variable is meant.
+fn is_thread_index<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
+    image.pe.tls.as_ref().and_then(|it| it.index) == Some(rva)
+}
+
 /// The names of all types that changed and new functions lead to: by their parameters and results,
 /// their variables, what is inlined into them, what they call, the data that they reach, and by
 /// the members of all these: those of the base, and those of the fixed image. `None` where the
@@ -258,34 +291,30 @@ pub(super) fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<S
     ) -> Option<FxHashSet<String>> {
         let mut start = BTreeSet::new();
         for id in functions {
-            // Only procedure records have records of variables inside.
-            if !matches!(
-                image.function(id).kind,
-                FunctionKind::Procedure | FunctionKind::Thunk
-            ) {
+            if reads_nameless_pointer(image, id) {
                 return None;
             }
-            for procedure in image.procedures_of(id) {
-                let parents: Vec<_> = match parent(&procedure.name) {
-                    Some(name) => image
-                        .procedures
-                        .iter()
-                        .filter(|it| *it.name == *name)
-                        .collect(),
-                    None => vec![procedure],
-                };
-                if parents.is_empty() {
-                    return None;
-                }
-                for procedure in parents {
-                    image.types.named_in(procedure.type_index, &mut start);
-                    image.add_mentioned(procedure, &mut start);
-                }
+            for procedure in telling(image, id)? {
+                image.types.named_in(procedure.type_index, &mut start);
+                image.add_mentioned(procedure, &mut start);
             }
             for placed in image.references_of(id) {
-                if let Target::Data { id, .. } = resolve(image, placed.reference.target) {
-                    let symbol = image.data_symbol(id);
-                    image.types.named_in(symbol.type_index, &mut start);
+                if is_thread_index(image, placed.reference.target) {
+                    let variables = image.data.iter().filter(|it| it.thread_local);
+                    variables.for_each(|it| image.types.named_in(it.type_index, &mut start));
+                }
+                match resolve(image, placed.reference.target) {
+                    Target::Data { id, .. } => {
+                        let symbol = image.data_symbol(id);
+                        image.types.named_in(symbol.type_index, &mut start);
+                    }
+                    // What a call returns needs no variable.
+                    Target::Function { id: callee, .. } if callee != id => {
+                        for procedure in image.procedures_of(callee) {
+                            image.types.named_in(procedure.type_index, &mut start);
+                        }
+                    }
+                    _ => {}
                 }
             }
         }

@@ -1,11 +1,13 @@
-//! Changed functions whose types no record tells: nobody can say whether what they work on is laid out
-//! as before.
+//! Changed functions whose types no record tells, or those of what a pointer without a name leads to:
+//! nobody can say whether what they work on is laid out as before.
 
-use hpbuild_metadata::{FunctionId, Side};
+use hpbuild_metadata::{Base, Fixed, FunctionId, Side};
 use rustc_hash::FxHashMap;
 
 use super::{Case, Refusal, Severity};
+use crate::decode::ReferenceKind;
 use crate::image::{FunctionKind, Image, Procedure};
+use crate::meaning::{Target, is_read_only, resolve};
 
 /// Functions that a finding names.
 const SHOWN: usize = 3;
@@ -13,29 +15,50 @@ const SHOWN: usize = 3;
 /// `CV_CFL_MASM` (`cvconst.h`): assembly has no types.
 const ASSEMBLY: u8 = 3;
 
-/// One warning for all of them, as a build has types or has none.
+/// One warning for all of them, as a build has types or has none, and one for pointers.
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     let mut told = (Told::default(), Told::default());
-    let untyped = case
-        .redirected
-        .iter()
-        .filter(|(b, f)| is_untyped(base, *b, &mut told.0) || is_untyped(fixed, *f, &mut told.1));
-    let untyped: Vec<_> = untyped.map(|(b, _)| base.display_name(*b)).collect();
-    let Some(first) = untyped.first() else {
-        return;
+    let is_untyped = |(b, f): &(FunctionId<Base>, FunctionId<Fixed>)| {
+        is_untyped(base, *b, &mut told.0) || is_untyped(fixed, *f, &mut told.1)
     };
-    let shown = untyped.iter().take(SHOWN).cloned().collect::<Vec<_>>();
-    let more = match untyped.len().saturating_sub(SHOWN) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let (untyped, typed): (Vec<_>, Vec<_>) = case.redirected.iter().copied().partition(is_untyped);
+    let mut add = |functions: &[(FunctionId<Base>, FunctionId<Fixed>)], message: &str| {
+        let names: Vec<_> = functions.iter().map(|it| base.display_name(it.0)).collect();
+        let Some(first) = names.first() else {
+            return;
+        };
+        let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>();
+        let more = match names.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let evidence = format!("{}{more}", shown.join(", "));
+        let mut refusal = Refusal::new("HP031", first.clone(), message, evidence);
+        refusal.severity = Severity::Warn;
+        refusals.push(refusal);
     };
     let message = "the records of changed functions tell no types: whether layouts, parameters and \
                    virtual functions changed is not known";
-    let evidence = format!("{}{more}", shown.join(", "));
-    let mut refusal = Refusal::new("HP031", first.clone(), message, evidence);
-    refusal.severity = Severity::Warn;
-    refusals.push(refusal);
+    add(&untyped, message);
+    let by_pointer = typed
+        .into_iter()
+        .filter(|(b, f)| reads_nameless_pointer(base, *b) && reads_nameless_pointer(fixed, *f));
+    let message = "changed functions read pointers that no record names: whether what these lead to \
+                   is laid out as before is not known";
+    add(&by_pointer.collect::<Vec<_>>(), message);
+}
+
+/// Whether a function reads what may be a pointer from writable data without a name. Optimisers take
+/// static structures apart and leave no record of the parts.
+pub(super) fn reads_nameless_pointer<S: Side>(image: &Image<S>, id: FunctionId<S>) -> bool {
+    const POINTER: ReferenceKind = ReferenceKind::Memory(8);
+    image.references_of(id).iter().any(|placed| {
+        let target = placed.reference.target;
+        placed.reference.kind == POINTER
+            && matches!(resolve(image, target), Target::Anonymous(_))
+            && !is_read_only(image, target)
+    })
 }
 
 /// Records of a variable within a function (`cvinfo.h`): S_REGISTER, S_BPREL32, S_REGREL32, S_LOCAL.

@@ -1,9 +1,11 @@
 //! Constants of a known type that differ in nothing but numbers: in which, by the members of the type.
 
-use hpbuild_metadata::{Base, DataId, Fixed, Rva};
+use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
+use super::readers::Readers;
 use super::{Comparer, Meaning, Operand, Target, is_read_only, pointer_at};
 use crate::decode::ReferenceKind;
+use crate::image::{DataSymbol, Image};
 use crate::types::{Form, Steps};
 
 /// Bytes of the largest constant that is looked into, which is a record and no table.
@@ -17,9 +19,9 @@ const SIZES: [u32; 2] = [2, 4];
 type Numbers = (u64, u64);
 
 impl Comparer<'_> {
-    /// The members that differ between the constants that two operands reach: integers of a structure.
-    /// `None` where anything else differs, in the constants or in what the operands may reach otherwise,
-    /// or where the types do not tell.
+    /// The members that differ between the constants that two operands reach: integers of a structure that
+    /// nothing but the operands' functions leads to. `None` where anything else differs, in the constants or
+    /// in what the operands may reach otherwise, or where the types do not tell.
     pub(crate) fn members_differing(
         &self,
         base: &Operand<Base>,
@@ -34,6 +36,13 @@ impl Comparer<'_> {
         let b = self.paired_names(b, f)?;
         let f = self.pairing.fixed_data(b)?;
         let found = self.numbers_differing(b, f).filter(|it| !it.is_empty())?;
+        // Who else reaches it has a line of its own.
+        let (before, after) = (self.base.data_symbol(b), self.fixed.data_symbol(f));
+        let is_own = is_only_of(self.base, &self.readers.0, before, base)
+            && is_only_of(self.fixed, &self.readers.1, after, fixed);
+        if !is_own {
+            return None;
+        }
         // That these differ may hide that something beside them does.
         let beside = self.compare_operands(base, fixed, Meaning::Same);
         (beside == Meaning::Same).then_some(found)
@@ -124,6 +133,21 @@ impl Comparer<'_> {
         });
         alike.collect()
     }
+}
+
+/// Whether nothing but the function of an operand leads to data: no other code, and no pointer.
+fn is_only_of<S: Side>(
+    image: &Image<S>,
+    readers: &Readers<S>,
+    symbol: &DataSymbol<S>,
+    operand: &Operand<S>,
+) -> bool {
+    let Some(end) = symbol.rva.checked_add(symbol.size) else {
+        return false;
+    };
+    let places = symbol.rva..end;
+    readers.is_only_of(image, places.clone(), operand.function)
+        && !readers.is_pointed_at(image, places)
 }
 
 /// A number of up to eight bytes.

@@ -17,13 +17,21 @@ const CV_CFL_LINK: u8 = 7;
 /// So many cuts and so many functions at each are looked at.
 pub(super) const MOST: usize = 32;
 
-/// Which functions reach into data, and where: (place, function), sorted. Few pairs of images ask.
+/// What leads into data. Few pairs of images ask.
 #[derive(Debug)]
-pub(super) struct Readers<S: Side>(OnceLock<Vec<(Rva<S>, FunctionId<S>)>>);
+pub(super) struct Readers<S: Side> {
+    /// Which functions do, and where: (place, function), sorted.
+    functions: OnceLock<Vec<(Rva<S>, FunctionId<S>)>>,
+    /// Where pointers lead that the loader relocates; sorted.
+    pointers: OnceLock<Vec<Rva<S>>>,
+}
 
 impl<S: Side> Default for Readers<S> {
     fn default() -> Self {
-        Self(OnceLock::new())
+        Self {
+            functions: OnceLock::new(),
+            pointers: OnceLock::new(),
+        }
     }
 }
 
@@ -47,8 +55,37 @@ impl<S: Side> Readers<S> {
         all.get(next).is_some_and(|it| it.0 < places.end)
     }
 
+    /// Whether a pointer in the image leads into these addresses.
+    pub(super) fn is_pointed_at(&self, image: &Image<S>, places: Range<Rva<S>>) -> bool {
+        let all = self.pointers.get_or_init(|| {
+            let words = image.pe.base_relocations.iter();
+            let targets = words.filter_map(|place| {
+                let word = image.pe.bytes(*place, 8)?.first_chunk()?;
+                image.pe.rva_of(u64::from_le_bytes(*word))
+            });
+            let mut all: Vec<_> = targets.collect();
+            all.sort_unstable();
+            all
+        });
+        let next = all.partition_point(|target| *target < places.start);
+        all.get(next).is_some_and(|target| *target < places.end)
+    }
+
+    /// Whether no function but this one reaches into these addresses.
+    pub(super) fn is_only_of(
+        &self,
+        image: &Image<S>,
+        places: Range<Rva<S>>,
+        function: FunctionId<S>,
+    ) -> bool {
+        let all = self.all(image);
+        let first = all.partition_point(|it| it.0 < places.start);
+        let inside = all[first..].iter().take_while(|it| it.0 < places.end);
+        inside.map(|it| it.1).all(|reader| reader == function)
+    }
+
     fn all(&self, image: &Image<S>) -> &[(Rva<S>, FunctionId<S>)] {
-        self.0.get_or_init(|| {
+        self.functions.get_or_init(|| {
             let places = |id: FunctionId<S>| {
                 let references = image.references_of(id).iter();
                 let data = references.filter(|it| {

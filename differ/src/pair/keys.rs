@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use hpbuild_metadata::{FunctionId, Side};
 use rayon::prelude::*;
+use rustc_hash::FxHashSet;
 
 use crate::image::{Function, Image, Procedure};
 use crate::names::{self, Marks};
@@ -23,6 +24,8 @@ pub(super) struct Names<'a, S: Side> {
     marks: Vec<Marks>,
     /// Names that are written with the places of the other side.
     renamed: Option<&'a Renamed>,
+    /// Procedures that the other side does not have, whatever is alike in their names.
+    alone: Option<&'a FxHashSet<u32>>,
     places: Places<'a, S>,
 }
 
@@ -34,6 +37,7 @@ impl<'a, S: Side> Names<'a, S> {
             owners,
             marks: marks.map(marks_of).collect(),
             renamed: None,
+            alone: None,
             places: Places::new(image),
         }
     }
@@ -56,6 +60,18 @@ impl<'a, S: Side> Names<'a, S> {
             renamed: Some(renamed),
             ..self
         }
+    }
+
+    /// The same where some have no namesakes on the other side.
+    pub(super) fn without_namesakes(self, alone: &'a FxHashSet<u32>) -> Self {
+        Self {
+            alone: Some(alone),
+            ..self
+        }
+    }
+
+    fn is_alone(&self, index: u32) -> bool {
+        !self.is_plain(index) && self.alone.is_some_and(|alone| alone.contains(&index))
     }
 
     pub(super) fn name(&self, index: u32) -> &'a str {
@@ -245,7 +261,7 @@ impl<'a, S: Side> Names<'a, S> {
     /// The name without the parts that another build would number or hash otherwise.
     pub(super) fn stable_name(&self, index: u32) -> Cow<'a, str> {
         let name = self.name(index);
-        match self.marks(index).is_plain {
+        match self.is_plain(index) || self.is_alone(index) {
             true => Cow::Borrowed(name),
             false => stable_name(name),
         }

@@ -10,14 +10,15 @@
 //! both sides are held against each other before any name is: by what the functions do that have a place in
 //! their names, in the order of the places; what is left between two such is the same one, changed, where
 //! both sides have as many. The fixed image's names are then written with the places of the base, and those
-//! that have none there, with places that no source has.
+//! that have none there, with places that no source has. Functions of a place without a partner have none
+//! themselves: what else is alike in their names says nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use hpbuild_metadata::{Base, Fixed, Side};
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
 use super::content::Contents;
@@ -42,14 +43,23 @@ struct Done {
 /// For each file its places, and for each what is done at it.
 type Sites<'a> = BTreeMap<&'a str, BTreeMap<Place, Done>>;
 
-/// Names of procedures of the fixed image with the places of the base, by index.
+/// Names of procedures with places of the other side, by index.
 pub(super) type Renamed = FxHashMap<u32, Box<str>>;
 
-/// The names of the fixed image that have places in them, as the base would have them.
-pub(super) fn renamed(b: &Names<'_, Base>, f: &Names<'_, Fixed>) -> Renamed {
+/// What places say of procedures.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Names of the fixed image as the base would have them, where it has them otherwise.
+    pub(super) renamed: Renamed,
+    /// Procedures with a place that the other side does not have.
+    pub(super) alone: (FxHashSet<u32>, FxHashSet<u32>),
+}
+
+/// Holds the places of both sides against each other.
+pub(super) fn find(b: &Names<'_, Base>, f: &Names<'_, Fixed>) -> Found {
     let (before, after) = (placed(b), placed(f));
     if before.is_empty() || after.is_empty() {
-        return Renamed::default();
+        return Found::default();
     }
     let contents = Contents::of(b, &before, f, &after);
     let content = |index: u32| contents.both_of_base(b.owners[index as usize]);
@@ -72,7 +82,36 @@ pub(super) fn renamed(b: &Names<'_, Base>, f: &Names<'_, Fixed>) -> Renamed {
         let name = with_places(f.name(*index), &partners)?;
         Some((*index, name.into()))
     });
-    names.collect()
+    let known = partners.iter().map(|((file, _), place)| (*file, *place));
+    let known: FxHashSet<(&str, Place)> = known.collect();
+    let is_known = |name: &str| {
+        let all = places(name);
+        all.iter()
+            .all(|(file, place, _)| known.contains(&(*file, *place)))
+    };
+    let is_new = |name: &str| {
+        let all = places(name);
+        all.iter().any(|(file, place, _)| {
+            let partner = partners.get(&(*file, *place));
+            partner.is_none_or(|(line, _)| *line == 0)
+        })
+    };
+    let alone = (
+        before
+            .iter()
+            .copied()
+            .filter(|it| !is_known(b.name(*it)))
+            .collect(),
+        after
+            .iter()
+            .copied()
+            .filter(|it| is_new(f.name(*it)))
+            .collect(),
+    );
+    Found {
+        renamed: names.collect(),
+        alone,
+    }
 }
 
 /// The procedures whose names have places in them.

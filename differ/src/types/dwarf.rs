@@ -367,6 +367,33 @@ impl DwarfTypes {
         (definition.name.is_none() && !definition.declaration).then_some(found)
     }
 
+    /// Whether this is a structure, union or enumeration without a name.
+    pub(crate) fn is_nameless(&self, index: u32) -> bool {
+        matches!(self.record(index), Some(DwarfType::Definition(it)) if it.name.is_none())
+    }
+
+    /// Structures and unions without a name that are no part of another type, by the names of their
+    /// sources: what holds them has their layout.
+    pub(crate) fn nameless(&self) -> Vec<(String, u32)> {
+        let members = self.records.iter().filter_map(|record| match record {
+            DwarfType::Definition(definition) => Some(&definition.members),
+            _ => None,
+        });
+        let parts = members.flatten().filter_map(|it| self.nameless_in(it.ty?));
+        let parts: FxHashSet<u32> = parts.collect();
+        let free = (1..).zip(&self.records).filter_map(|(index, record)| {
+            let DwarfType::Definition(definition) = record else {
+                return None;
+            };
+            let is_free = definition.name.is_none()
+                && !definition.declaration
+                && definition.enumerators.is_empty()
+                && !parts.contains(&index);
+            is_free.then(|| (file_name(&definition.source), index))
+        });
+        free.collect()
+    }
+
     fn udt_in(&self, mut index: u32) -> Option<(u32, &Definition<u32>)> {
         for _ in 0..MAX_DEPTH {
             index = match self.record(index)? {

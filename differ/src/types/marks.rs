@@ -7,7 +7,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{CodeViewTypes, MAX_DEPTH, is_hash};
+use super::{CodeViewTypes, MAX_DEPTH, class_of_member, is_hash};
 use crate::image::Mention;
 use crate::names::Functions;
 
@@ -175,7 +175,10 @@ impl CodeViewTypes {
             TypeData::Array(it) => add(it.fixed.element_type.get()),
             TypeData::Modifier(it) => add(it.underlying_type.get()),
             TypeData::Bitfield(it) => add(it.underlying_type.get()),
-            TypeData::Pointer(it) => add(it.fixed.ty.get()),
+            TypeData::Pointer(it) => {
+                add(it.fixed.ty.get());
+                class_of_member(it).into_iter().for_each(&mut add);
+            }
             TypeData::Alias(it) => add(it.utype),
             TypeData::Proc(it) => [it.return_value, it.arg_list]
                 .iter()

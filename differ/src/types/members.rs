@@ -79,16 +79,30 @@ impl CodeViewTypes {
     /// The virtual functions that a class itself declares, sorted; inherited ones are left out.
     pub(crate) fn virtual_functions(&self, index: u32) -> Vec<VirtualFunction> {
         let mut found = Vec::new();
-        let function = |offset, name: &[u8], signature| VirtualFunction {
-            offset,
-            name: String::from_utf8_lossy(name).into_owned(),
-            signature: self.signature(signature),
-        };
+        self.each_virtual(index, |offset, name, ty| {
+            found.push(VirtualFunction {
+                offset,
+                name: String::from_utf8_lossy(name).into_owned(),
+                signature: self.signature(ty),
+            });
+        });
+        found.sort();
+        found
+    }
+
+    /// Calls `each` with place in the table, name and type of every virtual function that a class itself
+    /// declares.
+    pub(super) fn each_virtual(
+        &self,
+        index: u32,
+        mut each: impl FnMut(Option<u32>, &[u8], TypeIndex),
+    ) {
         for member in self.members(index) {
             match member {
                 Field::OneMethod(method) => {
-                    let slot = slot(method.attr, method.vbaseoff);
-                    found.extend(slot.map(|slot| function(slot, method.name, method.ty)));
+                    if let Some(slot) = slot(method.attr, method.vbaseoff) {
+                        each(slot, method.name, method.ty);
+                    }
                 }
                 Field::Method(overloads) => {
                     let Some(TypeData::MethodList(list)) = self.data(overloads.methods) else {
@@ -96,15 +110,14 @@ impl CodeViewTypes {
                     };
                     let mut list = MethodList { rest: list.bytes };
                     while let Ok(Some(method)) = list.next() {
-                        let slot = slot(method.attr, method.vtab_offset.unwrap_or(0));
-                        found.extend(slot.map(|slot| function(slot, overloads.name, method.ty)));
+                        if let Some(slot) = slot(method.attr, method.vtab_offset.unwrap_or(0)) {
+                            each(slot, overloads.name, method.ty);
+                        }
                     }
                 }
                 _ => {}
             }
         }
-        found.sort();
-        found
     }
 
     /// As [`CodeViewTypes::layout_hash`], without the class: a method's type names it, and that is known.

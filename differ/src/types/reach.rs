@@ -6,7 +6,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{TypeData, TypeIndex};
 use rustc_hash::FxHashSet;
 
-use super::{CodeViewTypes, definition_name, lasting_name};
+use super::{CodeViewTypes, class_of_member, definition_name, lasting_name};
 
 impl CodeViewTypes {
     /// Adds the structures, unions and enumerations that a type names directly: through pointers,
@@ -25,7 +25,10 @@ impl CodeViewTypes {
     fn add_named(&self, index: TypeIndex, open: &mut Vec<TypeIndex>, found: &mut BTreeSet<u32>) {
         let mut next = |index: TypeIndex| open.push(index);
         match self.data(index) {
-            Some(TypeData::Pointer(pointer)) => next(pointer.fixed.ty.get()),
+            Some(TypeData::Pointer(pointer)) => {
+                next(pointer.fixed.ty.get());
+                class_of_member(&pointer).into_iter().for_each(next);
+            }
             Some(TypeData::Modifier(modifier)) => next(modifier.underlying_type.get()),
             Some(TypeData::Array(array)) => next(array.fixed.element_type.get()),
             Some(TypeData::Bitfield(bits)) => next(bits.underlying_type.get()),
@@ -46,8 +49,8 @@ impl CodeViewTypes {
         }
     }
 
-    /// The names, as [`CodeViewTypes::definitions`] gives them, of these types and of all that their members
-    /// and base classes lead to, pointers included.
+    /// The names, as [`CodeViewTypes::definitions`] gives them, of these types and of all that their members,
+    /// base classes and virtual functions lead to, pointers included.
     pub(crate) fn reach(&self, start: impl IntoIterator<Item = u32>) -> FxHashSet<String> {
         let mut open: Vec<u32> = start.into_iter().collect();
         let mut seen: FxHashSet<u32> = open.iter().copied().collect();
@@ -78,6 +81,8 @@ impl CodeViewTypes {
                     };
                     self.named_in(led_to.0, &mut members);
                 }
+                // Who has an object may call these, and no record tells of what they return.
+                self.each_virtual(definition.0, |_, _, ty| self.named_in(ty.0, &mut members));
             }
             open.extend(members.into_iter().filter(|index| seen.insert(*index)));
         }

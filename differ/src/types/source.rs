@@ -86,6 +86,14 @@ impl Types {
         }
     }
 
+    /// Whether a function takes arguments of any type behind its parameters, as far as CodeView tells.
+    pub(crate) fn is_variadic(&self, index: u32) -> bool {
+        match &self.0 {
+            Source::CodeView(types) => types.is_variadic(index),
+            Source::Dwarf(_) => false,
+        }
+    }
+
     /// The name of a function that CodeView's item stream names, with its scope.
     pub(crate) fn item_name(&self, index: u32) -> Option<String> {
         match &self.0 {
@@ -125,6 +133,23 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.nameless_in(index),
             Source::Dwarf(types) => types.nameless_in(index),
+        }
+    }
+
+    /// Whether a structure, union or enumeration has no name, or one that holds what has none.
+    pub(crate) fn is_nameless(&self, index: u32) -> bool {
+        match &self.0 {
+            Source::CodeView(types) => types.is_nameless(index),
+            Source::Dwarf(types) => types.is_nameless(index),
+        }
+    }
+
+    /// Structures and unions without a name that no other type has a part in, by the names of their
+    /// sources; none where procedures mention them.
+    pub(crate) fn nameless(&self) -> Vec<(String, u32)> {
+        match &self.0 {
+            Source::CodeView(_) => Vec::new(),
+            Source::Dwarf(types) => types.nameless(),
         }
     }
 

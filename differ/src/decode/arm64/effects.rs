@@ -149,10 +149,17 @@ fn branch_or_system(word: u32) -> Effects {
 
 /// Whether a breakpoint is one that compilers end code with: LLVM's trap (1) and those of its
 /// sanitizers (`0x55xx`), and how Windows code ends a process (`__fastfail`, `0xf003`) and says that
-/// it was to divide by zero (`0xf004`). Others talk to a debugger, and code goes on behind them.
+/// it was to divide by zero (`0xf004`). Behind others code goes on.
 fn is_trap(word: u32) -> bool {
     let number = (word >> 5) & 0xffff;
     word & 0xffe0_001f == 0xd420_0000 && matches!(number, 1 | 0x5500..=0x55ff | 0xf003 | 0xf004)
+}
+
+/// Whether code stops here for a debugger and goes on as if nothing had been: `__debugbreak`
+/// (`0xf000`), a failed assertion (`0xf001`), and what has no number.
+fn is_break(word: u32) -> bool {
+    let number = (word >> 5) & 0xffff;
+    word & 0xffe0_001f == 0xd420_0000 && matches!(number, 0 | 0xf000 | 0xf001)
 }
 
 fn exception(word: u32) -> Effects {
@@ -162,6 +169,9 @@ fn exception(word: u32) -> Effects {
             writes: 0,
             flow: Flow::Stop,
         };
+    }
+    if is_break(word) {
+        return next(0, 0);
     }
     // System calls and debugger services answer in registers.
     Effects {

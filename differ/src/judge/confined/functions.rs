@@ -17,6 +17,10 @@ use crate::types::Marks;
 /// `Coroutines`).
 const OF_COROUTINES: [&str; 2] = ["__promise", "__coro"];
 
+/// Records behind that of a variable that say where it is (`cvinfo.h`): `S_DEFRANGE_REGISTER` to
+/// `S_DEFRANGE_REGISTER_REL`.
+const IS_SOMEWHERE: std::ops::RangeInclusive<u16> = 0x1141..=0x1145;
+
 /// Those of `names`, by their index, of whose types anything but their own bodies, `ids`, has
 /// something; `None` where the records do not tell.
 pub(super) fn spread<S: Side>(
@@ -138,9 +142,11 @@ fn in_type_descriptors<S: Side>(
 }
 
 /// Whether a function's own records tell of no object of its types that is not its own: none that it
-/// allocates, and none that a variable leads to. Adds the types of the pointers by which methods that
-/// are inlined into it get theirs. A function that takes the address of code without a name may be a
-/// coroutine, whose other parts have none.
+/// allocates, none that a variable leads to, and none among arguments of any type. Adds the types of the
+/// pointers by which methods that are inlined into it get theirs: where such a pointer is in a register
+/// or in memory, it may come from anywhere, as that to an object of the function's own need not be
+/// anywhere. A function that takes the address of code without a name may be a coroutine, whose other
+/// parts have none.
 fn is_own<S: Side>(
     image: &Image<S>,
     id: FunctionId<S>,
@@ -158,13 +164,17 @@ fn is_own<S: Side>(
     let mut has_records = false;
     let mut is_own = !reaches_nameless;
     for procedure in image.procedures_of(id) {
+        is_own &= !image.types.is_variadic(procedure.type_index);
         let bytes = image.records_of(procedure);
         let mut records = SymbolRecords::new(&bytes);
+        let mut is_receiver = false;
         for record in records.by_ref() {
             has_records = true;
+            is_own &= !(is_receiver && IS_SOMEWHERE.contains(&record.kind.0));
             let Some(variable) = Variable::of(record.kind.0, record.data) else {
                 continue;
             };
+            is_receiver = false;
             let name = String::from_utf8_lossy(variable.name);
             is_own &= !OF_COROUTINES.iter().any(|it| name.starts_with(it));
             let mention = Mention {
@@ -177,6 +187,7 @@ fn is_own<S: Side>(
             let is_pointer = image.types.is_pointer(variable.ty);
             if name == "this" {
                 receivers.insert(variable.ty);
+                is_receiver = marks.is_of_c(variable.ty);
             } else if is_pointer && !variable.is_parameter {
                 is_own &= !marks.is_of_c(variable.ty);
             }

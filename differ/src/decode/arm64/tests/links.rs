@@ -179,6 +179,18 @@ fn traps_end_the_code() {
     }
 }
 
+/// A breakpoint keeps the registers that a call does not.
+#[test]
+fn breakpoints_change_nothing() {
+    let with = |stop: u32| links(&[adrp(8, 4), brk(stop), ldr(0, 8, 1), RET]);
+    for stop in [0, 0xf000, 0xf001] {
+        assert_eq!(with(stop), [(2, 0)], "{stop:#x}");
+    }
+    for service in [2, 0xf002] {
+        assert_eq!(with(service), [], "{service:#x}");
+    }
+}
+
 #[test]
 fn loops_carry_the_page() {
     // The page is made in front of the loop, and again at its end in another register.

@@ -6,6 +6,7 @@
 //! pointer does not change when what it points at grows; that also ends every cycle.
 
 pub(crate) mod dwarf;
+mod homes;
 mod layout;
 mod marks;
 mod members;
@@ -23,11 +24,13 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{Leaf, Pointer, TypeData, TypeIndex, TypeRecord};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
+pub(crate) use homes::Homes;
 pub(crate) use marks::Marks;
+use marks::names_of;
 pub(crate) use members::VirtualFunction;
 pub(crate) use scalar::{Form, Scalar, Steps};
 pub use source::Types;
-pub(crate) use sources::Sources;
+pub(crate) use sources::{Sources, file_name};
 pub(crate) use stream::Records;
 pub(crate) use words::{Part, difference};
 

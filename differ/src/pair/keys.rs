@@ -62,6 +62,11 @@ impl<'a, S: Side> Names<'a, S> {
         }
     }
 
+    /// The linkage name.
+    pub(super) fn linkage(&self, index: u32) -> Option<&'a str> {
+        self.procedure(index).decorated.as_deref()
+    }
+
     /// The same where some have no namesakes on the other side.
     pub(super) fn without_namesakes(self, alone: &'a FxHashSet<u32>) -> Self {
         Self {

@@ -24,12 +24,16 @@ use similar::{Algorithm, DiffOp, capture_diff_slices};
 use super::content::Contents;
 use super::keys::Names;
 use crate::names::source_places;
+use crate::types::file_name;
 
 /// Of more places of one file, on both sides together, nothing but what occurs once is looked for.
 const MOST: usize = 1 << 12;
 
 /// Line and column.
 type Place = (u32, u32);
+
+/// For files and places of the fixed image those of the base.
+type Partners<'a> = FxHashMap<(&'a str, Place), (&'a str, Place)>;
 
 /// What is done at a place, as numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +42,8 @@ struct Done {
     by_code: u64,
     /// By constants without a name, too. Without a section for each, these may be joined with others.
     whole: u64,
+    /// The function that the place is in; 0 where nothing tells.
+    home: u64,
 }
 
 /// For each file its places, and for each what is done at it.
@@ -66,52 +72,80 @@ pub(super) fn find(b: &Names<'_, Base>, f: &Names<'_, Fixed>) -> Found {
     let bases = sites(b, &before, content);
     let content = |index: u32| contents.both_of_fixed(f.owners[index as usize]);
     let fixeds = sites(f, &after, content);
-    let mut partners: FxHashMap<(&str, Place), Place> = FxHashMap::default();
+    let files = same_files(&bases, &fixeds);
+    let mut partners = Partners::default();
     for (file, fixeds) in &fixeds {
         let none = BTreeMap::new();
-        let bases = bases.get(file).unwrap_or(&none);
+        let of_base = files.get(file).copied().unwrap_or(file);
+        let bases = bases.get(of_base).unwrap_or(&none);
         // No source has a line 0.
         let mut next = (1..).map(|column| (0, column));
         let pairs = pairs(bases, fixeds);
         for place in fixeds.keys() {
             let partner = pairs.get(place).copied().or_else(|| next.next());
-            partners.insert((file, *place), partner.unwrap_or_default());
+            partners.insert((file, *place), (of_base, partner.unwrap_or_default()));
         }
     }
     let names = after.iter().filter_map(|index| {
         let name = with_places(f.name(*index), &partners)?;
         Some((*index, name.into()))
     });
-    let known = partners.iter().map(|((file, _), place)| (*file, *place));
-    let known: FxHashSet<(&str, Place)> = known.collect();
-    let is_known = |name: &str| {
-        let all = places(name);
-        all.iter()
-            .all(|(file, place, _)| known.contains(&(*file, *place)))
+    let known: FxHashSet<(&str, Place)> = partners.values().copied().collect();
+    let lacks_partner = |index: &u32| {
+        let all = places(b.name(*index));
+        !all.iter().all(|it| known.contains(&(it.0, it.1)))
     };
-    let is_new = |name: &str| {
-        let all = places(name);
-        all.iter().any(|(file, place, _)| {
-            let partner = partners.get(&(*file, *place));
-            partner.is_none_or(|(line, _)| *line == 0)
-        })
+    let is_new = |index: &u32| {
+        let all = places(f.name(*index));
+        let partner = |it: &(&str, Place, _)| partners.get(&(it.0, it.1)).map(|it| it.1.0);
+        !all.iter()
+            .all(|it| partner(it).is_some_and(|line| line > 0))
     };
-    let alone = (
-        before
-            .iter()
-            .copied()
-            .filter(|it| !is_known(b.name(*it)))
-            .collect(),
-        after
-            .iter()
-            .copied()
-            .filter(|it| is_new(f.name(*it)))
-            .collect(),
-    );
     Found {
         renamed: names.collect(),
-        alone,
+        alone: (
+            before.iter().copied().filter(lacks_partner).collect(),
+            after.iter().copied().filter(is_new).collect(),
+        ),
     }
+}
+
+/// Files of the fixed image that the base has in another folder, as where another machine or working
+/// folder built it: those that alone have so many parts of the path in common.
+fn same_files<'a>(bases: &Sites<'a>, fixeds: &Sites<'a>) -> FxHashMap<&'a str, &'a str> {
+    /// Parts of a path that are looked at.
+    const MOST_PARTS: usize = 16;
+    let mut found: FxHashMap<&str, &str> = FxHashMap::default();
+    let mut old: Vec<&str> = bases
+        .keys()
+        .copied()
+        .filter(|it| !fixeds.contains_key(it))
+        .collect();
+    let mut new: Vec<&str> = fixeds
+        .keys()
+        .copied()
+        .filter(|it| !bases.contains_key(it))
+        .collect();
+    for parts in (1..=MOST_PARTS).rev() {
+        let mut once: BTreeMap<Vec<&str>, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+        let end =
+            |path: &'a str| -> Vec<&'a str> { path.rsplit(['/', '\\']).take(parts).collect() };
+        for path in &old {
+            once.entry(end(path)).or_default().0.push(*path);
+        }
+        for path in &new {
+            once.entry(end(path)).or_default().1.push(*path);
+        }
+        for (old, new) in once.into_values() {
+            if let ([old], [new]) = (&*old, &*new) {
+                found.insert(*new, *old);
+            }
+        }
+        new.retain(|path| !found.contains_key(path));
+        let paired: FxHashSet<&str> = found.values().copied().collect();
+        old.retain(|path| !paired.contains(path));
+    }
+    found
 }
 
 /// The procedures whose names have places in them.
@@ -142,8 +176,10 @@ fn sites<'a, S: Side>(
     content: impl Fn(u32) -> Option<(u64, u64)>,
 ) -> Sites<'a> {
     let mut found: BTreeMap<&str, BTreeMap<Place, BTreeSet<Named<'_>>>> = BTreeMap::new();
+    let mut linkages: FxHashMap<(&str, Place), BTreeSet<&str>> = FxHashMap::default();
     for index in placed {
         let places = places(names.name(*index));
+        let linkage = names.linkage(*index).and_then(home_in_linkage);
         let is_one = places
             .windows(2)
             .all(|it| (it[0].0, it[0].1) == (it[1].0, it[1].1));
@@ -152,8 +188,22 @@ fn sites<'a, S: Side>(
             if is_one {
                 done.insert((names.stable_name(*index), content(*index)));
             }
+            if let Some(linkage) = linkage.filter(|_| is_one) {
+                linkages.entry((file, place)).or_default().insert(linkage);
+            }
         }
     }
+    let homes = names.image.types.homes(&names.image.source_names);
+    let home = |file: &str, place: Place| {
+        let told = homes.get(&(file_name(file), place.0));
+        let told = told.map(|all| all.iter().map(String::as_str).collect::<BTreeSet<_>>());
+        let told = told.or_else(|| linkages.get(&(file, place)).cloned());
+        told.map_or(0, |all| {
+            let mut hasher = FxHasher::default();
+            all.hash(&mut hasher);
+            hasher.finish()
+        })
+    };
     let hash = |done: &BTreeSet<Named<'_>>, is_whole: bool| {
         let mut hasher = FxHasher::default();
         for (name, content) in done {
@@ -161,15 +211,25 @@ fn sites<'a, S: Side>(
         }
         hasher.finish()
     };
-    let done = |done: BTreeSet<Named<'_>>| Done {
+    let done = |file: &str, place: Place, done: BTreeSet<Named<'_>>| Done {
         by_code: hash(&done, false),
         whole: hash(&done, true),
+        home: home(file, place),
     };
     let files = found.into_iter().map(|(file, places)| {
         let places = places.into_iter();
-        (file, places.map(|(place, it)| (place, done(it))).collect())
+        let places = places.map(|(place, it)| (place, done(file, place, it)));
+        (file, places.collect())
     });
     files.collect()
+}
+
+/// The function in which something without a name is declared, as the linkage name of what is made of it
+/// has it in the Itanium C++ ABI: `Z5startvE3` of `_Z4keepIZ5startvE3$_0EvT_`.
+fn home_in_linkage(linkage: &str) -> Option<&str> {
+    let end = linkage.strip_prefix("_Z")?.find(['$', 'U'])? + "_Z".len();
+    let start = linkage[..end].rfind('Z')?;
+    (start > 1).then(|| &linkage[start..end])
 }
 
 /// A function by its name without places, and by its meaning.
@@ -201,10 +261,18 @@ fn pairs(bases: &BTreeMap<Place, Done>, fixeds: &BTreeMap<Place, Done>) -> BTree
     // What moved is the same where only one on each side does that.
     add_unique(&mut found, (&b, &f), |done| *done);
     for (old, new) in gaps {
-        add_unique(&mut found, (old, new), |done| done.by_code);
+        add_unique(&mut found, (old, new), |done| (done.home, done.by_code));
         let (old, new) = left(&found, (old, new));
-        if old.len() == new.len() {
-            found.extend(new.into_iter().zip(old).map(|(new, old)| (new.0, old.0)));
+        let homes: BTreeSet<u64> = new.iter().map(|it| it.1.home).collect();
+        for home in homes {
+            let own = |all: &[Doing]| {
+                let own = all.iter().filter(|it| it.1.home == home);
+                own.map(|it| it.0).collect::<Vec<Place>>()
+            };
+            let (old, new) = (own(&old), own(&new));
+            if old.len() == new.len() {
+                found.extend(new.into_iter().zip(old));
+            }
         }
     }
     found
@@ -245,13 +313,13 @@ fn add_unique<K: Hash + Eq>(
 }
 
 /// A name with other places in it; `None` where they are the same.
-fn with_places(name: &str, partners: &FxHashMap<(&str, Place), Place>) -> Option<String> {
+fn with_places(name: &str, partners: &Partners<'_>) -> Option<String> {
     let mut renamed = String::with_capacity(name.len());
     let mut end = 0;
     for (file, place, part) in places(name) {
-        let (line, column) = partners.get(&(file, place)).copied()?;
-        renamed.push_str(name.get(end..part.start)?);
-        renamed.push_str(&format!(":{line}:{column}"));
+        let (of_base, (line, column)) = partners.get(&(file, place))?;
+        renamed.push_str(name.get(end..part.start.checked_sub(file.len())?)?);
+        renamed.push_str(&format!("{of_base}:{line}:{column}"));
         end = part.end;
     }
     renamed.push_str(&name[end..]);
@@ -268,6 +336,7 @@ mod tests {
         let done = |number: u64| Done {
             by_code: number % 10,
             whole: number,
+            home: number / 100,
         };
         let all = all.iter();
         all.map(|(line, number)| ((*line, 14), done(*number)))
@@ -314,5 +383,45 @@ mod tests {
         );
         // Two changed places.
         assert_eq!(lines(&base, &[(11, 2), (12, 1)]), [(12, 11), (11, 12)]);
+        // One goes, and another one comes in another function.
+        assert_eq!(lines(&base, &[(11, 1), (13, 104)]), [(11, 11)]);
+        // One goes, and another one comes elsewhere.
+        assert_eq!(lines(&base, &[(11, 2), (12, 4)]), [(12, 11)]);
+    }
+
+    #[test]
+    fn homes_in_linkage_names() {
+        let home = |name| super::home_in_linkage(name);
+        assert_eq!(home("_Z4keepIZ5startvE3$_0EvT_"), Some("Z5startvE3"));
+        assert_eq!(
+            home("_ZNK4KeptIZN1n5startEvEUlvE_E3runEv"),
+            Some("ZN1n5startEvE")
+        );
+        assert_eq!(home("_Z4keepIiEvT_"), None);
+        assert_eq!(home("?keep@@YAXXZ"), None);
+    }
+
+    #[test]
+    fn files_in_other_folders() {
+        let sites = |files: &[&'static str]| {
+            let files = files.iter().map(|it| (*it, BTreeMap::new()));
+            files.collect::<super::Sites<'static>>()
+        };
+        let bases = sites(&[
+            "C:\\w\\1\\a\\x.cpp",
+            "C:\\w\\1\\b\\x.cpp",
+            "C:\\w\\1\\y.cpp",
+            "z.h",
+        ]);
+        let fixeds = sites(&[
+            "C:\\w\\27\\a\\x.cpp",
+            "C:\\w\\27\\b\\x.cpp",
+            "C:\\w\\27\\y.cpp",
+            "z.h",
+        ]);
+        let found = super::same_files(&bases, &fixeds);
+        assert_eq!(found["C:\\w\\27\\b\\x.cpp"], "C:\\w\\1\\b\\x.cpp");
+        assert_eq!(found["C:\\w\\27\\y.cpp"], "C:\\w\\1\\y.cpp");
+        assert_eq!(found.len(), 3);
     }
 }

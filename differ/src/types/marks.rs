@@ -329,7 +329,7 @@ fn mark_of_names(
 }
 
 /// The plain and the unique name of a structure, union or enumeration, and whether it is defined here.
-fn names_of(data: &TypeData<'_>) -> Option<(String, Option<String>, bool)> {
+pub(super) fn names_of(data: &TypeData<'_>) -> Option<(String, Option<String>, bool)> {
     let (name, unique, properties) = match data {
         TypeData::Struct(it) => (it.name, it.unique_name, it.fixed.property.get()),
         TypeData::Union(it) => (it.name, it.unique_name, it.fixed.property.get()),

@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
 use super::sources::Sources;
-use super::{CodeViewTypes, Marks, Part, Scalar, Steps, VirtualFunction};
+use super::{CodeViewTypes, Homes, Marks, Part, Scalar, Steps, VirtualFunction};
 use crate::image::Mention;
 use crate::names::Functions;
 
@@ -177,6 +177,15 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.sources(names),
             Source::Dwarf(types) => types.sources(),
+        }
+    }
+
+    /// The functions whose lambdas and nameless structures stand in a line, as far as CodeView tells.
+    /// `names` is the table of file names of a PDB.
+    pub(crate) fn homes(&self, names: &[u8]) -> Homes {
+        match &self.0 {
+            Source::CodeView(types) => types.homes(names),
+            Source::Dwarf(_) => Homes::default(),
         }
     }
 

@@ -36,7 +36,7 @@ impl CodeViewTypes {
     }
 
     /// A text of the item stream.
-    fn text(&self, index: u32) -> Option<String> {
+    pub(super) fn text(&self, index: u32) -> Option<String> {
         match self.items.record(TypeIndex(index))?.parse().ok()? {
             TypeData::StringId(text) => Some(text.name.to_string()),
             _ => None,
@@ -44,13 +44,13 @@ impl CodeViewTypes {
     }
 }
 
-fn text_in(names: &[u8], at: u32) -> Option<String> {
+pub(super) fn text_in(names: &[u8], at: u32) -> Option<String> {
     let rest = names.get(at as usize..)?;
     let end = rest.iter().position(|byte| *byte == 0)?;
     Some(String::from_utf8_lossy(&rest[..end]).into_owned())
 }
 
 /// The last part of a path.
-pub(super) fn file_name(path: &str) -> String {
+pub(crate) fn file_name(path: &str) -> String {
     path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned()
 }

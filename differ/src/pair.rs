@@ -5,7 +5,8 @@
 //! likely. In each tier a key that occurs once among the unpaired of both sides makes a pair; a
 //! key that occurs more often makes none, and is left to the next tier, which looks at more. What
 //! is left at the end is unmatched and reported as such: a guess would be worse. Names that are
-//! places in sources are held against each other before: see `pair/sites.rs`.
+//! places in sources are held against each other before, and names of types that functions declare: see
+//! `pair/sites.rs` and `pair/locals.rs`.
 //!
 //! | tier | key |
 //! |---|---|
@@ -29,6 +30,7 @@ pub(crate) mod funclet;
 mod homes;
 mod keys;
 mod lambdas;
+mod locals;
 mod once;
 mod places;
 mod sites;
@@ -228,8 +230,12 @@ pub fn pair(base: &Image<Base>, fixed: &Image<Fixed>) -> Pairing {
     let b = Names::new(base, &base_owners);
     let f = Names::new(fixed, &fixed_owners);
     let sites = sites::find(&b, &f);
-    let b = b.without_namesakes(&sites.alone.0);
-    let f = f.renamed(&sites.renamed).without_namesakes(&sites.alone.1);
+    let f = f.renamed(&sites.renamed);
+    let locals = locals::renamed(&b, &f);
+    let mut renamed = sites.renamed.clone();
+    renamed.extend(locals.1);
+    let b = b.renamed(&locals.0).without_namesakes(&sites.alone.0);
+    let f = f.renamed(&renamed).without_namesakes(&sites.alone.1);
 
     pairs.tier(Tier::Decorated, |i| b.decorated(i), |i| f.decorated(i));
     pairs.tier(

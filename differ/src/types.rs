@@ -24,7 +24,7 @@ use ms_pdb::types::fields::Field;
 use ms_pdb::types::{Leaf, Pointer, TypeData, TypeIndex, TypeRecord};
 use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
-pub(crate) use homes::Homes;
+pub(crate) use homes::{Homes, Locals};
 pub(crate) use marks::Marks;
 use marks::names_of;
 pub(crate) use members::VirtualFunction;

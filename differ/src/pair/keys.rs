@@ -55,11 +55,12 @@ impl<'a, S: Side> Names<'a, S> {
     }
 
     /// The same with other names.
-    pub(super) fn renamed(self, renamed: &'a Renamed) -> Self {
-        Self {
-            renamed: Some(renamed),
-            ..self
+    pub(super) fn renamed(mut self, renamed: &'a Renamed) -> Self {
+        for index in renamed.keys() {
+            self.marks[*index as usize].is_plain = false;
         }
+        self.renamed = Some(renamed);
+        self
     }
 
     /// The linkage name.

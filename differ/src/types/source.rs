@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::dwarf::DwarfTypes;
 use super::sources::Sources;
-use super::{CodeViewTypes, Homes, Marks, Part, Scalar, Steps, VirtualFunction};
+use super::{CodeViewTypes, Homes, Locals, Marks, Part, Scalar, Steps, VirtualFunction};
 use crate::image::Mention;
 use crate::names::Functions;
 
@@ -186,6 +186,14 @@ impl Types {
         match &self.0 {
             Source::CodeView(types) => types.homes(names),
             Source::Dwarf(_) => Homes::default(),
+        }
+    }
+
+    /// The functions that declare types, by the names of these, as far as names of the Microsoft ABI tell.
+    pub(crate) fn locals(&self) -> Locals {
+        match &self.0 {
+            Source::CodeView(types) => types.locals(),
+            Source::Dwarf(_) => Locals::default(),
         }
     }
 

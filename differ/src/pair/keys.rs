@@ -56,8 +56,10 @@ impl<'a, S: Side> Names<'a, S> {
 
     /// The same with other names.
     pub(super) fn renamed(mut self, renamed: &'a Renamed) -> Self {
-        for index in renamed.keys() {
-            self.marks[*index as usize].is_plain = false;
+        if !renamed.is_empty() {
+            for (index, marks) in (0..).zip(&mut self.marks) {
+                marks.is_plain &= !renamed.contains_key(&index);
+            }
         }
         self.renamed = Some(renamed);
         self

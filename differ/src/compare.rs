@@ -358,10 +358,13 @@ impl Leftover {
         let lonely_base: Vec<_> = base
             .function_ids()
             .filter(|id| pairing.fixed_functions(*id).next().is_none())
+            // They mean what they lead to.
+            .filter(|id| base.behind_trampoline(*id) == *id)
             .collect();
         let lonely_fixed: Vec<_> = fixed
             .function_ids()
             .filter(|id| pairing.base_functions(*id).next().is_none())
+            .filter(|id| fixed.behind_trampoline(*id) == *id)
             .collect();
         let base_names: FxHashSet<_> = lonely_base
             .iter()

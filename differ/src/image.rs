@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use hpbuild_metadata::{CompilandId, DataId, FunctionId, Rva, SectionOffset, Side};
 
-use crate::decode::TableJump;
+use crate::decode::{ReferenceKind, TableJump};
 use crate::lines::LineRecords;
 use crate::pe::Pe;
 use crate::records::CompilandStreams;
@@ -494,10 +494,29 @@ impl<S: Side> Image<S> {
 
     /// The readable name of a function: its first name, or its address where it has none.
     pub fn display_name(&self, id: FunctionId<S>) -> String {
-        match self.procedures_of(id).first() {
+        match self.procedures_of(self.behind_trampoline(id)).first() {
             Some(procedure) => procedure.display(),
             None => format!("unnamed at rva {}", self.function(id).rva),
         }
+    }
+
+    /// The function that a thunk of an incremental link leads to (`S_TRAMPOLINE`, which has no name); any
+    /// other function itself. Calls by such a thunk mean what those without one do.
+    pub fn behind_trampoline(&self, id: FunctionId<S>) -> FunctionId<S> {
+        let is_trampoline = |id: FunctionId<S>| {
+            self.function(id).kind == FunctionKind::Thunk && self.procedures_of(id).is_empty()
+        };
+        let [only] = self.references_of(id) else {
+            return id;
+        };
+        let is_jump = only.offset == 0 && only.reference.kind == ReferenceKind::Jump;
+        if !is_jump || !is_trampoline(id) {
+            return id;
+        }
+        let target = only.reference.target;
+        let led_to = self.function_at(target);
+        let led_to = led_to.filter(|it| self.function(*it).rva == target && !is_trampoline(*it));
+        led_to.unwrap_or(id)
     }
 
     /// The ids of all functions, in address order.

@@ -287,7 +287,15 @@ impl<'a> Comparer<'a> {
         match (b, f) {
             (Target::Function { id: b, offset: at }, Target::Function { id: f, offset: of }) => {
                 let same = at == of && self.same_function(b, f);
-                same_if(same || self.same_thunks(b, f), Difference::Call)
+                let same = same || self.same_thunks(b, f);
+                let is_same = || {
+                    let behind = (
+                        self.base.behind_trampoline(b),
+                        self.fixed.behind_trampoline(f),
+                    );
+                    at == 0 && of == 0 && self.same_function(behind.0, behind.1)
+                };
+                same_if(same || is_same(), Difference::Call)
             }
             (Target::Import(b), Target::Import(f)) => {
                 let (b, f) = (&self.base.pe.imports[b], &self.fixed.pe.imports[f]);

@@ -77,6 +77,7 @@ fn names<S: Side>(image: &Image<S>, rva: Rva<S>) -> Vec<&str> {
     let Some(id) = image.function_at(rva) else {
         return Vec::new();
     };
+    let id = image.behind_trampoline(id);
     let mut names: Vec<&str> = Vec::new();
     let function = image.function(id);
     if function.kind == FunctionKind::Thunk || function.size <= 12 {

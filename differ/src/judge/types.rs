@@ -310,7 +310,7 @@ pub(super) fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<S
                     }
                     // What a call returns needs no variable.
                     Target::Function { id: callee, .. } if callee != id => {
-                        for procedure in image.procedures_of(callee) {
+                        for procedure in image.procedures_of(image.behind_trampoline(callee)) {
                             image.types.named_in(procedure.type_index, &mut start);
                         }
                     }

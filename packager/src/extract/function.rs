@@ -296,6 +296,10 @@ impl Extraction<'_> {
         kind: ReferenceKind,
     ) -> Result<Target, (Code, String)> {
         let image = &self.diff.fixed;
+        let id = match offset {
+            0 => image.behind_trampoline(id),
+            _ => id,
+        };
         let function = image.function(id);
         let piece = |this: &mut Self| {
             let piece = this.piece_of(Source::Function(id));

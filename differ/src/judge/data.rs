@@ -3,8 +3,8 @@
 use hpbuild_metadata::{Base, DataId, Fixed, Rva, Side};
 
 use super::{
-    Case, Refusal, destructors, enumerators, guards, held, lists, nameless, nameless_types, rights,
-    state, tables, types, unknown_types, variables,
+    Case, Refusal, destructors, enumerators, guards, held, lists, nameless, nameless_types,
+    renamed_types, rights, state, tables, types, unknown_types, variables,
 };
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
@@ -23,6 +23,7 @@ pub(super) fn judge(case: &Case<'_>) -> Vec<Refusal> {
     guards::judge(case, &mut refusals);
     types::judge(case, &mut refusals);
     nameless_types::judge(case, &mut refusals);
+    renamed_types::judge(case, &mut refusals);
     unknown_types::judge(case, &mut refusals);
     enumerators::judge(case, &mut refusals);
     variables::judge(case, &mut refusals);

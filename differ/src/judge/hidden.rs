@@ -2,7 +2,7 @@
 //! several, or several of one, and name the first or none. A patch would give the new name room of its
 //! own, and what the process holds would be lost to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hpbuild_metadata::{Base, DataId, Fixed, Machine};
 
@@ -18,7 +18,12 @@ pub(super) struct Hidden<'a> {
     /// How many places without a name code reaches in what each object gave.
     before: BTreeMap<&'a str, usize>,
     after: BTreeMap<&'a str, usize>,
+    /// Variables of which the base has parts.
+    pieces: BTreeSet<&'a str>,
 }
+
+/// Before the distance in the name of a part of a variable.
+const PIECE: &str = "+0x";
 
 /// Sections of the base in which a name has no partner, by their object, size in bytes and
 /// characteristics: the most bytes without a name that one of them has in one piece.
@@ -26,11 +31,14 @@ type Rooms<'a> = BTreeMap<(&'a str, u32, u32), u32>;
 
 impl<'a> Hidden<'a> {
     pub(super) fn new(case: &'a Case<'a>) -> Self {
+        let names = case.comparer.base.data.iter();
+        let pieces = names.filter_map(|it| Some(it.name.split_once(PIECE)?.0));
         Self {
             case,
             rooms: rooms(case),
             before: counts(case.comparer.base),
             after: counts(case.comparer.fixed),
+            pieces: pieces.collect(),
         }
     }
 
@@ -38,6 +46,14 @@ impl<'a> Hidden<'a> {
     pub(super) fn finding(&self, new: DataId<Fixed>) -> Option<Refusal> {
         let fixed = self.case.comparer.fixed;
         let symbol = fixed.data_symbol(new);
+        if self.has_in_other_parts(&symbol.name) {
+            let shown = symbol.display();
+            let message = format!(
+                "{shown} is what the base has in other parts: an optimiser took the variable apart"
+            );
+            let evidence = format!("rva {} of the fixed image", symbol.rva);
+            return Some(Refusal::new("HP028", &*symbol.name, message, evidence));
+        }
         let compiland = fixed.compilands.get(symbol.compiland?.index())?;
         let place = &*compiland.place;
         if symbol.global || !(self.lost(place) || self.took_place(symbol, place)) {
@@ -50,6 +66,16 @@ impl<'a> Hidden<'a> {
         );
         let evidence = format!("rva {} of the fixed image, of {place}", symbol.rva);
         Some(Refusal::new("HP028", &*symbol.name, message, evidence))
+    }
+
+    /// Whether the base has a variable as a whole of which the fixed image has parts, or the other way
+    /// round, by names with distances as DWARF's reader makes them.
+    fn has_in_other_parts(&self, name: &str) -> bool {
+        let base = &self.case.comparer.base.data;
+        match name.split_once(PIECE) {
+            Some((whole, _)) => base.iter().any(|it| *it.name == *whole),
+            None => self.pieces.contains(name),
+        }
     }
 
     /// Whether code of the base reaches more places without a name in an object than that of the fixed

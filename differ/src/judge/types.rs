@@ -11,7 +11,7 @@ use super::confined::{self, Changed};
 use super::unknown_types::reads_nameless_pointer;
 use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image, Procedure};
-use crate::meaning::{Target, resolve};
+use crate::meaning::{Target, is_read_only, resolve};
 use crate::names::{display_data, holds_nameless_type};
 use crate::types::{Sources, Types, VirtualFunction, difference};
 
@@ -274,6 +274,18 @@ pub(super) fn telling<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Option<Ve
     Some(found)
 }
 
+/// The function that a constant pointer leads to.
+fn constant_pointer<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<FunctionId<S>> {
+    let word = image.pe.bytes(rva, 8)?.first_chunk()?;
+    let is_pointer = is_read_only(image, rva) && !image.pe.relocations_in(rva, 1).is_empty();
+    let target = image
+        .pe
+        .rva_of(u64::from_le_bytes(*word))
+        .filter(|_| is_pointer)?;
+    let id = image.function_at(target)?;
+    Some(image.behind_trampoline(id))
+}
+
 /// Whether this is where the number of the image's thread-local variables stands. Code adds distances to
 /// it, which do not tell which variable is meant.
 fn is_thread_index<S: Side>(image: &Image<S>, rva: Rva<S>) -> bool {
@@ -315,6 +327,11 @@ pub(super) fn touched(case: &Case<'_>) -> Option<(FxHashSet<String>, FxHashSet<S
                         }
                     }
                     _ => {}
+                }
+                // A pointer that only the linker knows of leads to a function of the image's own.
+                let behind = constant_pointer(image, placed.reference.target);
+                for procedure in behind.map_or(&[][..], |it| image.procedures_of(it)) {
+                    image.types.named_in(procedure.type_index, &mut start);
                 }
             }
         }

@@ -235,15 +235,28 @@ fn home_in_linkage(linkage: &str) -> Option<&str> {
 /// A function by its name without places, and by its meaning.
 type Named<'a> = (Cow<'a, str>, Option<(u64, u64)>);
 
-/// For places of the fixed image those of the base that are the same.
+/// For places of the fixed image those of the base that are the same: those of each function by
+/// themselves, as functions move and take theirs along.
 fn pairs(bases: &BTreeMap<Place, Done>, fixeds: &BTreeMap<Place, Done>) -> BTreeMap<Place, Place> {
-    let (b, f): (Vec<_>, Vec<_>) = (
-        bases.iter().map(|(place, done)| (*place, *done)).collect(),
-        fixeds.iter().map(|(place, done)| (*place, *done)).collect(),
-    );
-    let done = |all: &[(Place, Done)]| all.iter().map(|it| it.1).collect::<Vec<_>>();
+    let mut homes: BTreeMap<u64, (Vec<Doing>, Vec<Doing>)> = BTreeMap::new();
+    for (place, done) in bases {
+        homes.entry(done.home).or_default().0.push((*place, *done));
+    }
+    for (place, done) in fixeds {
+        homes.entry(done.home).or_default().1.push((*place, *done));
+    }
+    let mut found = BTreeMap::new();
+    for (old, new) in homes.into_values() {
+        found.extend(pairs_of(&old, &new));
+    }
+    found
+}
+
+/// The same of one function.
+fn pairs_of(b: &[Doing], f: &[Doing]) -> BTreeMap<Place, Place> {
+    let done = |all: &[Doing]| all.iter().map(|it| it.1).collect::<Vec<_>>();
     let ops = match b.len() + f.len() <= MOST {
-        true => capture_diff_slices(Algorithm::Myers, &done(&b), &done(&f)),
+        true => capture_diff_slices(Algorithm::Myers, &done(b), &done(f)),
         false => Vec::new(),
     };
     let mut found = BTreeMap::new();
@@ -259,20 +272,12 @@ fn pairs(bases: &BTreeMap<Place, Done>, fixeds: &BTreeMap<Place, Done>) -> BTree
         }
     }
     // What moved is the same where only one on each side does that.
-    add_unique(&mut found, (&b, &f), |done| *done);
+    add_unique(&mut found, (b, f), |done| *done);
     for (old, new) in gaps {
-        add_unique(&mut found, (old, new), |done| (done.home, done.by_code));
+        add_unique(&mut found, (old, new), |done| done.by_code);
         let (old, new) = left(&found, (old, new));
-        let homes: BTreeSet<u64> = new.iter().map(|it| it.1.home).collect();
-        for home in homes {
-            let own = |all: &[Doing]| {
-                let own = all.iter().filter(|it| it.1.home == home);
-                own.map(|it| it.0).collect::<Vec<Place>>()
-            };
-            let (old, new) = (own(&old), own(&new));
-            if old.len() == new.len() {
-                found.extend(new.into_iter().zip(old));
-            }
+        if old.len() == new.len() {
+            found.extend(new.into_iter().zip(old).map(|(new, old)| (new.0, old.0)));
         }
     }
     found
@@ -387,6 +392,12 @@ mod tests {
         assert_eq!(lines(&base, &[(11, 1), (13, 104)]), [(11, 11)]);
         // One goes, and another one comes elsewhere.
         assert_eq!(lines(&base, &[(11, 2), (12, 4)]), [(12, 11)]);
+        // A function moves in front of another one, and one of its own changes.
+        let base = [(11, 101), (12, 102), (21, 201), (22, 202)];
+        assert_eq!(
+            lines(&base, &[(11, 203), (12, 202), (21, 101), (22, 102)]),
+            [(21, 11), (22, 12), (11, 21), (12, 22)]
+        );
     }
 
     #[test]

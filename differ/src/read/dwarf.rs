@@ -252,7 +252,15 @@ fn module<S: Side>(
         {
             (name, type_index) = (vtable.clone(), 0);
         }
-        if let Some(linkage_name) = &found.linkage_name {
+        // LLVM's own names count the pieces in use, so that one more gives others another name.
+        if let Some(piece) = variable.piece {
+            (name, type_index) = (format!("{name}+{piece:#x}").into(), 0);
+        }
+        if let Some(linkage_name) = found
+            .linkage_name
+            .as_ref()
+            .filter(|_| variable.piece.is_none())
+        {
             publics.add(at, linkage_name);
         }
         let function = variable.function.map(|offset| entries.describe(offset));

@@ -59,6 +59,8 @@ pub(super) struct Variable {
     pub(super) address: Address,
     /// The function it stands in.
     pub(super) function: Option<usize>,
+    /// Where in the variable this is, in bytes, where an optimiser took it apart.
+    pub(super) piece: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -346,13 +348,17 @@ impl<'a> Walk<'_, 'a> {
 
     fn variable(&mut self, entry: &Entry<'a>) -> Result<()> {
         let address = self.address(entry)?;
+        let pieces = match address {
+            Some(_) => Vec::new(),
+            None => self.pieces(entry)?,
+        };
         let function = self.function_around();
         // Most variables live in registers and on the stack. Those of a function that is inlined
         // elsewhere may have an address there, and their names here.
         let may_be_origin = entry.has_attr(gimli::DW_AT_name)
             && !entry.has_attr(gimli::DW_AT_const_value)
             && !entry.has_attr(gimli::DW_AT_location);
-        if address.is_none() && !may_be_origin {
+        if address.is_none() && pieces.is_empty() && !may_be_origin {
             return Ok(());
         }
         let offset = self.offset(entry);
@@ -361,14 +367,46 @@ impl<'a> Walk<'_, 'a> {
             named.name = self.string(entry, gimli::DW_AT_name)?;
         }
         self.facts.named.push((offset, named));
-        if let Some(address) = address {
+        let whole = address.map(|address| (address, None));
+        let pieces = pieces.into_iter().map(|(address, at)| (address, Some(at)));
+        for (address, piece) in whole.into_iter().chain(pieces) {
             self.facts.variables.push(Variable {
                 offset,
                 address,
                 function,
+                piece,
             });
         }
         Ok(())
+    }
+
+    /// The addresses of what an optimiser left of a variable that it took apart, and where in the variable
+    /// each is, in bytes.
+    fn pieces(&self, entry: &Entry<'a>) -> Result<Vec<(Address, u64)>> {
+        let Some(AttributeValue::Exprloc(expression)) = entry.attr_value(gimli::DW_AT_location)
+        else {
+            return Ok(Vec::new());
+        };
+        let mut operations = expression.operations(self.unit.encoding());
+        let (mut found, mut at, mut address) = (Vec::new(), 0_u64, None);
+        while let Some(operation) = operations.next()? {
+            match operation {
+                Operation::Address { address: start } => address = Some(start),
+                Operation::AddressIndex { index } => {
+                    address = Some(self.dwarf.address(self.unit, index)?);
+                }
+                Operation::Piece {
+                    size_in_bits,
+                    bit_offset: None,
+                } => {
+                    found.extend(address.take().map(|it| (Address::Virtual(it), at)));
+                    at = at.saturating_add(size_in_bits / 8);
+                }
+                // Nothing else is known of such a variable.
+                _ => return Ok(Vec::new()),
+            }
+        }
+        Ok(found)
     }
 
     /// The address of a variable that always has the same one.

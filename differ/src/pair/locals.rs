@@ -39,7 +39,9 @@ fn with_functions<S: Side>(
         let name = names.name(index);
         let (_, arguments) = name.split_once('<')?;
         if let Some(linkage) = names.linkage(index).filter(|it| it.starts_with("_Z")) {
-            let local = linkage.find("IZ")?;
+            // Lambdas are counted there: places tell these.
+            let is_counted = ["$_", "Ul", "Ut"].iter().any(|it| linkage.contains(it));
+            let local = linkage.find("IZ").filter(|_| !is_counted)?;
             return Some((index, format!("{name} {}", &linkage[local..]).into()));
         }
         if differing.is_empty() {

@@ -274,8 +274,9 @@ rules! {
         why "Objects made by the base have the old layout, or hold old values of an enumeration, and \
              unchanged code keeps using them. Where no changed function is known to use the type, by \
              its parameters, variables, calls and data, the finding is a warning: a cast leaves no \
-             record. So it is where it uses another type made by the same template, where no \
-             record tells of types at all, and where enumerators got other numbers that programs \
+             record. So it is where it uses another type made by the same template, or one \
+             that took its place under another name, where no record tells of types at all or of what \
+             a pointer leads to, and where enumerators got other numbers that programs \
              keep in plain integers. A warning, too, are closures, lambdas and structures that are \
              declared in one changed function, where the symbols of both sides show that nothing \
              else works on them: no other function, variable or type has them or leads to them, \

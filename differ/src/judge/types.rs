@@ -13,7 +13,7 @@ use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image, Procedure};
 use crate::meaning::{Target, is_read_only, resolve};
 use crate::names::{display_data, holds_nameless_type};
-use crate::types::{Sources, Types, VirtualFunction, difference};
+use crate::types::{Part, Sources, Types, VirtualFunction, difference};
 
 /// A name of a type, and its index.
 type Named = (String, u32);
@@ -68,13 +68,25 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         return;
     }
     let touched = touched(case);
-    if let Some((of_base, of_fixed)) = &touched {
-        one_sided((base, &before), &lost, of_fixed, "base", refusals);
-        one_sided((fixed, &after), &gained, of_base, "fixed image", refusals);
-        let lost = lost.iter().filter(|it| of_base.contains(**it));
-        let gained = gained.iter().filter(|it| of_fixed.contains(**it));
-        let sides = ((base, &before[..]), (fixed, &after[..]));
-        replaced(sides, lost.copied(), gained.copied(), refusals);
+    let sides = ((base, &before[..]), (fixed, &after[..]));
+    match &touched {
+        Some((of_base, of_fixed)) => {
+            one_sided((base, &before), &lost, of_fixed, "base", refusals);
+            one_sided((fixed, &after), &gained, of_base, "fixed image", refusals);
+            let lost = lost.iter().filter(|it| of_base.contains(**it));
+            let gained = gained.iter().filter(|it| of_fixed.contains(**it));
+            replaced(sides, lost.copied(), gained.copied(), refusals);
+        }
+        // What functions use is not known, and all types are looked at, where these are few.
+        None if lost.len().saturating_mul(gained.len()) <= MOST_PAIRS => {
+            replaced(
+                sides,
+                lost.iter().copied(),
+                gained.iter().copied(),
+                refusals,
+            );
+        }
+        None => {}
     }
     let local = local((&before, &after), &found, touched.as_ref());
     let local = confined::judge(case, &local);
@@ -181,33 +193,32 @@ pub(super) fn names(types: &Types, name: &str, index: u32) -> (String, String) {
 }
 
 /// Types that changed functions of the base use and that only the base has, where those of the fixed
-/// image use another one made by the same template: objects that exist have the layout of the former.
+/// image use another one instead: made by the same template, of the same name in another namespace, or
+/// with most of the same members. Objects that exist have the layout of the former.
 fn replaced<'a>(
     ((base, before), (fixed, after)): (Defined<'_>, Defined<'_>),
     lost: impl Iterator<Item = &'a str>,
     gained: impl Iterator<Item = &'a str>,
     refusals: &mut Vec<Refusal>,
 ) {
-    let template = |types: &Types, definitions: &[Named], name: &str| {
+    let of = |types: &Types, definitions: &[Named], name: &'a str| {
         let index = index_of(definitions, name)?;
-        let (name, shown) = names(types, name, index);
-        let made_by = made_by(&shown)?.to_owned();
-        Some((made_by, name, shown, index))
+        Some(Candidate::new(types, name, index))
     };
-    let gained: Vec<_> = gained.filter_map(|it| template(fixed, after, it)).collect();
-    let lost = lost.filter_map(|it| template(base, before, it));
+    let gained: Vec<_> = gained.filter_map(|it| of(fixed, after, it)).collect();
+    let lost = lost.filter_map(|it| of(base, before, it));
     let mut known = BTreeSet::new();
-    for (made_by, name, shown, b) in lost {
+    for old in lost {
         // One of them says it for all.
-        if known.contains(&made_by) {
+        if known.contains(&old.family) {
             continue;
         }
-        let found = gained.iter().filter(|(other, ..)| *other == made_by);
-        let found = found.map(|(_, _, new, f)| {
-            let parts = difference(&base.parts(b), &fixed.parts(*f));
-            let (b, f) = (base.size(b), fixed.size(*f));
+        let found = gained.iter().filter(|new| old.is_like(new));
+        let found = found.map(|new| {
+            let parts = difference(&old.parts, &new.parts);
+            let (b, f) = (base.size(old.index), fixed.size(new.index));
             let sizes = || format!("{} bytes before, {} after", b.unwrap_or(0), f.unwrap_or(0));
-            (new, parts.or_else(|| (b != f).then(sizes)))
+            (&new.shown, parts.or_else(|| (b != f).then(sizes)))
         });
         let found: Vec<_> = found.collect();
         // Where one of them is laid out alike it may well be that.
@@ -218,12 +229,70 @@ fn replaced<'a>(
             continue;
         };
         let message = format!(
-            "changed code uses {new} in place of {shown}: objects that exist have the old layout"
+            "changed code uses {new} in place of {}: objects that exist have the old layout",
+            old.shown
         );
-        let mut refusal = Refusal::new("HP031", name, message, evidence);
+        let mut refusal = Refusal::new("HP031", old.policy_name, message, evidence);
         refusal.severity = Severity::Warn;
         refusals.push(refusal);
-        known.insert(made_by);
+        known.insert(old.family);
+    }
+}
+
+/// Pairs of types, each of one image alone, that are held against each other.
+const MOST_PAIRS: usize = 1 << 14;
+
+/// Members of a structure that are compared by name with those of all others.
+const MOST_MEMBERS: usize = 64;
+
+/// A type that one image has alone.
+struct Candidate {
+    index: u32,
+    /// What a policy calls it, and what people do.
+    policy_name: String,
+    shown: String,
+    /// The template that made it, or else its name without scopes.
+    family: String,
+    is_of_template: bool,
+    parts: Vec<Part>,
+}
+
+impl Candidate {
+    fn new(types: &Types, name: &str, index: u32) -> Self {
+        let (policy_name, shown) = names(types, name, index);
+        let template = made_by(&shown).map(str::to_owned);
+        // What stands in an instance of a template has no name of its own.
+        let own = || match shown.contains('<') {
+            true => shown.clone(),
+            false => shown.rsplit("::").next().unwrap_or(&shown).to_owned(),
+        };
+        Self {
+            index,
+            is_of_template: template.is_some(),
+            family: template.unwrap_or_else(own),
+            policy_name: policy_name.to_string(),
+            shown,
+            parts: types.parts(index),
+        }
+    }
+
+    /// Whether a type of the fixed image may be what became of this one.
+    fn is_like(&self, new: &Self) -> bool {
+        if self.is_of_template || new.is_of_template {
+            return self.is_of_template == new.is_of_template && self.family == new.family;
+        }
+        if self.family == new.family {
+            return true;
+        }
+        let counted = 2..=MOST_MEMBERS;
+        let are_plain = !self.shown.contains('<') && !new.shown.contains('<');
+        if !are_plain || !counted.contains(&self.parts.len()) || !counted.contains(&new.parts.len())
+        {
+            return false;
+        }
+        let shared = self.parts.iter();
+        let shared = shared.filter(|old| new.parts.iter().any(|it| it.name == old.name));
+        shared.count() * 2 > self.parts.len()
     }
 }
 

@@ -19,6 +19,8 @@ use crate::toolchain::{self, Toolchain};
 /// serves all programs of one system folder.
 const WINE: &str = "/usr/lib/wine/wine64";
 const SERVER: &str = "/usr/lib/wine/wineserver64";
+/// So often Wine may try to start a program that it ends before that begins.
+const STARTS: u32 = 3;
 /// Definitions of what the program imports.
 const IMPORTS: [&str; 2] = ["kernel32", "msvcrt"];
 /// The pairs whose functions are called, the functions, and how many arguments from 0 on.
@@ -150,23 +152,35 @@ impl Wine {
 
     /// What the program prints.
     fn answers(&self, images: &[&Path], calls: &[String]) -> Result<String> {
-        let mut wine = Command::new(WINE);
-        wine.env("WINEPREFIX", &self.prefix)
-            .env("WINEDEBUG", "-all")
-            // Nothing that a desktop or a script would ask for.
-            .env(
-                "WINEDLLOVERRIDES",
-                "winemenubuilder.exe,mscoree,mshtml,explorer.exe=",
-            )
-            .arg(&self.program)
-            .args(images)
-            .arg("--")
-            .args(calls);
-        let said = run::captured(&mut wine)?.replace('\r', "");
-        if said.contains("apply: ") {
-            bail!("{said}");
+        for _ in 0..STARTS {
+            let mut wine = Command::new(WINE);
+            wine.env("WINEPREFIX", &self.prefix)
+                // Errors of Wine itself tell why a program did not run.
+                .env("WINEDEBUG", "fixme-all")
+                // Nothing that a desktop or a script would ask for.
+                .env(
+                    "WINEDLLOVERRIDES",
+                    "winemenubuilder.exe,mscoree,mshtml,explorer.exe=",
+                )
+                .arg(&self.program)
+                .args(images)
+                .arg("--")
+                .args(calls);
+            let output = wine.output().context("cannot start Wine")?;
+            let said = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+            if output.status.success() && !said.contains("apply: ") {
+                return Ok(said);
+            }
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let failed = format!("Wine ended with {}\n{said}{errors}", output.status);
+            // The program ends with 2, or with the code of an exception, and has said something
+            // before. Now and then, Wine ends with 1 before the program begins.
+            if output.status.code() != Some(1) || !said.is_empty() {
+                bail!(failed);
+            }
+            eprintln!("{failed}again: the program did not begin");
         }
-        Ok(said)
+        bail!("Wine ended with 1 before the program began, {STARTS} times in a row");
     }
 }
 

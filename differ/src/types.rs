@@ -364,6 +364,31 @@ impl CodeViewTypes {
         })
     }
 
+    /// The number that a pointer of this type leads to, in words, and its bytes.
+    pub(crate) fn number_behind(&self, index: u32) -> Option<(String, u32)> {
+        /// The bits of a primitive type that say which number it is, or a pointer to it leads to.
+        const NUMBER: u32 = 0xff;
+        let mut index = TypeIndex(index);
+        let mut is_behind = false;
+        for _ in 0..MAX_DEPTH {
+            if self.stream.is_primitive(index) {
+                is_behind |= index.0 > NUMBER;
+                let number = index.0 & NUMBER;
+                let size = primitive_size(number).filter(|_| is_behind)?;
+                return Some((self.words(TypeIndex(number), 0), size));
+            }
+            index = match self.data(index)? {
+                TypeData::Pointer(pointer) => {
+                    is_behind = true;
+                    pointer.fixed.ty.get()
+                }
+                TypeData::Modifier(modifier) => modifier.underlying_type.get(),
+                _ => return None,
+            };
+        }
+        None
+    }
+
     /// What a value or pointer of this type leads to, where that is a structure, union or enumeration.
     fn udt_in(&self, index: u32) -> Option<TypeIndex> {
         let mut index = TypeIndex(index);

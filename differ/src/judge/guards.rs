@@ -163,7 +163,7 @@ fn function_in(linkage: &str) -> Option<&str> {
 }
 
 /// Whether this is a guard, or a word of them.
-fn is_guard<S: Side>(symbol: &DataSymbol<S>) -> bool {
+pub(super) fn is_guard<S: Side>(symbol: &DataSymbol<S>) -> bool {
     let linkage = symbol.decorated.as_deref().unwrap_or(&symbol.name);
     let linkage = linkage.strip_prefix('?').unwrap_or(linkage);
     let numbered = ["$TSS", "$S"]

@@ -1,15 +1,15 @@
 //! Functions whose addresses changed code hands out: callbacks that another one replaces, and those that
-//! stood for two.
+//! stood for two. And what only code handed out that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hpbuild_metadata::{Base, Fixed, FunctionId, Rva, Side};
 
-use super::{Case, Refusal};
+use super::{Case, Refusal, data_reached};
 use crate::compare::are_alike;
 use crate::decode::ReferenceKind;
-use crate::image::Image;
-use crate::meaning::Target;
+use crate::image::{DataSymbol, Image};
+use crate::meaning::{Target, is_read_only, resolve};
 use crate::names::is_of_lambda;
 use crate::pair::Tier;
 
@@ -22,6 +22,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     });
     let handed: Vec<_> = handed.collect();
     replaced(case, &handed, refusals);
+    gone(case, refusals);
     split(case, &handed, refusals);
     in_order(case, &handed, refusals);
 }
@@ -64,6 +65,59 @@ fn replaced(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
         let evidence = format!("rva {} of the base", base.function(target).rva);
         refusals.push(Refusal::new("HP042", name, message, evidence));
     }
+}
+
+/// Callbacks and vtables that a function handed out which the fixed image does not have, as little as
+/// them: where it was renamed, objects that exist go on without the fix.
+fn gone(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+    let (comparer, base) = (case.comparer, case.comparer.base);
+    let removed: BTreeSet<_> = case.comparison.removed.iter().copied().collect();
+    let mut known = BTreeSet::new();
+    for by in &case.comparison.removed {
+        let by_name = || base.display_name(*by);
+        let functions = addresses(base, *by, |rva| comparer.in_base(rva));
+        for target in functions.into_iter().filter(|it| removed.contains(it)) {
+            let rva = base.function(target).rva;
+            if known.insert(rva) {
+                refusals.push(left(by_name(), base.display_name(target), rva));
+            }
+        }
+        for id in data_reached(base, [*by].into_iter()) {
+            let symbol = base.data_symbol(id);
+            let leads_to_gone = || functions_in(base, symbol).any(|it| removed.contains(&it));
+            if is_read_only(base, symbol.rva)
+                && comparer.fixed_data_of(id).is_none()
+                && leads_to_gone()
+                && known.insert(symbol.rva)
+            {
+                refusals.push(left(by_name(), symbol.display(), symbol.rva));
+            }
+        }
+    }
+}
+
+/// The finding for what only a function that is gone handed out.
+fn left(by: String, name: String, rva: Rva<Base>) -> Refusal {
+    let message = format!(
+        "{by}, which is gone, handed out the address of {name}: what holds it goes on with it"
+    );
+    Refusal::new("HP042", name, message, format!("rva {rva} of the base"))
+}
+
+/// The functions that the pointers of a constant lead to.
+fn functions_in<'a, S: Side>(
+    image: &'a Image<S>,
+    symbol: &DataSymbol<S>,
+) -> impl Iterator<Item = FunctionId<S>> + 'a {
+    let places = image.pe.relocations_in(symbol.rva, symbol.size);
+    let words = places.iter().filter_map(|place| {
+        let word = image.pe.bytes(*place, 8)?.first_chunk()?;
+        image.pe.rva_of(u64::from_le_bytes(*word))
+    });
+    words.filter_map(|rva| match resolve(image, rva) {
+        Target::Function { id, offset: 0 } => Some(id),
+        _ => None,
+    })
 }
 
 /// Functions that changed and were handed out where a new one with the body that they had is now:

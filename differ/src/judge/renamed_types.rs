@@ -1,5 +1,6 @@
 //! Variables of changed functions that lead to a structure of another name, which is laid out otherwise:
-//! a type that was renamed while it changed, or moved to another namespace.
+//! a type that was renamed while it changed, or moved to another namespace. And those that lead to
+//! numbers of another size: a `typedef` leaves no record of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,23 +13,23 @@ use crate::names::{holds_nameless_type, of_type};
 use crate::records::SymbolRecords;
 use crate::types::difference;
 
-/// By the names of variables the structures that they are or lead to.
-type Variables = BTreeMap<String, BTreeSet<String>>;
+/// By the names of variables what they are or lead to.
+type Variables<T> = BTreeMap<String, BTreeSet<T>>;
+
+/// What pointers lead to: a number in words, and its bytes.
+type Number = (String, u32);
 
 pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
     let mut found: BTreeMap<(String, String), (String, String)> = BTreeMap::new();
     for (b, f) in &case.redirected {
-        let (before, after) = (variables(base, *b), variables(fixed, *f));
-        for (variable, old) in &before {
-            let Some(new) = after.get(variable) else {
-                continue;
-            };
-            // Of several that an optimiser inlined into one function nobody knows which is which.
-            if let (Some(old), Some(new)) = (only(old, new), only(new, old)) {
-                let here = || (variable.clone(), base.display_name(*b));
-                found.entry((old, new)).or_insert_with(here);
-            }
+        let (before, after) = (Led::of(base, *b), Led::of(fixed, *f));
+        for (variable, old, new) in replaced(&before.structures, &after.structures) {
+            let here = || (variable, base.display_name(*b));
+            found.entry((old, new)).or_insert_with(here);
+        }
+        for (variable, old, new) in replaced(&before.numbers, &after.numbers) {
+            refusals.extend(resized(base.display_name(*b), &variable, &old, &new));
         }
     }
     if found.is_empty() {
@@ -69,32 +70,71 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     }
 }
 
+/// A finding where a variable leads to numbers of another size.
+fn resized(function: String, variable: &str, old: &Number, new: &Number) -> Option<Refusal> {
+    if old.1 == new.1 {
+        return None;
+    }
+    let message = format!(
+        "{variable} of {function} leads to {} in place of {}: what exists has the old size",
+        new.0, old.0
+    );
+    let evidence = format!("{} bytes before, {} after", old.1, new.1);
+    let mut refusal = Refusal::new("HP031", function, message, evidence);
+    refusal.severity = Severity::Warn;
+    Some(refusal)
+}
+
+/// Variables that lead to one thing alone on each side which they do not on the other.
+fn replaced<T: Clone + Ord>(before: &Variables<T>, after: &Variables<T>) -> Vec<(String, T, T)> {
+    let of_both = before
+        .iter()
+        .filter_map(|(name, old)| Some((name, old, after.get(name)?)));
+    // Of several that an optimiser inlined into one function nobody knows which is which.
+    let lone = of_both
+        .filter_map(|(name, old, new)| Some((name.clone(), only(old, new)?, only(new, old)?)));
+    lone.collect()
+}
+
 /// The only one of `these` that `others` does not have, where there is one.
-fn only(these: &BTreeSet<String>, others: &BTreeSet<String>) -> Option<String> {
+fn only<T: Clone + Ord>(these: &BTreeSet<T>, others: &BTreeSet<T>) -> Option<T> {
     let mut own = these.difference(others);
     let first = own.next()?;
     own.next().is_none().then(|| first.clone())
 }
 
-fn variables<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Variables {
-    let mut found = Variables::new();
-    for procedure in image.procedures_of(id) {
-        let bytes = image.records_of(procedure);
-        for record in SymbolRecords::new(&bytes).by_ref() {
-            let Some(variable) = Variable::of(record.kind.0, record.data) else {
-                continue;
-            };
-            let udt = image.types.udt_of(variable.ty);
-            let udt = udt.map(|it| of_type(&String::from_utf8_lossy(&it)).into_owned());
-            let is_named = |it: &String| !holds_nameless_type(it);
-            if let Some(udt) = udt.filter(is_named)
-                && variable.name != b"this"
-                && !variable.name.is_empty()
-            {
-                let name = String::from_utf8_lossy(variable.name).into_owned();
-                found.entry(name).or_default().insert(udt);
+/// What the variables of a function lead to.
+#[derive(Default)]
+struct Led {
+    /// Names of structures.
+    structures: Variables<String>,
+    numbers: Variables<Number>,
+}
+
+impl Led {
+    fn of<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Self {
+        let mut found = Self::default();
+        for procedure in image.procedures_of(id) {
+            let bytes = image.records_of(procedure);
+            for record in SymbolRecords::new(&bytes).by_ref() {
+                let Some(variable) = Variable::of(record.kind.0, record.data) else {
+                    continue;
+                };
+                if variable.name == b"this" || variable.name.is_empty() {
+                    continue;
+                }
+                let name = || String::from_utf8_lossy(variable.name).into_owned();
+                if let Some(number) = image.types.number_behind(variable.ty) {
+                    found.numbers.entry(name()).or_default().insert(number);
+                    continue;
+                }
+                let udt = image.types.udt_of(variable.ty);
+                let udt = udt.map(|it| of_type(&String::from_utf8_lossy(&it)).into_owned());
+                if let Some(udt) = udt.filter(|it| !holds_nameless_type(it)) {
+                    found.structures.entry(name()).or_default().insert(udt);
+                }
             }
         }
+        found
     }
-    found
 }

@@ -275,7 +275,8 @@ rules! {
              unchanged code keeps using them. Where no changed function is known to use the type, by \
              its parameters, variables, calls and data, the finding is a warning: a cast leaves no \
              record. So it is where it uses another type made by the same template, or one \
-             that took its place under another name, where no record tells of types at all or of what \
+             that seems to have taken its place under another name, where a variable of it leads to \
+             numbers of another size, where no record tells of types at all or of what \
              a pointer leads to, and where enumerators got other numbers that programs \
              keep in plain integers. A warning, too, are closures, lambdas and structures that are \
              declared in one changed function, where the symbols of both sides show that nothing \
@@ -293,7 +294,7 @@ rules! {
              patch is loaded, not when the process started, and what it holds is lost when the \
              patch is taken back or replaced by a newer one. One that is gone stays in the base, \
              and patched code leaves it alone. Where a new one takes the place of one that is gone, \
-             by its name or by the function and the type, the finding is a warning: what the process \
+             by its name or in a function that changed, the finding is a warning: what the process \
              had in it is lost. So it is where a static variable is in another source or function, \
              and goes on with what the base has under that name."
         do "See that the code works with a variable that starts late and may start again, and that \
@@ -364,7 +365,8 @@ rules! {
         do "Keep the constant, and let the changed code use a new variable."
         example "static const int limits[4] loses its const, and a function sets an entry of it."
     "HP042" Warn "callback replaced"
-        why "Changed code handed out the address of a function, and does so no longer. Objects, threads \
+        why "Changed code handed out the address of a function, and does so no longer, or code that is \
+             gone did so with a function or a vtable that is gone as well. Objects, threads \
              and tables of the running process may hold that address, and go on with that function. \
              Where the fix put another one in its place, it mends nothing for them. Several lambdas \
              that changed are taken to stand in the order in which they stood: where the function that \

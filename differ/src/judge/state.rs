@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hpbuild_metadata::{Base, DataId, Fixed, FunctionId, Side};
 
+use super::guards::is_guard;
 use super::hidden::Hidden;
 use super::{Case, Refusal, Severity, data_reached};
 use crate::image::{DataSymbol, Image};
@@ -62,8 +63,8 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
         }
         let message = format!("{shown} is new and will live in the patch");
         let mut refusal = Refusal::new("HP032", name, message, evidence);
-        if let Some(old) = left.get(&id) {
-            let old = base.data_symbol(*old).display();
+        if let Some(olds) = left.get(&id) {
+            let old = some_of(olds.iter().map(|old| base.data_symbol(*old).display()));
             refusal.severity = Severity::Warn;
             refusal.message = format!(
                 "{shown} is new and will live in the patch, perhaps for {old}: what the process holds \
@@ -83,15 +84,28 @@ fn doubtful<S: Side>(symbol: &DataSymbol<S>, evidence: String) -> Refusal {
     Refusal::new("HP028", &*symbol.name, message, evidence)
 }
 
+/// The first of these names, and how many there are behind.
+fn some_of(names: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 3;
+    let further = names.len().saturating_sub(SHOWN);
+    let shown: Vec<_> = names.take(SHOWN).collect();
+    let rest = match further {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    shown.join(", ") + &rest
+}
+
 /// For new variables those that are gone and whose place they seem to take: parts of one variable
-/// that the compiler has cut up, or the only ones of their type that a function has before and after.
+/// that the compiler has cut up, the only ones of their type that a function has before and after, or
+/// else all those that a function has no more which has the new one now.
 fn left_behind(
     case: &Case<'_>,
     gone: &BTreeSet<DataId<Base>>,
     new: &BTreeSet<DataId<Fixed>>,
-) -> BTreeMap<DataId<Fixed>, DataId<Base>> {
+) -> BTreeMap<DataId<Fixed>, BTreeSet<DataId<Base>>> {
     let (base, fixed) = (case.comparer.base, case.comparer.fixed);
-    let mut found = BTreeMap::new();
+    let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     if gone.is_empty() || new.is_empty() {
         return found;
     }
@@ -104,9 +118,10 @@ fn left_behind(
     for id in new {
         let whole = part_of(&fixed.data_symbol(*id).name);
         if let Some(old) = whole.and_then(|whole| parts.get(whole)) {
-            found.insert(*id, *old);
+            found.insert(*id, [*old].into());
         }
     }
+    let mut others: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for (b, f) in &case.redirected {
         let before = reached(base, [*b].into_iter(), |id| !gone.contains(&id));
         let after = reached(fixed, [*f].into_iter(), |id| !new.contains(&id));
@@ -120,11 +135,28 @@ fn left_behind(
             };
             let mut like = before.iter().filter(is_like);
             if let (Some(old), None) = (like.next(), like.next()) {
-                found.entry(id).or_insert(*old);
+                found.entry(id).or_insert_with(|| [*old].into());
+            } else if !guards(symbol) {
+                let old = before.iter().filter(|id| !guards(base.data_symbol(**id)));
+                others.entry(id).or_default().extend(old.copied());
             }
         }
     }
+    others.retain(|_, old| !old.is_empty());
+    for (id, old) in others {
+        found.entry(id).or_insert(old);
+    }
     found
+}
+
+/// Whether this is the guard of another variable, in either C++ ABI.
+fn guards<S: Side>(symbol: &DataSymbol<S>) -> bool {
+    is_guard(symbol)
+        || symbol
+            .decorated
+            .as_deref()
+            .unwrap_or(&symbol.name)
+            .starts_with("_ZGV")
 }
 
 /// The variable of which this is a part, by the name that LLVM gives to parts: `state.0`.

@@ -218,7 +218,7 @@ fn replaced<'a>(
             let parts = difference(&old.parts, &new.parts);
             let (b, f) = (base.size(old.index), fixed.size(new.index));
             let sizes = || format!("{} bytes before, {} after", b.unwrap_or(0), f.unwrap_or(0));
-            (&new.shown, parts.or_else(|| (b != f).then(sizes)))
+            (new, parts.or_else(|| (b != f).then(sizes)))
         });
         let found: Vec<_> = found.collect();
         // Where one of them is laid out alike it may well be that.
@@ -228,9 +228,14 @@ fn replaced<'a>(
         let Some((new, Some(evidence))) = found.into_iter().next() else {
             continue;
         };
+        // Members that have the same names may be those of any list or buffer.
+        let perhaps = match old.family == new.family {
+            true => "",
+            false => ", perhaps",
+        };
         let message = format!(
-            "changed code uses {new} in place of {}: objects that exist have the old layout",
-            old.shown
+            "changed code uses {}{perhaps} in place of {}: objects that exist have the old layout",
+            new.shown, old.shown
         );
         let mut refusal = Refusal::new("HP031", old.policy_name, message, evidence);
         refusal.severity = Severity::Warn;

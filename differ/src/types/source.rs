@@ -252,6 +252,15 @@ impl Types {
         }
     }
 
+    /// The number that a pointer of this type leads to, in words, and its bytes; `None` for DWARF, of
+    /// which no variables of functions are read.
+    pub(crate) fn number_behind(&self, index: u32) -> Option<(String, u32)> {
+        match &self.0 {
+            Source::CodeView(types) => types.number_behind(index),
+            Source::Dwarf(_) => None,
+        }
+    }
+
     /// Which types have to do with these functions; `None` where names do not tell, as they do not in
     /// DWARF.
     pub(crate) fn marks(&self, functions: &Functions<'_>) -> Option<Marks> {

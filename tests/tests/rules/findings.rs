@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use hpbuild_differ::image::Image;
-use hpbuild_differ::judge::{Policy, Refusal};
+use hpbuild_differ::judge::{Policy, Refusal, Severity};
 use hpbuild_differ::{Diff, Differ, Input, SymbolPaths, diff};
 use hpbuild_fixtures::Build;
 use hpbuild_metadata::Side;
@@ -15,6 +15,8 @@ use hpbuild_packager::extract::Options;
 pub(crate) struct Findings {
     /// `HP0xx`, and the name that the finding is about behind a space.
     pub(crate) rules: BTreeSet<String>,
+    /// Those of them that warn.
+    pub(crate) warned: BTreeSet<String>,
     /// Whether any of them refuses.
     pub(crate) refused: bool,
     /// Everything that a finding could be about.
@@ -31,6 +33,7 @@ pub(crate) fn findings(base: &Path, fixed: &Path, symbols: SymbolPaths) -> Findi
         Compared::Diff(diff) => findings_of(&diff, &Options::first()),
         Compared::Nothing(rules) => Findings {
             rules,
+            warned: BTreeSet::new(),
             refused: true,
             names: BTreeSet::new(),
         },
@@ -74,6 +77,11 @@ pub(crate) fn compared(
 /// The findings of a comparison, and of making its patch in this way where there is one to be made.
 pub(crate) fn findings_of(diff: &Diff, options: &Options) -> Findings {
     let mut rules: BTreeSet<String> = diff.refusals.iter().map(text).collect();
+    let warns = diff
+        .refusals
+        .iter()
+        .filter(|it| it.severity == Severity::Warn);
+    let warned = warns.map(text).collect();
     let mut refused = diff.refusals.iter().any(Refusal::refuses);
     let changed = &diff.comparison.changed;
     if changed.iter().any(|change| !change.is_line_number_only()) {
@@ -94,6 +102,7 @@ pub(crate) fn findings_of(diff: &Diff, options: &Options) -> Findings {
     add_names(&diff.fixed, &mut names);
     Findings {
         rules,
+        warned,
         refused,
         names,
     }

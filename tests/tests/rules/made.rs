@@ -49,6 +49,7 @@ fn case(name: &str, expected: &[&str], near: &[&str], found: Findings) -> Case {
         name: name.to_owned(),
         expected: owned(expected).into_iter().collect(),
         near: owned(near),
+        warned: BTreeSet::new(),
         hotpatchable: None,
         found,
     }
@@ -614,6 +615,7 @@ fn reach(name: &str, between: u32, expected: &[&str], near: &[&str]) -> Case {
     let found = Findings {
         refused: !rules.is_empty(),
         rules,
+        warned: BTreeSet::new(),
         names: [name.to_owned()].into(),
     };
     case(name, expected, near, found)

@@ -22,6 +22,8 @@ struct Case {
     name: String,
     expected: BTreeSet<String>,
     near: Vec<String>,
+    /// Those of them that warn, where somebody says.
+    warned: BTreeSet<String>,
     /// Whether a patch comes out, where somebody says.
     hotpatchable: Option<bool>,
     found: Findings,
@@ -37,6 +39,9 @@ impl Case {
         }
         for extra in self.found.rules.difference(&self.expected) {
             faults.push(format!("{name}: {extra} is found"));
+        }
+        if !self.warned.is_empty() && self.warned != self.found.warned {
+            faults.push(format!("{name}: {:?} warn", self.found.warned));
         }
         if self.hotpatchable.is_some_and(|it| it == self.found.refused) {
             faults.push(format!("{name}: refused is {}", self.found.refused));
@@ -64,6 +69,7 @@ fn cases() -> Vec<Case> {
         name: format!("{} {}", pair.name, pair.machine.name()),
         expected: pair.expected.rules.iter().cloned().collect(),
         near: pair.expected.near.clone(),
+        warned: pair.expected.warned.iter().cloned().collect(),
         hotpatchable: pair.expected.hotpatchable,
         found: findings_of_builds(&pair.base, &pair.fixed),
     };

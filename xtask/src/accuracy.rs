@@ -83,6 +83,16 @@ impl Arguments {
         }
     }
 
+    /// What it asks for of the oracle alone: what it says of the fixtures as they are built, which is
+    /// written down.
+    pub(crate) fn oracle() -> Self {
+        Arguments {
+            only: None,
+            oracle_only: true,
+            ..Arguments::ci()
+        }
+    }
+
     /// What it asks for of random pairs: about a minute of them.
     pub(crate) fn random() -> Self {
         Arguments {
@@ -169,6 +179,13 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
     let folder = run::root().join("fixtures");
     let builds = Recipes::read(&folder.join("recipes.toml"))?.builds()?;
     let tools = Toolchain::find()?;
+    let pairs = folder.join("pairs");
+    let compiled = |build: &Build| {
+        let own = (Sections::Own, &[][..]);
+        program(Objects::compile(&tools, build, &pairs, own)?.read()?)
+    };
+    // What several fixes are compared with is compiled once.
+    let mut bases = BTreeMap::<&str, Program>::new();
     for build in &builds {
         let title = format!(
             "{}/{} {}",
@@ -184,10 +201,7 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
         let Some(base) = base_of(build, &builds).filter(|_| is_told) else {
             continue;
         };
-        let path = folder
-            .join("pairs")
-            .join(&build.group)
-            .join("expected.toml");
+        let path = pairs.join(&build.group).join("expected.toml");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut all: BTreeMap<String, Expected> =
@@ -197,12 +211,12 @@ fn fixtures(arguments: &Arguments, totals: &mut Totals) -> Result<()> {
             .with_context(|| format!("{} says nothing of {}", path.display(), build.variant))?;
         let truth = expected.names(build.machine);
 
-        let pairs = folder.join("pairs");
-        let [one, other] = [base, build].map(|it| {
-            let own = (Sections::Own, &[][..]);
-            program(Objects::compile(&tools, it, &pairs, own)?.read()?)
-        });
-        let comparison = oracle::compare(&one?, &other?);
+        if !bases.contains_key(base.folder.as_str()) {
+            bases.insert(&base.folder, compiled(base)?);
+        }
+        let one = bases.get(base.folder.as_str());
+        let one = one.context("the base was compiled before")?;
+        let comparison = oracle::compare(one, &compiled(build)?);
         explain(arguments, &title, &comparison);
         totals.oracle(&title, &truth, &names::readable(&comparison));
         let data = names::data(&comparison);

@@ -14,7 +14,7 @@ use crate::{accuracy, deny, fixtures, run, tidy, toolchain, wine};
 /// A check fails.
 pub(crate) fn run() -> Result<()> {
     type Check = fn() -> Result<()>;
-    let steps: [(&str, Check); 11] = [
+    let steps: [(&str, Check); 12] = [
         ("tools that tests use as oracles", toolchain::tools),
         ("cargo fmt --check", format),
         (
@@ -28,6 +28,10 @@ pub(crate) fn run() -> Result<()> {
         ("cargo clippy, warnings denied", clippy),
         ("cargo doc, warnings denied", document),
         ("cargo test --workspace", || test(&[])),
+        (
+            "the oracle, against what is written of the fixtures",
+            || accuracy::run(&accuracy::Arguments::oracle()),
+        ),
         ("seeded edits at -O2, against the oracle", || {
             accuracy::run(&accuracy::Arguments::ci())
         }),

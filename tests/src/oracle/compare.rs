@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::meaning::{Meaning, Reader, digest};
 use super::names::{Lone, Names, Namesakes, Pairs, Renamed, is_namesake};
-use super::program::{FunctionName, Program, SectionId};
+use super::program::{Datum, FunctionName, Program, SectionId};
 
 /// What the objects of two compiles differ in. Every list is sorted by name.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +122,9 @@ pub fn compare(base: &Program, fixed: &Program) -> Comparison {
     let lonely = pairs.added.into_iter().chain(pairs.removed);
     comparison.data = lonely.map(|(name, _)| name.clone()).collect();
     for (name, &datum, _, &other) in pairs.both {
+        // What follows on one side alone makes padding of zeros there, and must not on the other.
+        let shared = datum.shared || other.shared;
+        let (datum, other) = (Datum { shared, ..datum }, Datum { shared, ..other });
         if in_base.datum(datum) != in_fixed.datum(other) {
             comparison.data.push(name.clone());
         }

@@ -204,6 +204,10 @@ fn compare_pair(
     }
     kinds.sort_unstable();
     kinds.dedup();
+    // A function that changed goes into the patch with all that it may reach, whatever ends where.
+    if kinds.iter().any(|kind| *kind != Kind::LineNumber) {
+        unknown.retain(|it| !matches!(it.doubt, Doubt::Extent(_)));
+    }
     (
         Verdict::Changed(Box::new(Changed {
             base,

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hpbuild_metadata::{FunctionId, Side};
+use ms_pdb::syms::SymKind;
 
 use super::local::Variable;
 use super::{Case, Refusal, Severity};
@@ -108,6 +109,7 @@ fn only<T: Clone + Ord>(these: &BTreeSet<T>, others: &BTreeSet<T>) -> Option<T> 
 struct Led {
     /// Names of structures.
     structures: Variables<String>,
+    /// Of variables of the function's own: `x` and `at` of what is inlined are any number's.
     numbers: Variables<Number>,
 }
 
@@ -116,7 +118,13 @@ impl Led {
         let mut found = Self::default();
         for procedure in image.procedures_of(id) {
             let bytes = image.records_of(procedure);
+            let mut inlined = 0_u32;
             for record in SymbolRecords::new(&bytes).by_ref() {
+                match record.kind {
+                    SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => inlined += 1,
+                    SymKind::S_INLINESITE_END => inlined = inlined.saturating_sub(1),
+                    _ => {}
+                }
                 let Some(variable) = Variable::of(record.kind.0, record.data) else {
                     continue;
                 };
@@ -125,7 +133,9 @@ impl Led {
                 }
                 let name = || String::from_utf8_lossy(variable.name).into_owned();
                 if let Some(number) = image.types.number_behind(variable.ty) {
-                    found.numbers.entry(name()).or_default().insert(number);
+                    if inlined == 0 {
+                        found.numbers.entry(name()).or_default().insert(number);
+                    }
                     continue;
                 }
                 let udt = image.types.udt_of(variable.ty);

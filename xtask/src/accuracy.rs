@@ -134,6 +134,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn finish(totals: &Totals) -> Result<()> {
     totals.print();
+    if totals.is_empty() {
+        bail!("there is no such pair: nothing was compared");
+    }
     if totals.wrong() {
         bail!("not all findings are true");
     }

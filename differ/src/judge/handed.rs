@@ -9,7 +9,7 @@ use super::{Case, Refusal, data_reached};
 use crate::compare::are_alike;
 use crate::decode::ReferenceKind;
 use crate::image::{DataSymbol, Image};
-use crate::meaning::{Target, is_read_only, resolve};
+use crate::meaning::{Target, is_read_only, pointer_at, resolve};
 use crate::names::is_of_lambda;
 use crate::pair::Tier;
 
@@ -22,7 +22,7 @@ pub(super) fn judge(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
     });
     let handed: Vec<_> = handed.collect();
     replaced(case, &handed, refusals);
-    gone(case, refusals);
+    gone(case, &handed, refusals);
     split(case, &handed, refusals);
     in_order(case, &handed, refusals);
 }
@@ -69,14 +69,17 @@ fn replaced(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
 
 /// Callbacks and vtables that a function handed out which the fixed image does not have, as little as
 /// them: where it was renamed, objects that exist go on without the fix.
-fn gone(case: &Case<'_>, refusals: &mut Vec<Refusal>) {
+fn gone(case: &Case<'_>, handed: &[Handed], refusals: &mut Vec<Refusal>) {
     let (comparer, base) = (case.comparer, case.comparer.base);
     let removed: BTreeSet<_> = case.comparison.removed.iter().copied().collect();
+    // Of these `replaced` speaks.
+    let by_changed: BTreeSet<_> = handed.iter().flat_map(|it| &it.before).collect();
     let mut known = BTreeSet::new();
     for by in &case.comparison.removed {
         let by_name = || base.display_name(*by);
         let functions = addresses(base, *by, |rva| comparer.in_base(rva));
-        for target in functions.into_iter().filter(|it| removed.contains(it)) {
+        let left_alone = |it: &FunctionId<Base>| removed.contains(it) && !by_changed.contains(it);
+        for target in functions.into_iter().filter(left_alone) {
             let rva = base.function(target).rva;
             if known.insert(rva) {
                 refusals.push(left(by_name(), base.display_name(target), rva));
@@ -110,11 +113,9 @@ fn functions_in<'a, S: Side>(
     symbol: &DataSymbol<S>,
 ) -> impl Iterator<Item = FunctionId<S>> + 'a {
     let places = image.pe.relocations_in(symbol.rva, symbol.size);
-    let words = places.iter().filter_map(|place| {
-        let word = image.pe.bytes(*place, 8)?.first_chunk()?;
-        image.pe.rva_of(u64::from_le_bytes(*word))
-    });
-    words.filter_map(|rva| match resolve(image, rva) {
+    let pointers = places.iter();
+    let targets = pointers.filter_map(|place| pointer_at(image, *place, true));
+    targets.filter_map(|rva| match resolve(image, rva) {
         Target::Function { id, offset: 0 } => Some(id),
         _ => None,
     })

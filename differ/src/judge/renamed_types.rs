@@ -119,7 +119,7 @@ impl Led {
         for procedure in image.procedures_of(id) {
             let bytes = image.records_of(procedure);
             let mut inlined = 0_u32;
-            for record in SymbolRecords::new(&bytes).by_ref() {
+            for record in SymbolRecords::new(&bytes) {
                 match record.kind {
                     SymKind::S_INLINESITE | SymKind::S_INLINESITE2 => inlined += 1,
                     SymKind::S_INLINESITE_END => inlined = inlined.saturating_sub(1),

@@ -136,8 +136,10 @@ fn left_behind(
             let mut like = before.iter().filter(is_like);
             if let (Some(old), None) = (like.next(), like.next()) {
                 found.entry(id).or_insert_with(|| [*old].into());
-            } else if !guards(symbol) {
-                let old = before.iter().filter(|id| !guards(base.data_symbol(**id)));
+            } else if !is_any_guard(symbol) {
+                let old = before
+                    .iter()
+                    .filter(|id| !is_any_guard(base.data_symbol(**id)));
                 others.entry(id).or_default().extend(old.copied());
             }
         }
@@ -150,7 +152,7 @@ fn left_behind(
 }
 
 /// Whether this is the guard of another variable, in either C++ ABI.
-fn guards<S: Side>(symbol: &DataSymbol<S>) -> bool {
+fn is_any_guard<S: Side>(symbol: &DataSymbol<S>) -> bool {
     is_guard(symbol)
         || symbol
             .decorated

@@ -11,7 +11,7 @@ use super::confined::{self, Changed};
 use super::unknown_types::reads_nameless_pointer;
 use super::{Case, Refusal, Severity};
 use crate::image::{FunctionKind, Image, Procedure};
-use crate::meaning::{Target, is_read_only, resolve};
+use crate::meaning::{Target, is_read_only, pointer_at, resolve};
 use crate::names::{display_data, holds_nameless_type};
 use crate::types::{Part, Sources, Types, VirtualFunction, difference};
 
@@ -275,7 +275,7 @@ impl Candidate {
             index,
             is_of_template: template.is_some(),
             family: template.unwrap_or_else(own),
-            policy_name: policy_name.to_string(),
+            policy_name,
             shown,
             parts: types.parts(index),
         }
@@ -350,12 +350,8 @@ pub(super) fn telling<S: Side>(image: &Image<S>, id: FunctionId<S>) -> Option<Ve
 
 /// The function that a constant pointer leads to.
 fn constant_pointer<S: Side>(image: &Image<S>, rva: Rva<S>) -> Option<FunctionId<S>> {
-    let word = image.pe.bytes(rva, 8)?.first_chunk()?;
     let is_pointer = is_read_only(image, rva) && !image.pe.relocations_in(rva, 1).is_empty();
-    let target = image
-        .pe
-        .rva_of(u64::from_le_bytes(*word))
-        .filter(|_| is_pointer)?;
+    let target = pointer_at(image, rva, true).filter(|_| is_pointer)?;
     let id = image.function_at(target)?;
     Some(image.behind_trampoline(id))
 }

@@ -11,6 +11,8 @@ pub(super) struct Totals {
     pairs: usize,
     functions: usize,
     changed: usize,
+    /// Pairs of which the oracle was held against what is written of them.
+    oracle_pairs: usize,
     oracle_wrong: usize,
     missed: usize,
     false_changes: usize,
@@ -101,6 +103,7 @@ impl Totals {
         self.pairs += other.pairs;
         self.functions += other.functions;
         self.changed += other.changed;
+        self.oracle_pairs += other.oracle_pairs;
         self.oracle_wrong += other.oracle_wrong;
         self.missed += other.missed;
         self.false_changes += other.false_changes;
@@ -124,6 +127,7 @@ impl Totals {
 
     /// The oracle on a fixture.
     pub(super) fn oracle(&mut self, title: &str, truth: &Names, found: &Names) {
+        self.oracle_pairs += 1;
         let wrong = self.compare(title, "oracle", truth, found);
         self.oracle_wrong += wrong.0 + wrong.1;
     }
@@ -262,7 +266,10 @@ impl Totals {
              changed ones nothing is left to see",
             dropped.functions, dropped.unseen, folded.functions, folded.unseen
         );
-        println!("oracle against fixtures: {} wrong", self.oracle_wrong);
+        println!(
+            "oracle against fixtures: {} pairs, {} wrong",
+            self.oracle_pairs, self.oracle_wrong
+        );
         println!(
             "hpbuild: {} pairs, {} functions of the corpus, {} changes: {} missed, {} false, \
              {} unmatched, {} unknown; {} not told by the oracle; {} pairs skipped, {} failed",
@@ -283,6 +290,11 @@ impl Totals {
                 self.as_pinned, self.not_as_pinned
             );
         }
+    }
+
+    /// Whether there was nothing at all to look at: no finding says nothing then.
+    pub(super) fn is_empty(&self) -> bool {
+        self.oracle_pairs + self.pairs + self.functions + self.skipped == 0
     }
 
     /// Whether anything is not as it should be.
